@@ -1,0 +1,49 @@
+package codecore
+
+// An Action is one one-shot effect, numbered consecutively per receiver of the
+// call (DESIGN R3). A receiver performs number last+1 only and remembers the
+// last; Seq 0 is a lossy effect (a provisional response) that is performed at
+// most once, never repeated and never kept in Pending.
+type Action struct {
+	To    string `json:"to"` // receiver: "edge.<node>", "cdr"
+	Seq   uint64 `json:"seq"`
+	First bool   `json:"first,omitempty"` // oldest pending for To: a receiver that holds nothing takes it as last+1
+	Effect
+}
+
+// Effect is what an Action does: exactly one field is set. The names are stored
+// and sent: never rename one.
+type Effect struct {
+	Request  *SendRequest  `json:"request,omitempty"`
+	Response *SendResponse `json:"response,omitempty"`
+	CDR      *CDR          `json:"cdr,omitempty"`
+}
+
+// SendRequest sends a request in a new client transaction. Msg is complete but
+// for what only the edge knows: it puts its own Via (sent-by, transport,
+// ;branch=Branch;rport) on top, and writes Contact as
+// <sip:ContactUser@host:port;transport=…> with its advertised address.
+//
+// An INVITE is over at its final response, the others too; an ACK (to a 2xx) is
+// over when accepted, and the edge repeats it by itself for each retransmission
+// of the 2xx that it acknowledges (same Call-ID, To-tag and CSeq number).
+// A CANCEL goes out with the branch of its INVITE, after a provisional response
+// has come (RFC 3261 9.1: the edge waits).
+type SendRequest struct {
+	Msg         Message `json:"msg"`
+	Branch      string  `json:"branch"`
+	Target      string  `json:"target"`                 // SIP URI of the next hop (top Route or remote target); the edge resolves it
+	Flow        string  `json:"flow,omitempty"`         // if set and alive, used instead of Target
+	ContactUser string  `json:"contact_user,omitempty"` // "" = no Contact
+}
+
+// SendResponse answers the server transaction Tx. Msg carries the request's
+// whole Via list, so an edge that does not know Tx (it restarted) sends it by
+// Via and Flow all the same. The edge keeps retransmitting a 2xx to INVITE until
+// the ACK, and a failure until its ACK.
+type SendResponse struct {
+	Tx          string  `json:"tx"`
+	Flow        string  `json:"flow"`
+	Msg         Message `json:"msg"`
+	ContactUser string  `json:"contact_user,omitempty"`
+}

@@ -1,0 +1,183 @@
+package codecore
+
+import (
+	"encoding/json"
+	"errors"
+	"time"
+)
+
+// An Event is something that happened to a call. The set is closed; the names
+// in [eventBox] are stored (postponed events) and sent: never rename one.
+type Event interface{ event() }
+
+// SIPRequest is a request that reached an edge and passed its validation:
+// INVITE, ACK (to a 2xx), BYE, CANCEL, OPTIONS, INFO, or anything else inside a
+// dialog of the call. A retransmission is absorbed by the edge's transaction
+// unless the edge has restarted since; then it arrives again, with the same Tx.
+type SIPRequest struct {
+	Edge   string    `json:"edge"`             // node whose edge has the flow, "n1"
+	Flow   string    `json:"flow"`             // "udp/<local ip:port>/<remote ip:port>" or a connection's id
+	Source string    `json:"source"`           // "ip:port" it came from
+	Peer   string    `json:"peer"`             // trunk or phone, by source address; "" never reaches a worker
+	Token  string    `json:"token"`            // call id and its MAC: prefix of our tags, branches and Contact users
+	Tx     string    `json:"tx"`               // server transaction (RFC 3261 17.2.3), of the INVITE for a CANCEL
+	At     time.Time `json:"at"`               // receive time at the edge
+	Msg    Message   `json:"msg"`
+	Seed   uint64    `json:"seed,omitempty"`   // random, from the edge; in the INVITE that begins a call
+	Plan   *Plan     `json:"plan,omitempty"`   // put in by the worker before the first Step; never stored
+}
+
+// SIPResponse is a response to a request of ours, found by its branch. The edge
+// passes each provisional (but 100) and final response once per To-tag, and a
+// 2xx to INVITE again when it is retransmitted and the edge has no ACK for it.
+type SIPResponse struct {
+	Branch string    `json:"branch"` // of the request, as in SendRequest
+	At     time.Time `json:"at"`
+	Msg    Message   `json:"msg"`
+}
+
+// SIPTimeout ends a client transaction without a final response: timer B or F,
+// or the transport failed. Code is 408 or 503.
+type SIPTimeout struct {
+	Branch string    `json:"branch"`
+	Code   int       `json:"code"`
+	At     time.Time `json:"at"`
+}
+
+// NoAck tells that the retransmissions of a 2xx to INVITE ended without an ACK
+// (RFC 3261 13.3.1.4: the dialog is to be ended with a BYE).
+type NoAck struct {
+	Tx string    `json:"tx"`
+	At time.Time `json:"at"`
+}
+
+// Allocated answers Allocate: one local address per leg, or why there is none.
+type Allocated struct {
+	Node   string          `json:"node,omitempty"`
+	Legs   []MediaEndpoint `json:"legs,omitempty"`
+	Reason string          `json:"reason,omitempty"` // "ports-out", "media-away"
+}
+
+// Fired is a deadline of State.Timers that has come.
+type Fired struct {
+	Timer Timer `json:"timer"`
+}
+
+// MediaSilent reports that no RTP has come from a leg for the configured time.
+type MediaSilent struct {
+	Leg LegID     `json:"leg"`
+	At  time.Time `json:"at"`
+}
+
+// Accepted tells that receiver To has taken the actions up to Seq (numbers of
+// one incarnation of it, Boot). For "cdr" it means stored.
+type Accepted struct {
+	To   string `json:"to"`
+	Boot string `json:"boot"`
+	Seq  uint64 `json:"seq"`
+}
+
+// MediaApplied tells that the media plane has reached the desired state of
+// generation Gen.
+type MediaApplied struct {
+	Gen Generation `json:"gen"`
+}
+
+// HangUp is the operator's wish to end the call, or the switch's (drain).
+type HangUp struct {
+	Cause string `json:"cause"` // reason code: "operator", "shutdown"
+}
+
+func (SIPRequest) event()   {}
+func (SIPResponse) event()  {}
+func (SIPTimeout) event()   {}
+func (NoAck) event()        {}
+func (Allocated) event()    {}
+func (Fired) event()        {}
+func (MediaSilent) event()  {}
+func (Accepted) event()     {}
+func (MediaApplied) event() {}
+func (HangUp) event()       {}
+
+// AnyEvent carries an Event through JSON.
+type AnyEvent struct{ Event }
+
+// eventBox names every event as stored and sent. Never rename a field.
+type eventBox struct {
+	Request  *SIPRequest   `json:"request,omitempty"`
+	Response *SIPResponse  `json:"response,omitempty"`
+	Timeout  *SIPTimeout   `json:"timeout,omitempty"`
+	NoAck    *NoAck        `json:"no_ack,omitempty"`
+	Alloc    *Allocated    `json:"allocated,omitempty"`
+	Fired    *Fired        `json:"fired,omitempty"`
+	Silent   *MediaSilent  `json:"media_silent,omitempty"`
+	Accepted *Accepted     `json:"accepted,omitempty"`
+	Applied  *MediaApplied `json:"media_applied,omitempty"`
+	HangUp   *HangUp       `json:"hang_up,omitempty"`
+}
+
+// ErrUnknownKind reports an event or effect of a kind this release does not know.
+var ErrUnknownKind = errors.New("codecore: unknown kind")
+
+// MarshalJSON writes {"<kind>": {…}}.
+func (a AnyEvent) MarshalJSON() ([]byte, error) {
+	var b eventBox
+	switch e := a.Event.(type) {
+	case SIPRequest:
+		b.Request = &e
+	case SIPResponse:
+		b.Response = &e
+	case SIPTimeout:
+		b.Timeout = &e
+	case NoAck:
+		b.NoAck = &e
+	case Allocated:
+		b.Alloc = &e
+	case Fired:
+		b.Fired = &e
+	case MediaSilent:
+		b.Silent = &e
+	case Accepted:
+		b.Accepted = &e
+	case MediaApplied:
+		b.Applied = &e
+	case HangUp:
+		b.HangUp = &e
+	default:
+		return nil, ErrUnknownKind
+	}
+	return json.Marshal(b)
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (a *AnyEvent) UnmarshalJSON(raw []byte) error {
+	var b eventBox
+	if err := json.Unmarshal(raw, &b); err != nil {
+		return err
+	}
+	switch {
+	case b.Request != nil:
+		a.Event = *b.Request
+	case b.Response != nil:
+		a.Event = *b.Response
+	case b.Timeout != nil:
+		a.Event = *b.Timeout
+	case b.NoAck != nil:
+		a.Event = *b.NoAck
+	case b.Alloc != nil:
+		a.Event = *b.Alloc
+	case b.Fired != nil:
+		a.Event = *b.Fired
+	case b.Silent != nil:
+		a.Event = *b.Silent
+	case b.Accepted != nil:
+		a.Event = *b.Accepted
+	case b.Applied != nil:
+		a.Event = *b.Applied
+	case b.HangUp != nil:
+		a.Event = *b.HangUp
+	default:
+		return ErrUnknownKind
+	}
+	return nil
+}
