@@ -15,16 +15,16 @@ type Event interface{ event() }
 // dialog of the call. A retransmission is absorbed by the edge's transaction
 // unless the edge has restarted since; then it arrives again, with the same Tx.
 type SIPRequest struct {
-	Edge   string    `json:"edge"`             // node whose edge has the flow, "n1"
-	Flow   string    `json:"flow"`             // "udp/<local ip:port>/<remote ip:port>" or a connection's id
-	Source string    `json:"source"`           // "ip:port" it came from
-	Peer   string    `json:"peer"`             // trunk or phone, by source address; "" never reaches a worker
-	Token  string    `json:"token"`            // call id and its MAC: prefix of our tags, branches and Contact users
-	Tx     string    `json:"tx"`               // server transaction (RFC 3261 17.2.3), of the INVITE for a CANCEL
-	At     time.Time `json:"at"`               // receive time at the edge
+	Edge   string    `json:"edge"`   // node whose edge has the flow, "n1"
+	Flow   string    `json:"flow"`   // "udp/<local ip:port>/<remote ip:port>" or a connection's id
+	Source string    `json:"source"` // "ip:port" it came from
+	Peer   string    `json:"peer"`   // trunk or phone, by source address; "" never reaches a worker
+	Token  string    `json:"token"`  // call id and its MAC: prefix of our tags, branches and Contact users
+	Tx     string    `json:"tx"`     // server transaction (RFC 3261 17.2.3), of the INVITE for a CANCEL
+	At     time.Time `json:"at"`     // receive time at the edge
 	Msg    Message   `json:"msg"`
-	Seed   uint64    `json:"seed,omitempty"`   // random, from the edge; in the INVITE that begins a call
-	Plan   *Plan     `json:"plan,omitempty"`   // put in by the worker before the first Step; never stored
+	Seed   uint64    `json:"seed,omitempty"` // random, from the edge; in the INVITE that begins a call
+	Plan   *Plan     `json:"plan,omitempty"` // put in by the worker before the first Step; never stored
 }
 
 // SIPResponse is a response to a request of ours, found by its branch. The edge

@@ -30,15 +30,15 @@ type MediaEndpoint struct {
 // MediaLeg is what one leg should be doing: a level, not an edge.
 type MediaLeg struct {
 	Leg      LegID  `json:"leg"`
-	Port     int    `json:"port"`             // local RTP port, as allocated
-	Remote   string `json:"remote,omitempty"` // "ip:port" of the last SDP; "" = not known yet
-	RTCP     string `json:"rtcp,omitempty"`   // "ip:port"; "" = Remote's port + 1
-	Mux      bool   `json:"mux,omitempty"`    // RTP and RTCP on one port (RFC 5761)
-	Learn    int    `json:"learn,omitempty"`  // grows with each answer: the address may be learned anew
+	Port     int    `json:"port"`               // local RTP port, as allocated
+	Remote   string `json:"remote,omitempty"`   // "ip:port" of the last SDP; "" = not known yet
+	RTCP     string `json:"rtcp,omitempty"`     // "ip:port"; "" = Remote's port + 1
+	Mux      bool   `json:"mux,omitempty"`      // RTP and RTCP on one port (RFC 5761)
+	Learn    int    `json:"learn,omitempty"`    // grows with each answer: the address may be learned anew
 	Payloads []byte `json:"payloads,omitempty"` // accepted payload types
-	DTMF     byte   `json:"dtmf,omitempty"`   // payload type of telephone-event, 0 = none
-	Send     bool   `json:"send"`             // the switch sends to this leg
-	Recv     bool   `json:"recv"`             // the switch takes sound from this leg
+	DTMF     byte   `json:"dtmf,omitempty"`     // payload type of telephone-event, 0 = none
+	Send     bool   `json:"send"`               // the switch sends to this leg
+	Recv     bool   `json:"recv"`               // the switch takes sound from this leg
 	// Map rewrites payload types of packets sent to this leg (other leg's -> this leg's).
 	Map map[byte]byte `json:"map,omitempty"`
 }

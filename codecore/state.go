@@ -23,3 +23,17 @@ type Deadline struct {
 	Timer Timer     `json:"timer"`
 	At    time.Time `json:"at"`
 }
+
+// Result is what a Step decided. The caller stores the new state (unless Save
+// is false) and only then performs the actions (DESIGN R1).
+type Result struct {
+	// Actions minted by this Step, also in State.Pending but for lossy ones.
+	Actions []Action
+	// Save tells that a successor could miss what this Step changed. When it is
+	// false the new state is kept in memory and rides in the next save.
+	Save bool
+	// Allocate asks for media endpoints before this Step's state may be saved:
+	// the one effect that precedes the save. The caller allocates (idempotent by
+	// call id), feeds Allocated into the new state, and saves only the outcome.
+	Allocate []LegID
+}

@@ -1,0 +1,37 @@
+package codecore
+
+// A Plan is the versioned routing table of the switch. It is data: Route
+// (route.go) reads it, nothing else decides where a call goes.
+type Plan struct {
+	Version uint64      `json:"version" yaml:"version"`
+	Peers   []PlanPeer  `json:"peers" yaml:"peers"`
+	Routes  []PlanRoute `json:"routes" yaml:"routes"`
+	Limits  PlanLimits  `json:"limits" yaml:"limits"`
+}
+
+// PlanPeer is a trunk or a phone. Who is in no Sources reaches nothing.
+type PlanPeer struct {
+	Name    string   `json:"name" yaml:"name"`
+	Kind    string   `json:"kind" yaml:"kind"`       // "trunk" or "phone"
+	Sources []string `json:"sources" yaml:"sources"` // "ip", "ip:port" or "cidr" it may call from; the longest match wins
+	Target  string   `json:"target" yaml:"target"`   // SIP URI to reach it: "sip:192.0.2.1:5060;transport=tcp"
+}
+
+// PlanRoute sends numbers that begin with Prefix to a peer or a fixed URI. The
+// longest prefix wins, then the first listed.
+type PlanRoute struct {
+	Prefix string `json:"prefix" yaml:"prefix"`
+	To     string `json:"to" yaml:"to"`       // peer name, or a "sip:" URI in which {number} stands for the number
+	Strip  int    `json:"strip" yaml:"strip"` // digits taken off the front
+	Add    string `json:"add" yaml:"add"`     // digits put in front, after Strip
+	From   string `json:"from" yaml:"from"`   // peer name the caller must be; "" = any
+}
+
+// PlanLimits bound a call. Zero values mean the defaults of the comments.
+type PlanLimits struct {
+	NoAnswer Seconds `json:"no_answer" yaml:"no_answer"` // 60: ringing without answer
+	MaxCall  Seconds `json:"max_call" yaml:"max_call"`   // 14400: talking
+}
+
+// Seconds is a whole number of seconds.
+type Seconds int
