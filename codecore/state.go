@@ -37,3 +37,12 @@ type Result struct {
 	// call id), feeds Allocated into the new state, and saves only the outcome.
 	Allocate []LegID
 }
+
+// State is everything a worker must know to carry on a call.
+type State struct {
+	Peers    map[string]Peer `json:"peers,omitempty"`
+	Pending  []Action        `json:"pending,omitempty"`
+	Timers   []Deadline      `json:"timers,omitempty"`
+	Media    Media           `json:"media,omitzero"`
+	MediaDue bool            `json:"media_due,omitempty"`
+}
