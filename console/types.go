@@ -1,0 +1,167 @@
+package console
+
+import (
+	"encoding/json"
+	"time"
+
+	"callswitch/sessions"
+)
+
+// The JSON of the API. Fields may be added, never renamed. Durations in requests
+// are Go strings ("30s"); in answers they are numbers with their unit in the name.
+
+// Status is what the switch is and does.
+type Status struct {
+	Node           string         `json:"node"`
+	Release        string         `json:"release"` // that new calls go to
+	Ready          bool           `json:"ready"`   // nats, edge, media and one worker answer
+	Reason         string         `json:"reason,omitempty"`
+	Accepting      bool           `json:"accepting"` // new calls are admitted
+	Listen         []string       `json:"listen"`    // "udp:127.0.0.1:5060"
+	Calls          int            `json:"calls"`
+	CallsByRelease map[string]int `json:"calls_by_release"`
+	CallsByPhase   map[string]int `json:"calls_by_phase"`
+	Floor          int            `json:"floor"` // lowest schema that may be written
+}
+
+// CallInfo is one living call.
+type CallInfo struct {
+	ID       string    `json:"id"`
+	From     string    `json:"from"`
+	To       string    `json:"to"`
+	FromPeer string    `json:"from_peer"`
+	ToPeer   string    `json:"to_peer,omitempty"`
+	Phase    string    `json:"phase"`
+	Start    time.Time `json:"start"`
+	Answer   time.Time `json:"answer,omitzero"`
+	Owner    string    `json:"owner"` // incarnation of the worker
+	Epoch    uint64    `json:"epoch"`
+	N        uint64    `json:"n"`
+	Release  string    `json:"release"` // of the owner
+	Schema   int       `json:"schema"`  // of the record as stored
+	Pinned   string    `json:"pinned,omitempty"`
+	Aside    bool      `json:"aside,omitempty"`
+}
+
+// Call is one call with its whole story.
+type Call struct {
+	CallInfo
+	Ended bool            `json:"ended,omitempty"`
+	Story []StoryLine     `json:"story"`
+	Media json.RawMessage `json:"media,omitempty"` // quality per leg, as the media plane counts
+}
+
+// StoryLine is one entry of a call's history.
+type StoryLine struct {
+	At       time.Time `json:"at"`
+	Kind     string    `json:"kind"` // "owner" for moves and takeovers, else "event"
+	Text     string    `json:"text"`
+	Phase    string    `json:"phase,omitempty"`
+	Owner    string    `json:"owner,omitempty"`
+	Epoch    uint64    `json:"epoch,omitempty"`
+	N        uint64    `json:"n,omitempty"`
+	Release  string    `json:"release,omitempty"`
+	FreezeMS float64   `json:"freeze_ms,omitempty"`
+	Actions  []string  `json:"actions,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+}
+
+// RolloutStart asks for a rollout. Zero values mean the defaults.
+type RolloutStart struct {
+	Binary        string `json:"binary"`                   // absolute path of the release's executable
+	Steps         []int  `json:"steps,omitempty"`          // per cent of the calls after each wave; default 1,10,50,100
+	Pause         string `json:"pause,omitempty"`          // between waves; default 30s
+	ConfirmWithin string `json:"confirm_within,omitempty"` // else back by itself; default 10m
+}
+
+// Steer is the body of POST /v1/rollouts/current/{verb}.
+type Steer struct {
+	Steps []int `json:"steps,omitempty"` // undo only: per cent moved back after each wave; none = one wave
+}
+
+// States of a rollout.
+const (
+	RolloutPreparing  = "preparing"   // workers start, dry run
+	RolloutMoving     = "moving"      // a wave is under way
+	RolloutPausing    = "pausing"     // between waves, by plan or by the operator
+	RolloutDone       = "done"        // all waves moved; waits for confirm or undo
+	RolloutConfirmed  = "confirmed"   // old workers leave when they own nothing
+	RolloutFinalized  = "finalized"   // the floor has risen
+	RolloutUndoing    = "undoing"     // calls go back
+	RolloutRolledBack = "rolled-back" // all that could is back
+	RolloutFailed     = "failed"      // nothing was moved: Error
+)
+
+// Over reports whether a rollout in this state is finished for good.
+func Over(state string) bool {
+	switch state {
+	case RolloutConfirmed, RolloutFinalized, RolloutRolledBack, RolloutFailed:
+		return true
+	}
+	return false
+}
+
+// Rollout is the document of the running or last rollout.
+type Rollout struct {
+	ID       string     `json:"id"`
+	State    string     `json:"state"`
+	From     Release    `json:"from"`
+	To       Release    `json:"to"`
+	Steps    []int      `json:"steps"`
+	Waves    []Wave     `json:"waves"` // begun so far, those of the way back too
+	Refusals []Refusal  `json:"refusals,omitempty"`
+	DryRun   *DryRun    `json:"dry_run,omitempty"`
+	Confirm  *time.Time `json:"confirm_by,omitempty"`
+	Error    string     `json:"error,omitempty"` // why it failed or went back
+}
+
+// Release names a release.
+type Release struct {
+	Name   string `json:"name"`
+	Digest string `json:"digest"`
+	Schema int    `json:"schema"`
+}
+
+// Wave is one step of a rollout or of its way back.
+type Wave struct {
+	Back     bool      `json:"back,omitempty"`
+	Percent  int       `json:"percent"`
+	Calls    int       `json:"calls"`
+	Moved    int       `json:"moved"`
+	Refused  int       `json:"refused"`
+	Started  time.Time `json:"started"`
+	Ended    time.Time `json:"ended,omitzero"`
+	FreezeMS Quantiles `json:"freeze_ms"`
+}
+
+// Refusal says why a call stayed where it was.
+type Refusal struct {
+	Call   string `json:"call"`
+	To     string `json:"to,omitempty"`
+	Reason string `json:"reason"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// DryRun is what preparing every call without committing found.
+type DryRun struct {
+	Would  int `json:"would"`
+	Cannot int `json:"cannot"`
+}
+
+// Moves sums up what the living workers know of moves.
+type Moves struct {
+	Moved    int            `json:"moved"`
+	Refused  int            `json:"refused"`
+	Reasons  map[string]int `json:"reasons,omitempty"`
+	FreezeMS Quantiles      `json:"freeze_ms"`
+}
+
+// Quantiles are milliseconds.
+type Quantiles struct {
+	P50 float64 `json:"p50"`
+	P99 float64 `json:"p99"`
+	Max float64 `json:"max"`
+}
+
+// Process is the host or one of its children.
+type Process = sessions.Process
