@@ -1,0 +1,260 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"callswitch/codecore"
+	"callswitch/internal/wire"
+	"callswitch/sessions"
+)
+
+// Core is the release's call code, as far as a move needs it. cmd/switch fills
+// it from codecore; tests fill it with poison.
+type Core struct {
+	SchemaMin, SchemaMax int
+	Decode               func(schema int, body []byte) (codecore.State, error) // migrates up
+	Encode               func(s codecore.State, floor int) (schema int, body []byte, err error)
+	Check                func(codecore.State) error
+	// Classify names an error of Decode or Encode; nil or OK: CodeDecode.
+	Classify func(error) Code
+}
+
+// Config of a Driver. Zero values of the optional fields have the defaults said.
+type Config struct {
+	Worker  string // this worker's incarnation
+	Release string
+	Core    Core
+	Calls   Calls
+	Bus     sessions.Bus
+	Store   sessions.Store
+	Floor   func() int                // schema floor now; default Core.SchemaMin
+	Living  func() []sessions.Process // workers that live, this one too; default none
+	Now     func() time.Time          // default time.Now
+	Log     *slog.Logger              // default: discards
+	Observe func(Observation)         // one per call and outcome, from any goroutine; default none
+
+	// Caretaker takes a call that was set aside, reserved and owned already.
+	// Default: Calls.Adopt with an empty State; the Runner looks at rec.Aside.
+	Caretaker func(rec sessions.Record)
+	// InHand marks a call as being restored, until the returned function is
+	// called: the memory word of R7. Default none.
+	InHand func(id codecore.CallID) (over func())
+
+	MigrateLimit   time.Duration // per call: decode, migrate, check, encode; default 250 ms
+	PrepareTimeout time.Duration // answer to a Prepare; default 5 s
+	OfferTimeout   time.Duration // answer to an Offer; default 1 s
+	Recheck        time.Duration // how often the owner re-reads its records (R4); default 30 s
+}
+
+// An Observation is the outcome of one call, for metrics.
+type Observation struct {
+	What   string        // "moved" (at the target), "left" (at the source), "refused", "thawed", "claimed", "aside", "dethroned"
+	Code   Code          // of a refusal
+	Freeze time.Duration // of "moved"
+}
+
+// Driver carries out moves and takeovers for one worker.
+type Driver struct {
+	Config
+	stuck atomic.Int64 // migrations that hang
+	drain atomic.Bool
+
+	mu       sync.Mutex
+	prepared map[codecore.CallID]prepared
+	strays   map[codecore.CallID]uint64 // own records that nothing here held at the last Reread, and their revisions
+
+	work  sync.WaitGroup // handlers and settlers
+	slots chan struct{}  // bounds the handlers at work
+	done  chan struct{}  // closed when Run ends
+}
+
+// New returns a Driver; Run makes it serve.
+func New(c Config) *Driver {
+	if c.Floor == nil {
+		c.Floor = func() int { return c.Core.SchemaMin }
+	}
+	if c.Living == nil {
+		c.Living = func() []sessions.Process { return nil }
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Observe == nil {
+		c.Observe = func(Observation) {}
+	}
+	if c.InHand == nil {
+		c.InHand = func(codecore.CallID) func() { return func() {} }
+	}
+	if c.Caretaker == nil {
+		calls := c.Calls
+		c.Caretaker = func(rec sessions.Record) { calls.Adopt(rec, codecore.State{}) }
+	}
+	setDefault(&c.MigrateLimit, 250*time.Millisecond)
+	setDefault(&c.PrepareTimeout, 5*time.Second)
+	setDefault(&c.OfferTimeout, time.Second)
+	setDefault(&c.Recheck, 30*time.Second)
+	return &Driver{
+		Config:   c,
+		prepared: map[codecore.CallID]prepared{},
+		slots:    make(chan struct{}, 4*Lanes),
+		done:     make(chan struct{}),
+	}
+}
+
+func setDefault(d *time.Duration, v time.Duration) {
+	if *d == 0 {
+		*d = v
+	}
+}
+
+// Verbs of SubjectControl that a Driver serves.
+const (
+	VerbPrepare   = "prepare"
+	VerbOffer     = "offer"
+	VerbMove      = "move"
+	VerbDryRun    = "dryrun"
+	VerbDrain     = "drain"
+	VerbClaim     = "claim"
+	VerbDethroned = "dethroned"
+	VerbProgress  = "progress" // published here while a move goes on; lossy
+)
+
+// Run serves the worker's control subjects until ctx ends, then waits for what
+// is under way. It returns an error only when it could not subscribe.
+func (d *Driver) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer d.work.Wait()
+	defer close(d.done)
+	defer cancel()
+	handlers := map[string]func(context.Context, sessions.Msg){
+		VerbPrepare:   answering(d, d.servePrepare),
+		VerbOffer:     answering(d, d.serveOffer),
+		VerbMove:      answering(d, d.serveMove),
+		VerbDryRun:    answering(d, d.serveDryRun),
+		VerbDrain:     answering(d, d.serveDrain),
+		VerbClaim:     answering(d, d.serveClaim),
+		VerbDethroned: answering(d, d.serveDethroned),
+	}
+	for verb, h := range handlers {
+		long := verb == VerbMove || verb == VerbDryRun || verb == VerbDrain || verb == VerbClaim
+		sub, err := d.Bus.Subscribe(sessions.SubjectControl(d.Worker, verb), "", func(m sessions.Msg) { d.spawn(ctx, long, m, h) })
+		if err != nil {
+			return err
+		}
+		defer func() { _ = sub.Unsubscribe() }()
+	}
+	if err := d.Bus.Flush(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	again := make(chan struct{}, 1)
+	d.Bus.OnReconnect(func() {
+		select {
+		case again <- struct{}{}:
+		default:
+		}
+	})
+	d.tend(ctx, again)
+	return nil
+}
+
+// spawn runs a handler in its own goroutine. Short ones are bounded, so that a
+// flood of messages waits in the bus; long ones (orders) are few and must not
+// keep an offer waiting.
+func (d *Driver) spawn(ctx context.Context, long bool, m sessions.Msg, h func(context.Context, sessions.Msg)) {
+	if !long {
+		select {
+		case d.slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+	}
+	d.work.Add(1)
+	go func() {
+		defer d.work.Done()
+		if !long {
+			defer func() { <-d.slots }()
+		}
+		h(ctx, m)
+	}()
+}
+
+// answering turns a typed handler into one of messages.
+func answering[In, Out any](d *Driver, h func(context.Context, In) Out) func(context.Context, sessions.Msg) {
+	return func(ctx context.Context, m sessions.Msg) {
+		var in In
+		if err := wire.Open(m.Data, &in); err != nil {
+			d.Log.Warn("order not understood", "subject", m.Subject, "err", err)
+			if errors.Is(err, wire.ErrProto) {
+				d.reply(m, Verdicts{Worker: d.Worker, Release: d.Release, Code: CodeProto})
+			}
+			return
+		}
+		d.reply(m, h(ctx, in))
+	}
+}
+
+func (d *Driver) reply(m sessions.Msg, v any) {
+	if m.Reply == "" {
+		return
+	}
+	data, err := wire.Seal(v)
+	if err == nil {
+		err = d.Bus.Publish(m.Reply, data)
+	}
+	if err != nil {
+		d.Log.Warn("answer not sent", "subject", m.Subject, "err", err)
+	}
+}
+
+// tend forgets what was prepared and never offered, and re-reads the records.
+func (d *Driver) tend(ctx context.Context, again <-chan struct{}) {
+	sweep := time.NewTicker(preparedFor / 2)
+	defer sweep.Stop()
+	reread := time.NewTicker(d.Recheck)
+	defer reread.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-sweep.C:
+			d.forgetPrepared(d.Now())
+			continue
+		case <-reread.C:
+		case <-again:
+		}
+		if err := d.Reread(ctx); err != nil && ctx.Err() == nil {
+			d.Log.Warn("records not re-read", "err", err)
+		}
+	}
+}
+
+// pause waits, unless ctx or the driver ends before: then false.
+func (d *Driver) pause(ctx context.Context, t time.Duration) bool {
+	timer := time.NewTimer(t)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+	case <-d.done:
+	}
+	return false
+}
+
+// tell adds a line to the story of a call.
+func (d *Driver) tell(rec sessions.Record, what string, freeze time.Duration, code Code) {
+	d.Store.Tell(rec.ID, sessions.StoryLine{
+		At: d.Now(), Owner: d.Worker, Release: d.Release, Epoch: rec.Epoch, N: rec.N,
+		What: what, Freeze: ms(freeze), Reason: string(code),
+	})
+}
+
+func ms(t time.Duration) float64 { return float64(t.Microseconds()) / 1000 }

@@ -1,0 +1,383 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"sync"
+	"time"
+
+	"callswitch/codecore"
+	"callswitch/internal/wire"
+	"callswitch/sessions"
+)
+
+// A MoveOrder moves calls of this worker to another.
+type MoveOrder struct {
+	To    string            `json:"to"`              // worker
+	IDs   []codecore.CallID `json:"ids,omitempty"`   // these; else
+	Count int               `json:"count,omitempty"` // so many; 0 = all
+}
+
+// A MoveReport says what became of a MoveOrder, a dry run or a drain.
+type MoveReport struct {
+	Worker  string    `json:"worker"` // the source
+	Asked   int       `json:"asked"`
+	Moved   int       `json:"moved"` // of a dry run: could be moved
+	Gone    int       `json:"gone"`  // ended or lost before their turn
+	Refused []Refusal `json:"refused,omitempty"`
+	Freeze  []float64 `json:"freeze_ms,omitempty"` // of each moved call, at the target
+	Seconds float64   `json:"seconds"`
+	Error   string    `json:"error,omitempty"` // why the order ended early
+}
+
+// Quantile returns the freeze in ms that a share q (0..1) of the calls did not exceed.
+func (r MoveReport) Quantile(q float64) float64 {
+	if len(r.Freeze) == 0 {
+		return 0
+	}
+	f := slices.Clone(r.Freeze)
+	sort.Float64s(f)
+	return f[min(len(f)-1, int(q*float64(len(f))))]
+}
+
+// String is the sentence operators read.
+func (r MoveReport) String() string {
+	s := fmt.Sprintf("moved %d of %d", r.Moved, r.Asked)
+	by := map[Code]int{}
+	for _, f := range r.Refused {
+		by[f.Code]++
+	}
+	codes := make([]string, 0, len(by))
+	for c := range by {
+		codes = append(codes, string(c))
+	}
+	sort.Strings(codes)
+	for _, c := range codes {
+		s += fmt.Sprintf(", %d %s", by[Code(c)], c)
+	}
+	return s
+}
+
+func (r *MoveReport) add(o MoveReport) {
+	r.Asked += o.Asked
+	r.Moved += o.Moved
+	r.Gone += o.Gone
+	r.Refused = append(r.Refused, o.Refused...)
+	r.Freeze = append(r.Freeze, o.Freeze...)
+	if r.Error == "" {
+		r.Error = o.Error
+	}
+}
+
+// passes is how often a call is offered when the refusal was of the moment.
+const passes = 3
+
+// Move moves calls to another worker, Lanes batches at a time, each call by
+// itself. progress may be nil; it is called from one goroutine at a time with
+// what is done so far. When ctx ends, the batches under way are brought to
+// their end and the rest stays. The error is nil if every call was asked.
+func (d *Driver) Move(ctx context.Context, o MoveOrder, progress func(MoveReport)) (MoveReport, error) {
+	return d.move(ctx, o, false, progress)
+}
+
+// DryRun prepares the calls at the target without freezing or committing any:
+// Moved is how many could go, Refused says which could not, and why.
+func (d *Driver) DryRun(ctx context.Context, o MoveOrder) (MoveReport, error) {
+	return d.move(ctx, o, true, nil)
+}
+
+func (d *Driver) move(ctx context.Context, o MoveOrder, dry bool, progress func(MoveReport)) (MoveReport, error) {
+	start := d.Now()
+	total := MoveReport{Worker: d.Worker}
+	if o.To == d.Worker {
+		return total, ErrSelf
+	}
+	ids := o.IDs
+	if len(ids) == 0 {
+		ids = d.Calls.List()
+		if o.Count > 0 && o.Count < len(ids) {
+			ids = ids[:o.Count]
+		}
+	}
+	asked := len(ids)
+	var err error
+	for pass := 1; len(ids) > 0; pass++ {
+		var r MoveReport
+		base := total
+		r, err = d.movePass(ctx, o.To, ids, dry, func(r MoveReport) {
+			if progress != nil {
+				sofar := base
+				sofar.add(r)
+				sofar.Asked, sofar.Seconds = asked, d.Now().Sub(start).Seconds()
+				progress(sofar)
+			}
+		})
+		ids = nil
+		if pass < passes && err == nil {
+			ids, r.Refused = split(r.Refused)
+		}
+		total.add(r)
+		if len(ids) > 0 && !d.pause(ctx, time.Duration(pass*pass)*50*time.Millisecond) {
+			err = context.Cause(ctx)
+			break
+		}
+	}
+	total.Asked, total.Seconds = asked, d.Now().Sub(start).Seconds()
+	if err != nil {
+		total.Error = err.Error()
+	}
+	return total, err
+}
+
+// split takes out the calls that may be offered again.
+func split(refused []Refusal) (again []codecore.CallID, final []Refusal) {
+	for _, r := range refused {
+		if r.Code.Passing() {
+			again = append(again, r.Call)
+			continue
+		}
+		final = append(final, r)
+	}
+	return again, final
+}
+
+// movePass offers each call once. It stops when the target takes nothing more.
+func (d *Driver) movePass(ctx context.Context, to string, ids []codecore.CallID, dry bool, progress func(MoveReport)) (MoveReport, error) {
+	var (
+		mu     sync.Mutex
+		sum    MoveReport
+		lanes  sync.WaitGroup
+		stop   error
+		silent int // batches in a row without a word from the target
+	)
+	batches := make(chan []codecore.CallID)
+	for range Lanes {
+		lanes.Go(func() {
+			for b := range batches {
+				r, err := d.moveBatch(ctx, to, b, dry)
+				mu.Lock()
+				sum.add(r)
+				if silent = silent + 1; err != errSilent {
+					silent = 0
+				}
+				if stop == nil && (err != errSilent || silent > Lanes) {
+					stop = err
+				}
+				progress(sum)
+				mu.Unlock()
+			}
+		})
+	}
+	left := ids
+	for b := range slices.Chunk(ids, BatchSize) {
+		mu.Lock()
+		failed := stop != nil
+		mu.Unlock()
+		if failed || ctx.Err() != nil {
+			break
+		}
+		batches <- b
+		left = left[len(b):]
+	}
+	close(batches)
+	lanes.Wait()
+	if stop == nil && len(left) > 0 {
+		stop = context.Cause(ctx)
+	}
+	return sum, stop
+}
+
+// moveBatch takes a batch through the steps of a move. The error is set when
+// the target takes nothing more.
+func (d *Driver) moveBatch(ctx context.Context, to string, ids []codecore.CallID, dry bool) (MoveReport, error) {
+	var r MoveReport
+	r.Asked = len(ids)
+	items := make([]Item, 0, len(ids))
+	for _, id := range ids {
+		rec, err := d.Calls.Snapshot(id)
+		if err != nil {
+			r.Gone++
+			continue
+		}
+		items = append(items, item(rec))
+	}
+	if len(items) == 0 {
+		return r, nil
+	}
+	verdicts, code := d.ask(ctx, to, VerbPrepare, d.PrepareTimeout, Prepare{From: d.Worker, Dry: dry, Items: items})
+	if code != OK {
+		for _, it := range items {
+			d.refused(&r, it.Call, code, "")
+		}
+		return r, targetError(to, code)
+	}
+	ready := items[:0]
+	for i, it := range items {
+		if v := verdictOf(verdicts, i, it.Call); v.Code != OK {
+			d.refused(&r, it.Call, v.Code, v.Detail)
+		} else {
+			ready = append(ready, it)
+		}
+	}
+	if dry {
+		r.Moved = len(ready)
+		return r, nil
+	}
+	return r, d.offerBatch(context.WithoutCancel(ctx), to, ready, &r)
+}
+
+// offerBatch is the frozen part of a move: steps 1, 2 and 6.
+func (d *Driver) offerBatch(ctx context.Context, to string, prepared []Item, r *MoveReport) error {
+	frozen := d.freeze(ctx, prepared, r)
+	if len(frozen) == 0 {
+		return nil
+	}
+	verdicts, code := d.ask(ctx, to, VerbOffer, d.OfferTimeout, Offer{From: d.Worker, Items: frozen})
+	for i, it := range frozen {
+		v := Verdict{Code: code}
+		if code == OK {
+			v = verdictOf(verdicts, i, it.Call)
+		}
+		d.conclude(ctx, it, v, r)
+	}
+	return targetError(to, code)
+}
+
+// freeze stops the calls side by side, so that one with a save in hand does not
+// keep the others waiting in their freeze.
+func (d *Driver) freeze(ctx context.Context, prepared []Item, r *MoveReport) []Item {
+	type result struct {
+		item Item
+		err  error
+	}
+	results := make([]result, len(prepared))
+	limited, cancel := context.WithTimeout(ctx, d.OfferTimeout)
+	defer cancel()
+	var all sync.WaitGroup
+	for i, was := range prepared {
+		all.Go(func() {
+			at := d.Now().UnixNano()
+			rec, _, err := d.Calls.Freeze(limited, was.Call)
+			it := item(rec)
+			it.Frozen = at
+			if it.Rev == was.Rev && it.Sum == was.Sum {
+				it.Body = nil // the target has it
+			}
+			results[i] = result{it, err}
+		})
+	}
+	all.Wait()
+	frozen := make([]Item, 0, len(prepared))
+	for i, res := range results {
+		switch {
+		case res.err == nil:
+			frozen = append(frozen, res.item)
+		case errors.Is(res.err, context.DeadlineExceeded):
+			d.refused(r, prepared[i].Call, CodeBusy, res.err.Error())
+		default:
+			r.Gone++
+		}
+	}
+	return frozen
+}
+
+// conclude is step 6 for one call.
+func (d *Driver) conclude(ctx context.Context, it Item, v Verdict, r *MoveReport) {
+	next := AfterVerdict(true, v.Code)
+	for wait := 10 * time.Millisecond; next == ReadRecord; wait = min(2*wait, time.Second) {
+		limited, cancel := context.WithTimeout(ctx, 2*time.Second)
+		rec, err := d.Store.Get(limited, it.Call)
+		cancel()
+		next = SourceRead(Read(rec, err, d.Worker, it.Epoch, 0))
+		if next == DropCall && err == nil && rec.Epoch == it.Epoch+1 && v.Code != OK {
+			v.Freeze = 0 // adopted after all; the target alone knows when
+		}
+		if next == ReadRecord && !d.pause(ctx, wait) {
+			return // the process ends with the call frozen: its successor reads the record
+		}
+	}
+	if next == ThawCall {
+		d.Calls.Thaw(it.Call)
+		d.Observe(Observation{What: "thawed", Code: v.Code})
+		d.refused(r, it.Call, v.Code, v.Detail)
+		return
+	}
+	d.leave(it.Call)
+	d.Observe(Observation{What: "left"})
+	r.Moved++
+	if v.Freeze > 0 {
+		r.Freeze = append(r.Freeze, v.Freeze)
+	}
+}
+
+// republisher is a Bus that can keep the reply subject of a message.
+type republisher interface{ PublishMsg(sessions.Msg) error }
+
+// leave drops a call that another owns, and passes on what waited for it.
+func (d *Driver) leave(id codecore.CallID) {
+	for _, m := range d.Calls.Drop(id) {
+		var err error
+		if b, ok := d.Bus.(republisher); ok {
+			err = b.PublishMsg(m)
+		} else {
+			err = d.Bus.Publish(m.Subject, m.Data)
+		}
+		if err != nil {
+			return // the senders will send again
+		}
+	}
+}
+
+func (d *Driver) refused(r *MoveReport, id codecore.CallID, code Code, detail string) {
+	r.Refused = append(r.Refused, Refusal{id, code, detail})
+	d.Observe(Observation{What: "refused", Code: code})
+}
+
+// ask sends a Prepare or an Offer. The code is set when no verdicts came.
+func (d *Driver) ask(ctx context.Context, to, verb string, timeout time.Duration, v any) ([]Verdict, Code) {
+	data, err := wire.Seal(v)
+	if err != nil {
+		return nil, CodeProto
+	}
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	raw, err := d.Bus.Request(limited, sessions.SubjectControl(to, verb), data)
+	switch {
+	case errors.Is(err, sessions.ErrNoResponders):
+		return nil, CodeAbsent
+	case errors.Is(err, sessions.ErrBusAway):
+		return nil, CodeBus
+	case err != nil:
+		return nil, CodeSilent
+	}
+	var out Verdicts
+	if err := wire.Open(raw, &out); err != nil {
+		return nil, CodeProto
+	}
+	return out.Verdicts, out.Code
+}
+
+// verdictOf is the verdict for the i-th item; none is silence.
+func verdictOf(vs []Verdict, i int, id codecore.CallID) Verdict {
+	if i < len(vs) && vs[i].Call == id {
+		return vs[i]
+	}
+	return Verdict{Call: id, Code: CodeSilent}
+}
+
+// errSilent: no word came about a whole batch. One such batch is retried, many
+// in a row end the move.
+var errSilent = errors.New("handoff: the target is silent")
+
+func targetError(to string, code Code) error {
+	if code == CodeSilent || code == CodeBus {
+		return errSilent
+	}
+	if code.OfTarget() {
+		return fmt.Errorf("handoff: %s takes no calls: %s", to, code)
+	}
+	return nil
+}
