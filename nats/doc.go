@@ -1,0 +1,17 @@
+// Package nats keeps the switch's records and carries its messages on NATS: it
+// implements sessions.Store on JetStream streams and sessions.Bus on subjects,
+// hears the heartbeats of all processes, and runs the embedded server. It does
+// not know what a record means: bodies pass through it unread.
+//
+// Streams and their subjects (no subject of a stream is ever used for a
+// request, because a stream answers whatever is published to it):
+//
+//	REC       rec.<call>          newest record of each call, compare-and-set
+//	LEG       leg.<key>           cold media records, compare-and-set
+//	CDR       cdr.<id>            each written once
+//	STORY     story.<call>        lossy history for operators
+//	KV_switch $KV.switch.<key>    small versioned documents (bucket "switch")
+//
+// All reads that a decision rests on go to the stream's leader; direct gets,
+// which a replica may answer from the past, are not used.
+package nats
