@@ -37,6 +37,7 @@ type Config struct {
 	Now     func() time.Time          // default time.Now
 	Log     *slog.Logger              // default: discards
 	Observe func(Observation)         // one per call and outcome, from any goroutine; default none
+	Ready   func()                    // called once Run serves: offers find this worker; default none
 
 	// Caretaker takes a call that was set aside, reserved and owned already.
 	// Default: Calls.Adopt with an empty State; the Runner looks at rec.Aside.
@@ -153,6 +154,9 @@ func (d *Driver) Run(ctx context.Context) error {
 	}
 	if err := d.Bus.Flush(ctx); err != nil && ctx.Err() == nil {
 		return err
+	}
+	if d.Ready != nil {
+		d.Ready()
 	}
 	again := make(chan struct{}, 1)
 	d.Bus.OnReconnect(func() {
