@@ -44,15 +44,18 @@ type CallStory struct {
 	Story []StoryLine `json:"story"`
 }
 
-// StoryLine is one entry of a call's history; kinds are "sip", "owner", "media", …
+// StoryLine is one entry of a call's history.
 type StoryLine struct {
 	At       time.Time `json:"at"`
-	Kind     string    `json:"kind"`
-	Text     string    `json:"text"`
 	Owner    string    `json:"owner,omitempty"`
-	Epoch    uint64    `json:"epoch,omitempty"`
 	Release  string    `json:"release,omitempty"`
+	Epoch    uint64    `json:"epoch,omitempty"`
+	N        uint64    `json:"n,omitempty"`
+	What     string    `json:"what"` // "request INVITE", "moved", "taken over", "refused", …
+	Phase    string    `json:"phase,omitempty"`
+	Acts     []string  `json:"acts,omitempty"`
 	FreezeMS float64   `json:"freeze_ms,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
 }
 
 // RolloutStart asks for a rollout. Zero values mean the defaults.
@@ -98,7 +101,7 @@ type Rollout struct {
 // Release names a release.
 type Release struct {
 	Name   string `json:"name"`
-	Digest string `json:"digest"` // SHA-256 of the executable, lower-case hex
+	Digest string `json:"digest"` // SHA-256 of the executable, lower-case hex, 12 digits or all
 	Schema int    `json:"schema"` // newest it writes
 }
 
@@ -150,7 +153,7 @@ type Process struct {
 	ID      string `json:"id"`
 	PID     int    `json:"pid"`
 	Release string `json:"release"`
-	Digest  string `json:"digest"` // SHA-256 of its executable; the rig computes its own
+	Digest  string `json:"digest"` // SHA-256 of its executable, 12 hex digits or all; the rig computes its own
 	Calls   int    `json:"calls"`  // owned (workers only)
 }
 

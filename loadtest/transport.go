@@ -1,0 +1,209 @@
+package loadtest
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// transport carries a UA's messages to and from the switch. get calls its
+// second argument to answer on the way a message came.
+type transport interface {
+	send(b []byte) error // to the switch
+	local() netip.AddrPort
+	reliable() bool
+	serve(get func(b []byte, reply func([]byte) error))
+	close() error
+}
+
+type udpTransport struct {
+	conn *net.UDPConn
+	to   netip.AddrPort
+}
+
+func newUDP(local, to netip.AddrPort) (*udpTransport, error) {
+	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(local))
+	if err != nil {
+		return nil, fmt.Errorf("loadtest: %w", err)
+	}
+	_ = c.SetReadBuffer(4 << 20) // what the kernel allows of it
+	return &udpTransport{conn: c, to: to}, nil
+}
+
+func (t *udpTransport) send(b []byte) error {
+	_, err := t.conn.WriteToUDPAddrPort(b, t.to)
+	return err
+}
+
+func (t *udpTransport) local() netip.AddrPort { return addrOf(t.conn.LocalAddr()) }
+func (t *udpTransport) reliable() bool        { return false }
+func (t *udpTransport) close() error          { return t.conn.Close() }
+
+func (t *udpTransport) serve(get func([]byte, func([]byte) error)) {
+	buf := make([]byte, 65536)
+	for {
+		n, from, err := t.conn.ReadFromUDPAddrPort(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil || n < 20 { // keep-alives too
+			continue
+		}
+		get(buf[:n], func(b []byte) error {
+			_, err := t.conn.WriteToUDPAddrPort(b, from)
+			return err
+		})
+	}
+}
+
+// tcpTransport listens, and keeps one connection to the switch, dialled again
+// when it was lost.
+type tcpTransport struct {
+	ln   net.Listener
+	to   netip.AddrPort
+	mu   sync.Mutex
+	out  net.Conn
+	all  map[net.Conn]bool
+	get  func([]byte, func([]byte) error)
+	wg   sync.WaitGroup
+	done bool
+}
+
+func newTCP(local, to netip.AddrPort) (*tcpTransport, error) {
+	ln, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp4", local.String())
+	if err != nil {
+		return nil, fmt.Errorf("loadtest: %w", err)
+	}
+	return &tcpTransport{ln: ln, to: to, all: map[net.Conn]bool{}}, nil
+}
+
+func (t *tcpTransport) local() netip.AddrPort { return addrOf(t.ln.Addr()) }
+func (t *tcpTransport) reliable() bool        { return true }
+
+func (t *tcpTransport) send(b []byte) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.done {
+		return net.ErrClosed
+	}
+	if t.out == nil {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: t.local().Addr().AsSlice()}}
+		c, err := d.DialContext(context.Background(), "tcp4", t.to.String())
+		if err != nil {
+			return err
+		}
+		t.out = c
+		t.begin(c)
+	}
+	_, err := t.out.Write(b)
+	return err
+}
+
+// begin reads a connection until it ends; t.mu is held.
+func (t *tcpTransport) begin(c net.Conn) {
+	t.all[c] = true
+	t.wg.Add(1)
+	go func() {
+		defer t.wg.Done()
+		t.read(c)
+		_ = c.Close()
+		t.mu.Lock()
+		delete(t.all, c)
+		if t.out == c {
+			t.out = nil
+		}
+		t.mu.Unlock()
+	}()
+}
+
+func (t *tcpTransport) read(c net.Conn) {
+	r := bufio.NewReader(c)
+	var wm sync.Mutex
+	reply := func(b []byte) error {
+		wm.Lock()
+		defer wm.Unlock()
+		_, err := c.Write(b)
+		return err
+	}
+	for {
+		m, err := readFramed(r)
+		if err != nil {
+			return
+		}
+		t.get(m, reply)
+	}
+}
+
+// readFramed reads one message from a stream (RFC 3261 section 18.3).
+func readFramed(r *bufio.Reader) ([]byte, error) {
+	var head []byte
+	length := 0
+	for {
+		line, err := r.ReadBytes('\n')
+		if err != nil {
+			return nil, err
+		}
+		if len(head) == 0 && strings.TrimSpace(string(line)) == "" {
+			continue // keep-alive
+		}
+		head = append(head, line...)
+		if len(head) > 65536 {
+			return nil, errNotSIP
+		}
+		if len(line) <= 2 {
+			break
+		}
+		k, v, _ := strings.Cut(string(line), ":")
+		if k = strings.ToLower(strings.TrimSpace(k)); k == "content-length" || k == "l" {
+			if length, err = strconv.Atoi(strings.TrimSpace(v)); err != nil || length < 0 || length > 65536 {
+				return nil, errNotSIP
+			}
+		}
+	}
+	body := make([]byte, length)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return nil, err
+	}
+	return append(head, body...), nil
+}
+
+func (t *tcpTransport) serve(get func([]byte, func([]byte) error)) {
+	t.get = get
+	for {
+		c, err := t.ln.Accept()
+		if err != nil {
+			return
+		}
+		t.mu.Lock()
+		if t.done {
+			_ = c.Close()
+		} else {
+			t.begin(c)
+		}
+		t.mu.Unlock()
+	}
+}
+
+func (t *tcpTransport) close() error {
+	err := t.ln.Close()
+	t.mu.Lock()
+	t.done = true
+	for c := range t.all {
+		_ = c.Close()
+	}
+	t.mu.Unlock()
+	t.wg.Wait()
+	return err
+}
+
+func addrOf(a net.Addr) netip.AddrPort {
+	ap, _ := netip.ParseAddrPort(a.String())
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
