@@ -328,3 +328,46 @@ func TestCDRsAndStory(t *testing.T) {
 		t.Error("not healthy")
 	}
 }
+
+// A planned change of the stream's leader: writes go on, none is lost or doubled.
+func TestWritesAcrossLeaderStepDown(t *testing.T) {
+	c := three(t)
+	s := NewStore(c, StoreConfig{Patience: 10 * time.Second})
+	rs := putAll(t, s, recs(0, 400))
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			putAll(t, s, rs)
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	}()
+	for range 2 {
+		var now string
+		eventually(t, "there is a leader", func() bool {
+			i, err := s.rec.info(within(t))
+			if err != nil || i.Cluster == nil {
+				return false
+			}
+			now = i.Cluster.Leader
+			return now != ""
+		})
+		_, _ = c.keep.request(within(t), &natsgo.Msg{Subject: "$JS.API.STREAM.LEADER.STEPDOWN.REC"}, 2*time.Second)
+		eventually(t, "another leads", func() bool {
+			i, err := s.rec.info(within(t))
+			return err == nil && i.Cluster != nil && i.Cluster.Leader != "" && i.Cluster.Leader != now
+		})
+	}
+	close(stop)
+	<-done
+	for i, r := range rs {
+		if got, err := s.Get(within(t), r.ID); err != nil || got.Rev != r.Rev {
+			t.Fatalf("record %d: revision %d, %v; want %d", i, got.Rev, err, r.Rev)
+		}
+	}
+	t.Logf("doubts %d, sent again %d", c.Stats.Doubts.Load(), c.Stats.Retries.Load())
+}
