@@ -51,9 +51,10 @@ type StoryLine struct {
 	Release  string    `json:"release,omitempty"`
 	Epoch    uint64    `json:"epoch,omitempty"`
 	N        uint64    `json:"n,omitempty"`
-	What     string    `json:"what"` // "request INVITE", "moved", "taken over", "refused", …
+	Kind     string    `json:"kind"` // "owner" for moves and takeovers, else "event"
+	Text     string    `json:"text"`
 	Phase    string    `json:"phase,omitempty"`
-	Acts     []string  `json:"acts,omitempty"`
+	Actions  []string  `json:"actions,omitempty"`
 	FreezeMS float64   `json:"freeze_ms,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
 }

@@ -1,0 +1,299 @@
+package loadtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+)
+
+// DemoConfig says what a demo does. Zero values mean the defaults of the comments.
+type DemoConfig struct {
+	SwitchBinary string // this release
+	NextBinary   string // the next one
+	StateDir     string // default: a new temporary directory, removed afterwards
+	Calls        int    // talking, default 200
+	Seconds      int    // of talk over all, default 20
+	Releases     int    // steps, next and this alternating, default 2
+	RTP          bool   // sound both ways
+	TCP          bool   // SIP over TCP
+	JSON         bool   // the verdict as one JSON object on Out, progress on Err
+	Out, Err     io.Writer
+	Kinds        map[string]int // how many of each other kind; nil: DefaultKinds
+	Pinned       Mark           // what pins a call to the next release; empty: no such calls
+	Refused      Mark           // what the next release refuses; empty: no such calls
+	Steps        []int          // of each rollout, per cent, default 10,50,100
+	Pause        time.Duration  // between waves, default 300 ms
+	Rate         int            // calls placed a second, default 100
+	Config       func(Site) []byte
+	Argv         func(configPath string) []string // default SwitchBinary serve --config path
+	Env          []string
+}
+
+// DefaultKinds are the calls that come on top of the talking ones.
+func DefaultKinds() map[string]int {
+	return map[string]int{
+		KindRinging: 5, KindHeld: 5, KindBye: 10, KindCancel: 10, KindEarly: 5, KindReinvite: 5, KindBusy: 5,
+		KindPinned: 1, KindRefused: 1,
+	}
+}
+
+func (c *DemoConfig) defaults() {
+	setDefault(&c.Calls, 200)
+	setDefault(&c.Seconds, 20)
+	setDefault(&c.Releases, 2)
+	setDefault(&c.Rate, 100)
+	setDefault(&c.Pause, 300*time.Millisecond)
+	if c.Kinds == nil {
+		c.Kinds = DefaultKinds()
+	}
+	if len(c.Steps) == 0 {
+		c.Steps = []int{10, 50, 100}
+	}
+	if c.Out == nil {
+		c.Out = os.Stdout
+	}
+	if c.Err == nil {
+		c.Err = os.Stderr
+	}
+}
+
+func setDefault[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// demo is one running demo.
+type demo struct {
+	cfg    DemoConfig
+	sw     *Switch
+	rig    *Rig
+	out    *progress
+	stage  *Stage
+	cast   *cast
+	v      Verdict
+	base   Release // that the calls begin on
+	next   Release
+	moved  map[string]bool // by number
+	back   map[string]bool
+	epochs map[string]uint64
+	where  map[string]string // release by number, newest look
+}
+
+// Demo runs a switch, moves its calls to the next release and back while they
+// talk, and judges. The error is about the rig or a switch that did not come
+// up; what the switch did to its calls is in the Verdict.
+func Demo(ctx context.Context, c DemoConfig) (Verdict, error) {
+	c.defaults()
+	if c.StateDir == "" {
+		dir, err := os.MkdirTemp("", "switch-demo-")
+		if err != nil {
+			return Verdict{}, fmt.Errorf("loadtest: %w", err)
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		c.StateDir = dir
+	}
+	pw := c.Out
+	if c.JSON {
+		pw = c.Err
+	}
+	d := &demo{
+		cfg: c, out: newProgress(pw), stage: newStage(), moved: map[string]bool{}, back: map[string]bool{},
+		epochs: map[string]uint64{}, where: map[string]string{},
+	}
+	d.v.rtp = c.RTP
+	begin := time.Now()
+	if err := d.start(ctx); err != nil {
+		return d.v, err
+	}
+	defer d.rig.Close()
+	defer d.sw.Stop(20 * time.Second)
+	if err := d.run(ctx); err != nil {
+		d.v.Problems = append(d.v.Problems, err.Error())
+	}
+	d.stage.end.set()
+	d.cast.cancel()
+	d.cast.wg.Wait()
+	d.v.Seconds = time.Since(begin).Seconds()
+	d.v.check(c.Releases > 1)
+	if c.JSON {
+		return d.v, d.v.WriteJSON(c.Out)
+	}
+	d.v.WriteTable(c.Out)
+	return d.v, nil
+}
+
+func (d *demo) start(ctx context.Context) error {
+	total := d.cfg.Calls
+	for _, n := range d.cfg.Kinds {
+		total += n
+	}
+	site, err := NewSite(d.cfg.StateDir, total)
+	if err != nil {
+		return err
+	}
+	sc := ServeConfig{Binary: d.cfg.SwitchBinary, Site: site, Config: d.cfg.Config, Env: d.cfg.Env}
+	if d.cfg.Argv != nil {
+		sc.Argv = d.cfg.Argv(site.StateDir + "/switch.yaml")
+	}
+	if d.sw, err = StartSwitch(ctx, sc); err != nil {
+		return err
+	}
+	if d.rig, err = NewRig(RigConfig{Switch: site.SIP, RTP: d.cfg.RTP, TCP: d.cfg.TCP}); err != nil {
+		d.sw.Stop(5 * time.Second)
+		return err
+	}
+	plan := d.rig.Dialplan()
+	for _, m := range []Mark{d.cfg.Pinned, d.cfg.Refused} {
+		if m.Number != "" {
+			plan.Routes = append(plan.Routes, DialplanRoute{Prefix: m.Number, To: "callee0"})
+		}
+	}
+	if _, err = d.sw.API.PutDialplan(ctx, plan); err != nil {
+		d.rig.Close()
+		d.sw.Stop(5 * time.Second)
+		return err
+	}
+	d.out.say("switch is up: SIP %s, pid %d, state in %s", site.SIP, d.sw.cmd.Process.Pid, d.cfg.StateDir)
+	d.cast = newCast(ctx, d)
+	return nil
+}
+
+func (d *demo) run(ctx context.Context) error {
+	if err := d.sighting(ctx, 0); err != nil {
+		return err
+	}
+	d.cast.place(KindTalking, d.cfg.Calls, Mark{})
+	for _, k := range sortedKeys(d.cfg.Kinds) {
+		switch {
+		case k == KindPinned || k == KindRefused && d.cfg.Refused.empty():
+		case k == KindRefused:
+			d.cast.place(k, 1, d.cfg.Refused) // one marked number, one call
+		default:
+			d.cast.place(k, d.cfg.Kinds[k], Mark{})
+		}
+	}
+	if err := d.cast.settled(ctx); err != nil {
+		return err
+	}
+	d.v.Calls = d.cfg.Calls
+	if err := d.look(ctx, false); err != nil {
+		return err
+	}
+	if err := d.ports(ctx); err != nil {
+		return err
+	}
+	d.stage.ready.set()
+	talk := time.Duration(d.cfg.Seconds) * time.Second / time.Duration(d.cfg.Releases+1)
+	pause(ctx, talk)
+	for step := 1; step <= d.cfg.Releases; step++ {
+		if err := d.step(ctx, step); err != nil {
+			return fmt.Errorf("step %d: %w", step, err)
+		}
+		if step == 1 && !d.cfg.Pinned.empty() && d.cfg.Kinds[KindPinned] > 0 {
+			d.cast.place(KindPinned, 1, d.cfg.Pinned)
+			if err := d.cast.settled(ctx); err != nil {
+				return err
+			}
+		}
+		pause(ctx, talk)
+	}
+	d.stage.back.set() // with one step only nobody has gone back
+	d.out.say("hanging up")
+	d.stage.end.set()
+	if err := d.cast.finished(ctx); err != nil {
+		return err
+	}
+	return d.sum(ctx)
+}
+
+func (m Mark) empty() bool { return m.Number == "" && len(m.Headers) == 0 }
+
+// step moves all calls to the next release (odd) or back (even).
+func (d *demo) step(ctx context.Context, step int) error {
+	begin := time.Now()
+	forth := step%2 == 1
+	var r Rollout
+	var err error
+	if forth {
+		r, err = d.sw.API.StartRollout(ctx, RolloutStart{
+			Binary: d.cfg.NextBinary, Steps: d.cfg.Steps, Pause: d.cfg.Pause.String(), ConfirmWithin: "10m",
+		})
+	} else {
+		r, err = d.sw.API.Steer(ctx, "undo", Steer{Steps: d.cfg.Steps})
+	}
+	if err != nil {
+		return err
+	}
+	if r, err = d.follow(ctx, forth, step); err != nil {
+		return err
+	}
+	if step == 1 {
+		d.base, d.next = r.From, r.To
+	}
+	s := ReleaseStep{Step: step, Release: r.To.Name, Seconds: time.Since(begin).Seconds(), Refused: len(r.Refusals)}
+	if !forth {
+		s.Release = r.From.Name
+	}
+	for _, w := range r.Waves {
+		if w.Back == forth {
+			continue
+		}
+		s.Moved += w.Moved
+		s.FreezeMS.P50 = max(s.FreezeMS.P50, w.FreezeMS.P50)
+		s.FreezeMS.P99 = max(s.FreezeMS.P99, w.FreezeMS.P99)
+		s.FreezeMS.Max = max(s.FreezeMS.Max, w.FreezeMS.Max)
+	}
+	if err := d.look(ctx, forth); err != nil {
+		return err
+	}
+	s.Talking = d.checkStep(s.Release, forth, r.Refusals)
+	d.v.Releases = append(d.v.Releases, s)
+	return d.sighting(ctx, step)
+}
+
+// follow waits for the end of a rollout, or of its way back, and prints waves.
+func (d *demo) follow(ctx context.Context, forth bool, step int) (Rollout, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	printed := 0
+	for {
+		r, err := d.sw.API.Rollout(ctx)
+		if err != nil {
+			return r, err
+		}
+		waves := slices.DeleteFunc(slices.Clone(r.Waves), func(w Wave) bool { return w.Back == forth })
+		if len(waves) > 0 {
+			d.stage.moving.set()
+			if !forth {
+				d.stage.back.set()
+			}
+		}
+		for ; printed < len(waves) && !waves[printed].Ended.IsZero(); printed++ {
+			d.out.say("step %d  %v", step, waves[printed])
+		}
+		if printed < len(waves) {
+			d.out.show("step %d  %v", step, waves[printed])
+		}
+		switch {
+		case r.State == RolloutFailed,
+			forth && (r.State == RolloutRolledBack || r.State == RolloutUndoing):
+			return r, fmt.Errorf("loadtest: rollout %s: %s", r.State, r.Error)
+		case forth && r.State == RolloutDone:
+			d.stage.moving.set()
+			d.stage.forth.set()
+			return r, nil
+		case !forth && r.State == RolloutRolledBack:
+			d.stage.back.set()
+			return r, nil
+		}
+		if !pause(ctx, 15*time.Millisecond) {
+			return r, errors.New("loadtest: rollout did not end: " + r.State)
+		}
+	}
+}
