@@ -49,6 +49,7 @@ func (d *Driver) Claim(ctx context.Context, o ClaimOrder) (ClaimReport, error) {
 			dead[x.Owner] = x
 		}
 	}
+	d.remember(dead)
 	total := ClaimReport{Worker: d.Worker}
 	var err error
 	for waited := time.Duration(0); len(dead) > 0; waited += Grace {

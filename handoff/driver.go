@@ -49,12 +49,12 @@ type Config struct {
 	MigrateLimit   time.Duration // per call: decode, migrate, check, encode; default 250 ms
 	PrepareTimeout time.Duration // answer to a Prepare; default 5 s
 	OfferTimeout   time.Duration // answer to an Offer; default 1 s
-	Recheck        time.Duration // how often the owner re-reads its records (R4); default 30 s
+	Recheck        time.Duration // between looks for strays; default 30 s
 }
 
 // An Observation is the outcome of one call, for metrics.
 type Observation struct {
-	What   string        // "moved" (at the target), "left" (at the source), "refused", "thawed", "claimed", "aside", "dethroned"
+	What   string        // "moved" (at the target), "left" (at the source), "refused", "thawed", "claimed", "aside"
 	Code   Code          // of a refusal
 	Freeze time.Duration // of "moved"
 }
@@ -67,11 +67,13 @@ type Driver struct {
 
 	mu       sync.Mutex
 	prepared map[codecore.CallID]prepared
-	strays   map[codecore.CallID]uint64 // own records that nothing here held at the last Reread, and their revisions
+	strays   map[codecore.CallID]uint64 // found by the last FindStrays, with their revisions
+	deaths   map[string]Death           // told by the host, by owner
 
-	work  sync.WaitGroup // handlers and settlers
-	slots chan struct{}  // bounds the handlers at work
-	done  chan struct{}  // closed when Run ends
+	work  sync.WaitGroup       // handlers and settlers
+	asked chan codecore.CallID // for ClaimCall
+	slots chan struct{}        // bounds the handlers at work
+	done  chan struct{}        // closed when Run ends
 }
 
 // New returns a Driver; Run makes it serve.
@@ -105,6 +107,8 @@ func New(c Config) *Driver {
 	return &Driver{
 		Config:   c,
 		prepared: map[codecore.CallID]prepared{},
+		deaths:   map[string]Death{},
+		asked:    make(chan codecore.CallID, maxAsked),
 		slots:    make(chan struct{}, 4*Lanes),
 		done:     make(chan struct{}),
 	}
@@ -116,7 +120,7 @@ func setDefault(d *time.Duration, v time.Duration) {
 	}
 }
 
-// Verbs of SubjectControl that a Driver serves.
+// Verbs of SubjectControl. A Driver serves the first six.
 const (
 	VerbPrepare   = "prepare"
 	VerbOffer     = "offer"
@@ -124,8 +128,8 @@ const (
 	VerbDryRun    = "dryrun"
 	VerbDrain     = "drain"
 	VerbClaim     = "claim"
-	VerbDethroned = "dethroned"
-	VerbProgress  = "progress" // published here while a move goes on; lossy
+	VerbDethroned = "dethroned" // a Dethroned, published to a former owner; its Runner reads the records
+	VerbProgress  = "progress"  // a MoveReport so far, published while a move goes on; lossy
 )
 
 // Run serves the worker's control subjects until ctx ends, then waits for what
@@ -134,15 +138,18 @@ func (d *Driver) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer d.work.Wait()
 	defer close(d.done)
-	defer cancel()
+	defer func() {
+		d.mu.Lock() // no handler begins after this
+		defer d.mu.Unlock()
+		cancel()
+	}()
 	handlers := map[string]func(context.Context, sessions.Msg){
-		VerbPrepare:   answering(d, d.servePrepare),
-		VerbOffer:     answering(d, d.serveOffer),
-		VerbMove:      answering(d, d.serveMove),
-		VerbDryRun:    answering(d, d.serveDryRun),
-		VerbDrain:     answering(d, d.serveDrain),
-		VerbClaim:     answering(d, d.serveClaim),
-		VerbDethroned: answering(d, d.serveDethroned),
+		VerbPrepare: answering(d, d.servePrepare),
+		VerbOffer:   answering(d, d.serveOffer),
+		VerbMove:    answering(d, d.serveMove),
+		VerbDryRun:  answering(d, d.serveDryRun),
+		VerbDrain:   answering(d, d.serveDrain),
+		VerbClaim:   answering(d, d.serveClaim),
 	}
 	for verb, h := range handlers {
 		long := verb == VerbMove || verb == VerbDryRun || verb == VerbDrain || verb == VerbClaim
@@ -165,6 +172,7 @@ func (d *Driver) Run(ctx context.Context) error {
 		default:
 		}
 	})
+	d.work.Go(func() { d.serveAsked(ctx) })
 	d.tend(ctx, again)
 	return nil
 }
@@ -180,14 +188,17 @@ func (d *Driver) spawn(ctx context.Context, long bool, m sessions.Msg, h func(co
 			return
 		}
 	}
-	d.work.Add(1)
-	go func() {
-		defer d.work.Done()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if ctx.Err() != nil {
+		return // Run is waiting for the last ones
+	}
+	d.work.Go(func() {
 		if !long {
 			defer func() { <-d.slots }()
 		}
 		h(ctx, m)
-	}()
+	})
 }
 
 // answering turns a typed handler into one of messages.
@@ -218,7 +229,7 @@ func (d *Driver) reply(m sessions.Msg, v any) {
 	}
 }
 
-// tend forgets what was prepared and never offered, and re-reads the records.
+// tend forgets what was prepared and never offered, and looks for strays.
 func (d *Driver) tend(ctx context.Context, again <-chan struct{}) {
 	sweep := time.NewTicker(preparedFor / 2)
 	defer sweep.Stop()
@@ -234,8 +245,8 @@ func (d *Driver) tend(ctx context.Context, again <-chan struct{}) {
 		case <-reread.C:
 		case <-again:
 		}
-		if err := d.Reread(ctx); err != nil && ctx.Err() == nil {
-			d.Log.Warn("records not re-read", "err", err)
+		if err := d.FindStrays(ctx); err != nil && ctx.Err() == nil {
+			d.Log.Warn("records not read", "err", err)
 		}
 	}
 }

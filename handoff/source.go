@@ -117,13 +117,12 @@ func (d *Driver) move(ctx context.Context, o MoveOrder, dry bool, progress func(
 		})
 		ids = nil
 		if pass < passes && err == nil {
-			ids, r.Refused = split(r.Refused)
+			again, final := split(r.Refused)
+			if len(again) > 0 && d.pause(ctx, time.Duration(pass*pass)*50*time.Millisecond) {
+				ids, r.Refused = again, final
+			}
 		}
 		total.add(r)
-		if len(ids) > 0 && !d.pause(ctx, time.Duration(pass*pass)*50*time.Millisecond) {
-			err = context.Cause(ctx)
-			break
-		}
 	}
 	total.Asked, total.Seconds = asked, d.Now().Sub(start).Seconds()
 	if err != nil {

@@ -130,7 +130,7 @@ func mix(x uint64) uint64 {
 }
 
 // Dethroned tells a former owner which calls it has lost (R4), by SubjectControl
-// (owner, "dethroned"). It is a hint: the receiver reads the records.
+// (owner, "dethroned"). It is a hint: the receiver reads the records (Heard).
 type Dethroned struct {
 	By    string            `json:"by"`
 	Calls []codecore.CallID `json:"calls"`

@@ -1,0 +1,115 @@
+package handoff
+
+import (
+	"context"
+	"slices"
+
+	"callswitch/codecore"
+	"callswitch/sessions"
+)
+
+// FindStrays looks for records that name this worker while nothing here holds
+// the call (an adoption whose outcome was never learned), and claims those that
+// it finds twice in a row: one seen once may be on its way in. Without it a
+// call would wait for ever for a living owner who knows nothing of it. The
+// other way round, what is held here and owned by another, is the Runner's to
+// find (R4).
+func (d *Driver) FindStrays(ctx context.Context) error {
+	held := map[codecore.CallID]bool{}
+	for _, id := range d.Calls.List() {
+		held[id] = true
+	}
+	var found []sessions.Record
+	err := d.Store.Scan(ctx, true, func(rec sessions.Record) error {
+		if rec.Owner == d.Worker && !rec.Tomb && !held[rec.ID] {
+			found = append(found, rec)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for again := range slices.Chunk(d.twice(found), claimChunk) {
+		d.Log.Warn("own calls found that nobody holds", "calls", len(again))
+		d.claimChunk(ctx, again, map[string]Death{d.Worker: {Owner: d.Worker}}, d.Now())
+	}
+	return nil
+}
+
+func (d *Driver) twice(found []sessions.Record) []sessions.Record {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	was := d.strays
+	d.strays = make(map[codecore.CallID]uint64, len(found))
+	var again []sessions.Record
+	for _, rec := range found {
+		if rev, ok := was[rec.ID]; ok && rev == rec.Rev {
+			again = append(again, rec)
+			continue
+		}
+		d.strays[rec.ID] = rec.Rev
+	}
+	return again
+}
+
+// maxAsked bounds the single claims under way.
+const maxAsked = 64
+
+// ClaimCall asks for the takeover of one call that somebody misses (the orphan
+// look-up). It returns at once; the call is claimed only if its owner is not
+// among the living. More than a few at a time are refused: senders ask again.
+func (d *Driver) ClaimCall(id codecore.CallID) {
+	select {
+	case d.asked <- id:
+	default:
+	}
+}
+
+// serveAsked works off ClaimCall until ctx ends.
+func (d *Driver) serveAsked(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case id := <-d.asked:
+			d.claimOne(ctx, id)
+		}
+	}
+}
+
+func (d *Driver) claimOne(ctx context.Context, id codecore.CallID) {
+	rec, err := d.Store.Get(ctx, id)
+	if err != nil || rec.Tomb || rec.Owner == d.Worker {
+		return // its own strays are found by FindStrays
+	}
+	for _, p := range d.Living() {
+		if p.ID == rec.Owner {
+			return
+		}
+	}
+	if !rec.Aside && (rec.Schema < d.Core.SchemaMin || rec.Schema > d.Core.SchemaMax) {
+		return
+	}
+	d.mu.Lock()
+	death, known := d.deaths[rec.Owner]
+	d.mu.Unlock()
+	if !known {
+		death = Death{Owner: rec.Owner}
+	}
+	d.claimChunk(ctx, []sessions.Record{rec}, map[string]Death{rec.Owner: death}, d.Now())
+}
+
+// maxDeaths bounds what is remembered of deaths.
+const maxDeaths = 256
+
+// remember keeps what the host said of a death, for claims that come later.
+func (d *Driver) remember(dead map[string]Death) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.deaths) > maxDeaths {
+		clear(d.deaths)
+	}
+	for owner, x := range dead {
+		d.deaths[owner] = x
+	}
+}
