@@ -49,10 +49,10 @@ func TestLegStore(t *testing.T) {
 	}
 }
 
-func TestDocsAreWatchedAcrossRestart(t *testing.T) {
-	dir := t.TempDir()
-	url, stop := serve(t, dir, nil)
-	c, far := connect(t, url), connect(t, url)
+func TestDocsAreWatchedAcrossReconnect(t *testing.T) {
+	url, _ := serve(t, t.TempDir(), nil)
+	f := freeze(t, url)
+	c, far := connect(t, url), connect(t, f.url())
 	ensure(t, c, Streams{})
 	d := NewDocs(c)
 	ctx, cancel := context.WithCancel(within(t))
@@ -62,12 +62,6 @@ func TestDocsAreWatchedAcrossRestart(t *testing.T) {
 		rev uint64
 	}
 	seen := make(chan version, 16)
-	if err := NewDocs(far).Watch(ctx, DocPlan, func(v []byte, rev uint64) { seen <- version{string(v), rev} }); err != nil {
-		t.Fatal(err)
-	}
-	if err := far.Flush(ctx); err != nil {
-		t.Fatal(err)
-	}
 	expect := func(v string, rev uint64) {
 		t.Helper()
 		select {
@@ -83,17 +77,25 @@ func TestDocsAreWatchedAcrossRestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	expect("v1", rev)
-	if _, err := d.Put(ctx, DocPlan, []byte("other"), 0); !errors.Is(err, sessions.ErrConflict) {
-		t.Errorf("second create: %v, want ErrConflict", err)
+	if err := NewDocs(far).Watch(ctx, DocPlan, func(v []byte, rev uint64) { seen <- version{string(v), rev} }); err != nil {
+		t.Fatal(err)
 	}
-	stop()
-	serve(t, dir, nil)
+	expect("v1", rev)
 	if rev, err = d.Put(ctx, DocPlan, []byte("v2"), rev); err != nil {
 		t.Fatal(err)
 	}
 	expect("v2", rev)
-	if v, r, err := d.Get(ctx, DocPlan); err != nil || string(v) != "v2" || r != rev {
+	if _, err := d.Put(ctx, DocPlan, []byte("other"), 0); !errors.Is(err, sessions.ErrConflict) {
+		t.Errorf("second create: %v, want ErrConflict", err)
+	}
+	f.set(false, false) // the watcher cannot come back before the change
+	f.cut()
+	if rev, err = d.Put(ctx, DocPlan, []byte("v3"), rev); err != nil {
+		t.Fatal(err)
+	}
+	f.set(true, true)
+	expect("v3", rev)
+	if v, r, err := d.Get(ctx, DocPlan); err != nil || string(v) != "v3" || r != rev {
 		t.Errorf("Get = %q, %d, %v", v, r, err)
 	}
 	if _, _, err := d.Get(ctx, DocRollout); !errors.Is(err, sessions.ErrNotFound) {

@@ -205,11 +205,7 @@ func freeze(t testing.TB, target string) *freezer {
 	t.Cleanup(func() {
 		_ = l.Close()
 		f.set(true, true)
-		f.mu.Lock()
-		for _, c := range f.conns {
-			_ = c.Close()
-		}
-		f.mu.Unlock()
+		f.cut()
 		f.wg.Wait()
 	})
 	return f
@@ -238,6 +234,16 @@ func (f *freezer) set(up, down bool) {
 			}
 		}
 	}
+}
+
+// cut closes all connections; new ones are taken.
+func (f *freezer) cut() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.conns {
+		_ = c.Close()
+	}
+	f.conns = nil
 }
 
 func (f *freezer) copy(dst, src net.Conn, gate *chan struct{}) {

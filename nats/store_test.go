@@ -238,15 +238,43 @@ func TestScanWhileWritesGoOn(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				for _, r := range rs {
-					if seen[r.ID] != 1 {
-						t.Fatalf("scan %d: call %s met %d times", i, r.ID, seen[r.ID])
+				for n := range calls {
+					if id := rec(n, 0).ID; seen[id] != 1 {
+						t.Fatalf("scan %d: call %s met %d times", i, id, seen[id])
 					}
 				}
 			}
 			close(stop)
 			<-done
 		})
+	}
+}
+
+func TestScanSurvivesLossOfItsConsumer(t *testing.T) {
+	c := single(t)
+	s := NewStore(c, StoreConfig{})
+	const calls = 2000
+	putAll(t, s, recs(0, calls))
+	n := 0
+	err := s.Scan(within(t), false, func(r sessions.Record) error {
+		if want := rec(n, 0).ID; r.ID != want {
+			t.Fatalf("record %d is %s, want %s", n, r.ID, want)
+		}
+		if n++; n == 700 {
+			str, err := c.js.Stream(within(t), streamRec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name := range str.ConsumerNames(within(t)).Name() {
+				if err := c.js.DeleteConsumer(within(t), streamRec, name); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil || n != calls {
+		t.Fatalf("Scan met %d of %d, %v", n, calls, err)
 	}
 }
 
