@@ -177,11 +177,18 @@ func hold(ctx context.Context, l *Leg, c *Call) error {
 	if err := l.Reinvite(ctx, sendOnly); err != nil {
 		return fmt.Errorf("hold: %w", err)
 	}
-	other := c.other(l)
-	if d := other.Direction(); d != sendOnly && d != inactive {
-		return fmt.Errorf("loadtest: hold reached the other end as %q", d)
+	return reached(ctx, c.other(l), sendOnly)
+}
+
+// reached waits until an offer of the direction has come to l.
+func reached(ctx context.Context, l *Leg, direction string) error {
+	for range 100 {
+		if l.Direction() == direction {
+			return nil
+		}
+		pause(ctx, 10*time.Millisecond)
 	}
-	return nil
+	return fmt.Errorf("loadtest: %s reached the other end as %s", direction, l.Direction())
 }
 
 func resume(ctx context.Context, l *Leg, c *Call) error {
@@ -190,8 +197,8 @@ func resume(ctx context.Context, l *Leg, c *Call) error {
 	if err := l.Reinvite(ctx, sendRecv); err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
-	if d := c.other(l).Direction(); d != sendRecv {
-		return fmt.Errorf("loadtest: resume reached the other end as %q", d)
+	if err := reached(ctx, c.other(l), sendRecv); err != nil {
+		return err
 	}
 	pause(ctx, settle)
 	c.Talk()

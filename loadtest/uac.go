@@ -31,8 +31,9 @@ func Invite(u *UA, from, number string, set func(*Leg), extra ...string) (*Leg, 
 	if set != nil {
 		set(l)
 	}
-	host := u.switchHost()
-	l.target = "sip:" + number + "@" + host
+	if l.target == "" {
+		l.target = "sip:" + number + "@" + u.switchHost()
+	}
 	l.ourURI = "<sip:" + from + "@" + u.Addr().Addr().String() + ">;tag=" + l.localTag
 	l.theirURI = "<" + l.target + ">"
 	if u.tr.reliable() {

@@ -101,7 +101,7 @@ func (v *Verdict) check(back bool) {
 	}
 	for _, name := range sortedKeys(v.Kinds) {
 		k := v.Kinds[name]
-		must(k.OK == k.Calls, "%s: %d of %d calls ended as they should: %s", name, k.OK, k.Calls, first(k.Problems, 3))
+		must(k.OK == k.Calls && len(k.Problems) == 0, "%s: %d of %d calls ended as they should: %s", name, k.OK, k.Calls, first(k.Problems, 3))
 		must(k.CDRs == k.Calls, "%s: %d CDRs of %d calls", name, k.CDRs, k.Calls)
 	}
 }
