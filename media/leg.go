@@ -1,0 +1,139 @@
+package media
+
+import (
+	"callswitch/codecore"
+)
+
+// port is one bound socket.
+type port struct {
+	fd   int
+	num  int
+	rtcp bool
+	leg  *leg // nil: free or resting, what comes is thrown away
+}
+
+// call is what the relay has of one call. All of it is behind loop.mu but what
+// is marked.
+type call struct {
+	id   codecore.CallID
+	legs []*leg
+
+	// Behind Media.mu.
+	gen     codecore.Generation
+	want    codecore.Media // the desired state of gen
+	applied bool           // a desired state has come; until then the legs are only allocated
+	touched int64          // last order or first allocation, ns
+	deny    int64          // since when the answer is "no record", 0: it is not
+	asking  bool
+
+	dirty bool // in loop.dirty
+}
+
+// leg is one party's side. leg_state.go has its plain twin.
+type leg struct {
+	id   codecore.LegID
+	call *call
+	pair *pair // behind Media.mu; its ports' numbers never change
+	rtp  *port
+	rtcp *port
+	peer *leg // to whom the sound goes
+
+	// What it should do.
+	told       bool // an order has come
+	send, recv bool
+	mux        bool
+	learn      int
+	dtmf       byte
+	takesAll   bool
+	takes      [128]bool
+	mapped     bool
+	mapTo      [128]byte // of packets sent to this leg
+
+	// Addresses.
+	latch    latch
+	rtcpTo   sockaddr // as the SDP says, or learned
+	rtcpSure bool     // a valid packet came from rtcpTo, or the SDP named it
+
+	// Streams and counters.
+	out      stream   // towards this leg
+	in       receiver // from it
+	heard    int64    // last RTP or RTCP of the party, ns; 0: none yet
+	waiting  int64    // since when sound is due from it, ns; 0: it is not
+	told0    bool     // its silence has been reported
+	early    []parked
+	relayed  bool // something of this leg has reached its peer
+	counts   legCounts
+	farLost  int32  // cumulative loss of our stream as the party reports it (RFC 3550 6.4.1)
+	farJit   uint32 // its jitter, in clock units of the stream it hears
+	farBlock bool
+}
+
+// legCounts are the counters of one leg, since its ports were given to it.
+type legCounts struct {
+	packetsIn, bytesIn   uint64
+	packetsOut, bytesOut uint64
+	rtcpIn, rtcpOut      uint64
+	dropped              [dropReasons]uint64
+}
+
+// parked is a packet that came before the order that lets it pass.
+type parked struct {
+	b    []byte
+	from sockaddr
+	at   int64
+}
+
+// An order and the first packets race: an answer reaches the phone while the
+// order for its leg is on its way. So the last packets that cannot go yet wait
+// for a moment.
+const (
+	parkMost = 16
+	parkFor  = 200e6 // ns
+)
+
+// program is a MediaLeg, ready for the relay.
+func (l *leg) program(d codecore.MediaLeg, v6 bool, now, window int64) {
+	l.told = true
+	remote, known := parseSockaddr(d.Remote, v6)
+	l.latch.remote(remote, d.Learn > l.learn, now, window)
+	rtcp, named := parseSockaddr(d.RTCP, v6)
+	if !named && known && remote.port() < 65535 {
+		rtcp = remote.withPort(remote.port() + 1)
+	}
+	if d.Learn > l.learn || l.rtcpTo.isZero() {
+		l.rtcpTo, l.rtcpSure = rtcp, false
+	}
+	l.learn, l.mux, l.dtmf = d.Learn, d.Mux, d.DTMF
+	l.send, l.recv = d.Send, d.Recv
+	l.takesAll = len(d.Payloads) == 0
+	l.takes = [128]bool{}
+	for _, pt := range d.Payloads {
+		l.takes[pt&127] = true
+	}
+	if d.DTMF != 0 {
+		l.takes[d.DTMF&127] = true
+	}
+	l.mapped = len(d.Map) > 0
+	for i := range l.mapTo {
+		l.mapTo[i] = byte(i)
+	}
+	for from, to := range d.Map {
+		l.mapTo[from&127] = to & 127
+	}
+	// A party must be heard when its answer is known and it is not held.
+	due := known && d.Learn > 0 && d.Recv
+	if due && l.waiting == 0 {
+		l.waiting = now
+	} else if !due {
+		l.waiting = 0
+	}
+}
+
+// quietFor is how long a leg that is due has been silent, in ns. RTCP counts: a
+// muted phone with silence suppression still reports.
+func (l *leg) quietFor(now int64) int64 {
+	if l.waiting == 0 {
+		return 0
+	}
+	return now - max(l.waiting, l.heard)
+}

@@ -1,0 +1,151 @@
+package media
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// loop is the relay: one epoll set, one goroutine.
+type loop struct {
+	log    *slog.Logger
+	start  time.Time
+	gather time.Duration
+	v6     bool
+	ep     int
+	wakeFD int
+
+	mu      sync.Mutex
+	ports   []*port // by descriptor
+	dirty   []*call // what must be stored
+	total   totals
+	stopped bool
+
+	// The goroutine's alone.
+	events [64]unix.EpollEvent
+	buf    [2048]byte
+	from   sockaddr
+}
+
+func newLoop(log *slog.Logger, v6 bool, gather time.Duration) (*loop, error) {
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("media: epoll: %w", err)
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		_ = unix.Close(ep)
+		return nil, fmt.Errorf("media: eventfd: %w", err)
+	}
+	l := &loop{log: log, v6: v6, gather: gather, start: time.Now(), ep: ep, wakeFD: wake}
+	if err := l.watch(wake); err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// now is the relay's clock: ns since the process began to relay, never 0.
+func (l *loop) now() int64 { return int64(time.Since(l.start)) + 1 }
+
+func (l *loop) watch(fd int) error {
+	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
+	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		return fmt.Errorf("media: epoll: %w", err)
+	}
+	return nil
+}
+
+// know tells the relay whose a descriptor is, before it is watched.
+func (l *loop) know(p *port) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.ports) <= p.fd {
+		l.ports = append(l.ports, nil)
+	}
+	l.ports[p.fd] = p
+}
+
+// forget stops to read a socket, before it is closed. Its duplicates elsewhere
+// keep the description alive, so closing would not end the watch.
+func (l *loop) forget(p *port) {
+	_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, p.fd, nil)
+	l.mu.Lock()
+	if p.fd < len(l.ports) && l.ports[p.fd] == p {
+		l.ports[p.fd] = nil
+	}
+	l.mu.Unlock()
+}
+
+// stop ends run. The sockets are not its own.
+func (l *loop) stop() {
+	l.mu.Lock()
+	l.stopped = true
+	l.mu.Unlock()
+	_, _ = unix.Write(l.wakeFD, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+}
+
+func (l *loop) close() {
+	_ = unix.Close(l.ep)
+	_ = unix.Close(l.wakeFD)
+}
+
+// run reads what is ready until stop. One datagram per ready socket and round:
+// voice has seldom two, and nobody can keep the relay at one socket.
+func (l *loop) run() {
+	pause := unix.NsecToTimespec(int64(l.gather))
+	for {
+		n, err := unix.EpollWait(l.ep, l.events[:], -1)
+		if err != nil && err != unix.EINTR {
+			l.log.Error("media: relay stops", "err", err)
+			return
+		}
+		l.mu.Lock()
+		if l.stopped {
+			l.mu.Unlock()
+			return
+		}
+		now := l.now()
+		for i := 0; i < n; i++ {
+			if fd := int(l.events[i].Fd); fd < len(l.ports) && l.ports[fd] != nil {
+				l.read(l.ports[fd], now)
+			}
+		}
+		l.total.rounds++
+		l.mu.Unlock()
+		// Waking costs more than a packet. A moment's rest lets the next packets
+		// gather; the first after a silence has already gone.
+		if l.gather > 0 && n < len(l.events) {
+			_ = unix.Nanosleep(&pause, nil)
+		}
+	}
+}
+
+func (l *loop) read(p *port, now int64) {
+	n, errno := recvFrom(p.fd, l.buf[:], &l.from)
+	switch {
+	case errno == unix.EAGAIN || errno == unix.EINTR:
+		return
+	case errno != 0: // a pending ICMP error: reading has cleared it
+		l.total.dropped[dropReceive]++
+		return
+	case p.leg == nil:
+		l.total.dropped[dropIdle]++
+		return
+	case n > len(l.buf):
+		l.drop(p.leg, dropLong)
+		return
+	}
+	l.packet(p, l.buf[:n], &l.from, now)
+}
+
+// markDirty has the call stored soon.
+func (l *loop) markDirty(c *call) {
+	if !c.dirty {
+		c.dirty = true
+		l.dirty = append(l.dirty, c)
+	}
+}

@@ -1,0 +1,277 @@
+package media
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"callswitch/codecore"
+	"callswitch/sessions"
+)
+
+// Reasons in answers. Stable.
+const (
+	reasonPortsOut = "ports-out"  // none left in the range or the budget of descriptors
+	reasonAway     = "media-away" // the node does not know yet which ports are taken
+	reasonNoLeg    = "no-leg"     // the order names a port that the call cannot have
+)
+
+// allocate answers Alloc: all legs or none. A repeat gets the same ports.
+func (m *Media) allocate(a sessions.Alloc, now time.Time) codecore.Allocated {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.restored {
+		return codecore.Allocated{Node: m.cfg.Node, Reason: reasonAway}
+	}
+	c := m.calls[a.Call]
+	fresh := c == nil
+	if fresh {
+		c = &call{id: a.Call, touched: m.loop.now()}
+	}
+	var added []*leg
+	out := codecore.Allocated{Node: m.cfg.Node}
+	for _, id := range a.Legs {
+		g := find(c.legs, id)
+		if g == nil {
+			g = find(added, id)
+		}
+		if g == nil {
+			p, err := m.pool.take(now)
+			if err != nil {
+				for _, g := range added {
+					m.pool.giveBack(g.pair, now) // no packet was ever due there
+				}
+				m.did["refused_ports_out"]++
+				return codecore.Allocated{Node: m.cfg.Node, Reason: reasonPortsOut}
+			}
+			g = &leg{id: id, call: c, pair: p, rtp: p.rtp, rtcp: p.rtcp}
+			added = append(added, g)
+		}
+		out.Legs = append(out.Legs, codecore.MediaEndpoint{Leg: id, Addr: m.cfg.Advertise.String(), Port: g.rtp.num})
+	}
+	if len(c.legs)+len(added) == 0 {
+		return out
+	}
+	m.loop.mu.Lock()
+	m.attach(c, added)
+	m.loop.mu.Unlock()
+	if fresh {
+		m.calls[a.Call] = c
+		m.did["allocated"]++
+	}
+	return out
+}
+
+// attach gives legs their sockets. Both locks are held.
+func (m *Media) attach(c *call, added []*leg) {
+	for _, g := range added {
+		g.rtp.leg, g.rtcp.leg = g, g
+	}
+	c.legs = append(c.legs, added...)
+}
+
+func find(legs []*leg, id codecore.LegID) *leg {
+	for _, g := range legs {
+		if g.id == id {
+			return g
+		}
+	}
+	return nil
+}
+
+// order brings a call to a desired state, if that is newer than the last one.
+func (m *Media) order(d sessions.DoMedia, now time.Time) sessions.MediaDone {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	done := sessions.MediaDone{Boot: m.cfg.Boot}
+	c := m.calls[d.Call]
+	switch {
+	case c == nil:
+		if t, ok := m.tombs[d.Call]; ok && !d.Gen.Newer(t.gen) {
+			done.Gen = t.gen
+			return done
+		}
+		if len(d.Media.Legs) == 0 { // freed already, or never here
+			m.tombs[d.Call] = tomb{d.Gen, now.Add(m.times.tomb)}
+			done.Gen = d.Gen
+			return done
+		}
+		c = &call{id: d.Call}
+	case c.applied && !d.Gen.Newer(c.gen):
+		c.touched, c.deny = m.loop.now(), 0 // its owner lives
+		done.Gen = c.gen
+		m.did["orders_repeated"]++
+		return done
+	case len(d.Media.Legs) == 0:
+		c.gen = d.Gen
+		m.free(c, now)
+		done.Gen = d.Gen
+		return done
+	}
+	if err := m.apply(c, d, nil, now); err != nil {
+		done.Gen, done.Reason = c.gen, reasonNoLeg
+		if errors.Is(err, errPortsOut) {
+			done.Reason = reasonPortsOut
+		}
+		m.did["refused_no_leg"]++
+		m.log.Warn("media: order refused", "call", d.Call, "epoch", d.Gen.Epoch, "n", d.Gen.N, "err", err)
+		return done
+	}
+	m.cold.changed(c.id, now.Add(m.times.behind))
+	done.Gen = d.Gen
+	return done
+}
+
+// apply carries out d: legs that it does not name go, legs whose ports this
+// process does not have yet (it restarted before their record was stored) get
+// them again. With was, the legs begin where that record left them.
+func (m *Media) apply(c *call, d sessions.DoMedia, was *record, now time.Time) error {
+	legs := make([]*leg, 0, len(d.Media.Legs))
+	var added []*leg
+	for _, w := range d.Media.Legs {
+		g := find(c.legs, w.Leg)
+		if g == nil || w.Port != 0 && g.rtp.num != w.Port {
+			p, err := m.pool.claim(w.Port)
+			if err != nil {
+				for _, g := range added {
+					m.pool.giveBack(g.pair, now.Add(m.pool.rest))
+				}
+				return fmt.Errorf("media: leg %s: %w", w.Leg, err)
+			}
+			g = &leg{id: w.Leg, call: c, pair: p, rtp: p.rtp, rtcp: p.rtcp}
+			added = append(added, g)
+		}
+		if find(legs, w.Leg) == nil {
+			legs = append(legs, g)
+		}
+	}
+	l := m.loop
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, g := range c.legs {
+		if find(legs, g.id) != g {
+			m.detach(g, now)
+		}
+	}
+	c.legs = nil
+	m.attach(c, legs)
+	at := l.now()
+	for _, w := range d.Media.Legs {
+		g := find(legs, w.Leg)
+		g.program(w, m.v6, at, int64(m.times.window))
+		g.peer = nil
+	}
+	if len(legs) == 2 {
+		legs[0].peer, legs[1].peer = legs[1], legs[0]
+	}
+	if was != nil {
+		for _, r := range was.Legs {
+			if g := find(legs, r.Leg); g != nil {
+				g.restore(r, max(0, now.Sub(was.At)), m.v6, at)
+			}
+		}
+	}
+	for _, g := range legs {
+		m.pool.watch(g.pair)
+		l.unpark(g, at)
+	}
+	c.gen, c.want, c.applied, c.touched, c.deny = d.Gen, d.Media, true, at, 0
+	m.calls[c.id] = c
+	m.did["orders"]++
+	return nil
+}
+
+// detach ends a leg: its pair rests. Both locks are held.
+func (m *Media) detach(g *leg, now time.Time) {
+	g.rtp.leg, g.rtcp.leg, g.early = nil, nil, nil
+	m.loop.total.lostPast += g.in.lost()
+	m.pool.giveBack(g.pair, now.Add(m.pool.rest))
+	if m.cfg.Observe != nil {
+		m.cfg.Observe(g.quality(m.loop.now()))
+	}
+}
+
+// free ends a call.
+func (m *Media) free(c *call, now time.Time) {
+	m.loop.mu.Lock()
+	for _, g := range c.legs {
+		m.detach(g, now)
+		g.peer = nil
+	}
+	c.legs = nil
+	m.loop.mu.Unlock()
+	delete(m.calls, c.id)
+	m.tombs[c.id] = tomb{c.gen, now.Add(m.times.tomb)}
+	m.cold.ended(c.id, now)
+	m.post.forget(c.id)
+	m.did["freed"]++
+}
+
+// restoreAll reads the cold records and puts their calls back, but those that
+// an owner's order has already brought.
+func (m *Media) restoreAll(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	start, n := time.Now(), 0
+	err := m.cfg.Legs.Scan(ctx, m.cfg.Node, func(id codecore.CallID, body []byte, rev uint64) error {
+		if m.restore(id, body, rev) {
+			n++
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("media: scan: %w", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.restored = true
+	if m.pool.nfree < m.pool.ahead {
+		m.pool.grow(m.pool.ahead - m.pool.nfree)
+	}
+	m.log.Info("media: restored", "calls", n, "pairs", m.pool.bound(), "ms", time.Since(start).Milliseconds())
+	return nil
+}
+
+// restore puts one call back. What cannot be put back stays in the store: its
+// owner's next order tries again.
+func (m *Media) restore(id codecore.CallID, body []byte, rev uint64) bool {
+	r, err := decodeRecord(body)
+	if err != nil || r.Call != id {
+		m.log.Error("media: cold record unreadable", "call", id, "err", err)
+		return false
+	}
+	now := time.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ended := m.tombs[id]; ended {
+		m.cold.stored(id, rev)
+		m.cold.ended(id, now)
+		return false
+	}
+	if m.calls[id] != nil {
+		m.cold.stored(id, rev)
+		m.cold.changed(id, now)
+		return false
+	}
+	m.cold.stored(id, rev)
+	c := &call{id: id}
+	want := r.Want
+	want.Legs = append([]codecore.MediaLeg(nil), want.Legs...)
+	for i := range want.Legs {
+		for _, lr := range r.Legs {
+			if lr.Leg == want.Legs[i].Leg {
+				want.Legs[i].Port = lr.Port
+			}
+		}
+	}
+	if err := m.apply(c, sessions.DoMedia{Call: id, Gen: r.Gen, Media: want}, &r, now); err != nil {
+		m.did["restore_failed"]++
+		m.log.Error("media: call not restored", "call", id, "err", err)
+		return false
+	}
+	// Ask for it soon: its end may have been ordered while nobody was here.
+	c.touched -= int64(m.times.recheck) - int64(m.times.recheck)/20
+	m.did["restored"]++
+	return true
+}

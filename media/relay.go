@@ -1,0 +1,171 @@
+package media
+
+import (
+	"encoding/binary"
+)
+
+// packet treats one datagram that came to a leg's socket. b is changed in place.
+// Anything may be in it.
+func (l *loop) packet(p *port, b []byte, from *sockaddr, now int64) {
+	g := p.leg
+	if g == nil {
+		l.total.dropped[dropIdle]++
+		return
+	}
+	// RFC 7983: the first byte tells RTP and RTCP (128-191) from STUN and DTLS.
+	if len(b) < 8 || b[0]>>6 != 2 {
+		l.drop(g, dropForeign)
+		return
+	}
+	switch isRTCP := b[1] >= 192 && b[1] <= 223; { // RFC 5761 section 4
+	case p.rtcp && isRTCP && !g.mux:
+		l.control(g, b, from, now)
+	case !p.rtcp && isRTCP && g.mux:
+		l.control(g, b, from, now)
+	case p.rtcp || isRTCP:
+		l.drop(g, dropForeign)
+	default:
+		l.rtp(g, b, from, now)
+	}
+}
+
+// rtp relays one RTP packet from leg g to its peer.
+func (l *loop) rtp(g *leg, b []byte, from *sockaddr, now int64) {
+	if !validRTP(b) {
+		l.drop(g, dropMalformed)
+		return
+	}
+	pt := b[1] & 127
+	if g.told && !g.takesAll && !g.takes[pt] {
+		l.drop(g, dropPayload)
+		return
+	}
+	ssrc, seq := binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint16(b[2:])
+	v, moved := g.latch.admit(from, ssrc, seq, now)
+	if moved {
+		l.markDirty(g.call)
+	}
+	switch v {
+	case stranger:
+		l.drop(g, dropStranger)
+		return
+	case early:
+		l.park(g, b, from, now, dropEarly)
+		return
+	}
+	g.heard, g.told0 = now, false
+	if moved && len(g.early) > 0 {
+		l.unpark(g, now) // what was on probation goes first
+	}
+	to := g.peer
+	switch {
+	case !g.told || to == nil || !to.told:
+		l.park(g, b, from, now, dropEarly)
+		return
+	case !g.recv || !to.send:
+		if g.relayed {
+			l.note(g, b, pt, now)
+		}
+		l.park(g, b, from, now, dropHeld)
+		return
+	case to.latch.dest().isZero():
+		l.park(g, b, from, now, dropNowhere)
+		return
+	}
+	l.note(g, b, pt, now)
+	ok, turned := to.out.pass(b, clockRate(pt), now)
+	if !ok {
+		l.drop(g, dropStraggler)
+		return
+	}
+	if turned {
+		l.markDirty(g.call)
+	}
+	if to.mapped {
+		b[1] = b[1]&128 | to.mapTo[pt]
+	}
+	g.relayed = true
+	l.transmit(to, b)
+}
+
+// note counts a packet of the party.
+func (l *loop) note(g *leg, b []byte, pt byte, now int64) {
+	g.counts.packetsIn++
+	g.counts.bytesIn += uint64(len(b))
+	l.total.packetsIn++
+	l.total.bytesIn += uint64(len(b))
+	g.in.note(b, pt, pt != g.dtmf, now)
+}
+
+// transmit sends an RTP packet to the leg's party.
+func (l *loop) transmit(g *leg, b []byte) {
+	if errno := sendTo(g.rtp.fd, b, g.latch.dest()); errno != 0 {
+		l.drop(g, dropSend)
+		return
+	}
+	g.counts.packetsOut++
+	g.counts.bytesOut += uint64(len(b))
+	l.total.packetsOut++
+	l.total.bytesOut += uint64(len(b))
+}
+
+// park keeps a packet for the order that may let it pass; why counts it when it
+// is given up. Once the leg's sound has flowed nothing waits: who is held later
+// is not heard later.
+func (l *loop) park(g *leg, b []byte, from *sockaddr, now int64, why dropReason) {
+	if g.relayed {
+		l.drop(g, why)
+		return
+	}
+	var room []byte
+	if len(g.early) == parkMost {
+		l.drop(g, why)
+		room = g.early[0].b[:0]
+		copy(g.early, g.early[1:])
+		g.early = g.early[:parkMost-1]
+	}
+	g.early = append(g.early, parked{b: append(room, b...), from: *from, at: now})
+}
+
+// unpark treats the waiting packets again, after an order or when the latch has
+// found its source.
+func (l *loop) unpark(g *leg, now int64) {
+	waiting := g.early
+	g.early = nil
+	for i := range waiting {
+		w := &waiting[i]
+		if now-w.at > parkFor {
+			l.drop(g, dropEarly)
+			continue
+		}
+		l.rtp(g, w.b, &w.from, w.at)
+	}
+}
+
+func (l *loop) drop(g *leg, why dropReason) {
+	g.counts.dropped[why]++
+	l.total.dropped[why]++
+}
+
+// validRTP checks what RFC 3550 A.1 can check without history: the fixed header,
+// CSRC list, extension and padding fit into the packet.
+func validRTP(b []byte) bool {
+	if len(b) < 12 || b[0]>>6 != 2 {
+		return false
+	}
+	end := 12 + 4*int(b[0]&15)
+	if b[0]&0x10 != 0 {
+		if len(b) < end+4 {
+			return false
+		}
+		end += 4 + 4*int(binary.BigEndian.Uint16(b[end+2:]))
+	}
+	if b[0]&0x20 != 0 {
+		pad := int(b[len(b)-1])
+		if pad == 0 {
+			return false
+		}
+		end += pad
+	}
+	return end <= len(b)
+}

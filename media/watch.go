@@ -1,0 +1,180 @@
+package media
+
+import (
+	"context"
+	"time"
+
+	"callswitch/codecore"
+	"callswitch/internal/wire"
+	"callswitch/sessions"
+)
+
+// tend is the housekeeping of one tick.
+func (m *Media) tend(ctx context.Context, now time.Time) {
+	m.gatherDirty(now.Add(m.times.behind))
+	if m.cfg.Legs != nil {
+		m.cold.tend(ctx, now, m.recordOf)
+	}
+	m.mu.Lock()
+	m.pool.rested(now)
+	if m.restored {
+		m.pool.tend(now)
+	}
+	for id, t := range m.tombs {
+		if now.After(t.until) {
+			delete(m.tombs, id)
+		}
+	}
+	silent := m.silent()
+	ask := m.forgotten(now)
+	beat := now.Sub(m.lastBeat) >= m.times.beat
+	if beat {
+		m.lastBeat = now
+	}
+	m.mu.Unlock()
+	if beat {
+		m.announce()
+	}
+	for _, s := range silent {
+		m.post.send(ctx, s.call, s.event)
+	}
+	for _, id := range ask {
+		m.post.wg.Go(func() { m.lookup(ctx, id) })
+	}
+}
+
+// gatherDirty passes on which calls the relay has changed.
+func (m *Media) gatherDirty(due time.Time) {
+	m.loop.mu.Lock()
+	dirty := m.loop.dirty
+	m.loop.dirty = nil
+	for _, c := range dirty {
+		c.dirty = false
+	}
+	m.loop.mu.Unlock()
+	if len(dirty) == 0 {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range dirty {
+		if m.calls[c.id] == c && c.applied {
+			m.cold.changed(c.id, due)
+		}
+	}
+}
+
+// recordOf returns a call's record as of now; nil: it has ended.
+func (m *Media) recordOf(id codecore.CallID) *record {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.calls[id]
+	if c == nil {
+		return nil
+	}
+	m.loop.mu.Lock()
+	defer m.loop.mu.Unlock()
+	r := c.snapshot(m.cfg.Boot, time.Now())
+	return &r
+}
+
+type silence struct {
+	call  codecore.CallID
+	event codecore.MediaSilent
+}
+
+// silent returns the legs that have newly become silent. Media.mu is held.
+func (m *Media) silent() (found []silence) {
+	if m.cfg.Timeout < 0 {
+		return nil
+	}
+	m.loop.mu.Lock()
+	defer m.loop.mu.Unlock()
+	now := m.loop.now()
+	for _, c := range m.calls {
+		for _, g := range c.legs {
+			if quiet := g.quietFor(now); quiet >= int64(m.cfg.Timeout) && !g.told0 {
+				g.told0 = true
+				found = append(found, silence{c.id, codecore.MediaSilent{Leg: g.id, At: time.Now()}})
+			}
+		}
+	}
+	m.did["silent"] += uint64(len(found))
+	return found
+}
+
+// forgotten frees allocations that no order has confirmed, and returns calls that
+// nobody has spoken of for long: at most 32 per tick. Media.mu is held.
+func (m *Media) forgotten(now time.Time) (ask []codecore.CallID) {
+	at := m.loop.now()
+	for id, c := range m.calls {
+		quiet := time.Duration(at - c.touched)
+		switch {
+		case !c.applied && quiet >= m.times.orphan:
+			m.log.Info("media: allocation never used, freed", "call", id)
+			m.did["unconfirmed"]++
+			m.free(c, now)
+		case !c.applied || c.asking || len(ask) >= 32:
+		case quiet >= m.times.recheck, c.deny != 0 && quiet >= m.times.orphan/4:
+			c.asking = true
+			ask = append(ask, id)
+		}
+	}
+	return ask
+}
+
+// lookup asks for one call, and frees it when the answer has been "no record"
+// over the time DESIGN gives. No answer is no answer.
+func (m *Media) lookup(ctx context.Context, id codecore.CallID) {
+	find := m.cfg.Lookup
+	if find == nil {
+		find = m.orphan
+	}
+	exists, known := find(ctx, id)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.calls[id]
+	if c == nil {
+		return
+	}
+	now := m.loop.now()
+	c.asking = false
+	switch {
+	case !known:
+		c.touched = now - int64(m.times.recheck) + int64(m.times.orphan)/4
+	case exists:
+		c.touched, c.deny = now, 0
+	case c.deny == 0:
+		c.touched, c.deny = now, now
+	case now-c.deny >= int64(m.times.orphan):
+		m.log.Warn("media: call has no record, freed", "call", id)
+		m.did["orphaned"]++
+		m.free(c, time.Now())
+	default:
+		c.touched = now
+	}
+}
+
+// orphan asks the workers. Only "unknown" means that there is no record.
+func (m *Media) orphan(ctx context.Context, id codecore.CallID) (exists, known bool) {
+	answer, err := m.askOrphan(ctx, sessions.Delivery{Call: id, From: m.name, Boot: m.cfg.Boot,
+		Event: codecore.AnyEvent{Event: codecore.Accepted{To: m.name, Boot: m.cfg.Boot}}}, time.Now())
+	if err != nil || answer.Status == sessions.StatusFailed || answer.Status == "" {
+		return false, false
+	}
+	return answer.Status != sessions.StatusUnknown, true
+}
+
+func (m *Media) askOrphan(ctx context.Context, d sessions.Delivery, since time.Time) (a sessions.Answer, err error) {
+	data, err := wire.Seal(sessions.Orphan{Delivery: d, Since: since})
+	if err != nil {
+		return a, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	reply, err := m.cfg.Bus.Request(ctx, sessions.SubjectOrphan, data)
+	if err != nil {
+		return a, err
+	}
+	return a, wire.Open(reply, &a)
+}
