@@ -75,6 +75,12 @@ func (b *MemBus) Publish(subject string, data []byte) error {
 	return err
 }
 
+// PublishReply is Publish with a subject for the answer.
+func (b *MemBus) PublishReply(subject, reply string, data []byte) error {
+	_, err := b.send(sessions.Msg{Subject: subject, Reply: reply, Data: data})
+	return err
+}
+
 // Request implements sessions.Bus.
 func (b *MemBus) Request(ctx context.Context, subject string, data []byte) ([]byte, error) {
 	inbox := fmt.Sprintf("_INBOX.%d", b.inbox.Add(1))

@@ -1,0 +1,14 @@
+//go:build runner
+
+package sessions
+
+import (
+	"time"
+
+	"callswitch/codecore"
+)
+
+// SetStep replaces the code of the calls.
+func (r *Runner) SetStep(step func(codecore.State, time.Time, codecore.Event) (codecore.State, codecore.Result)) {
+	r.step = step
+}

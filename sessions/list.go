@@ -1,0 +1,84 @@
+//go:build runner
+
+package sessions
+
+import (
+	"time"
+
+	"callswitch/codecore"
+)
+
+// CallInfo is one call as operators see it in a list.
+type CallInfo struct {
+	ID      codecore.CallID `json:"id"`
+	Owner   string          `json:"owner"`
+	Release string          `json:"release"` // of the owner
+	Epoch   uint64          `json:"epoch"`
+	N       uint64          `json:"n"`
+	Since   time.Time       `json:"since"` // owned by Owner since
+	codecore.Info
+}
+
+// Calls lists the calls owned here, in no order.
+func (r *Runner) Calls() []CallInfo {
+	var out []CallInfo
+	for _, c := range r.snapshotCalls() {
+		c.mu.Lock()
+		info := CallInfo{
+			ID: c.id, Owner: r.cfg.ID, Release: r.cfg.Release,
+			Epoch: c.rec.Epoch, N: c.rec.N, Since: c.since,
+		}
+		live, state := c.life == lifeLive, c.state
+		c.mu.Unlock()
+		if live {
+			info.Info = codecore.Summary(state)
+			out = append(out, info)
+		}
+	}
+	return out
+}
+
+// Phases counts the calls owned here by phase.
+func (r *Runner) Phases() map[string]int {
+	out := map[string]int{}
+	for _, c := range r.snapshotCalls() {
+		c.mu.Lock()
+		if c.life == lifeLive {
+			out[string(c.state.Phase)]++
+		}
+		c.mu.Unlock()
+	}
+	return out
+}
+
+// Len counts the calls owned here.
+func (r *Runner) Len() int {
+	n := 0
+	for _, c := range r.snapshotCalls() {
+		c.mu.Lock()
+		if c.life == lifeLive {
+			n++
+		}
+		c.mu.Unlock()
+	}
+	return n
+}
+
+// HangUp ends a call for a reason code; ErrNotFound if it is not owned here.
+func (r *Runner) HangUp(id codecore.CallID, cause string) error {
+	c := r.lookup(id)
+	if c == nil {
+		return ErrNotFound
+	}
+	c.tell(codecore.HangUp{Cause: cause})
+	return nil
+}
+
+// HangUpAll ends every call held here, and returns how many it told.
+func (r *Runner) HangUpAll(cause string) int {
+	all := r.snapshotCalls()
+	for _, c := range all {
+		c.tell(codecore.HangUp{Cause: cause})
+	}
+	return len(all)
+}
