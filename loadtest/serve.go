@@ -24,6 +24,7 @@ type Site struct {
 	PortMin  int // of RTP, even
 	PortMax  int
 	Metrics  netip.AddrPort
+	Workers  int // of the release; 0: as the switch likes
 }
 
 // NewSite picks free ports for a switch of so many calls.

@@ -1,0 +1,227 @@
+package loadtest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"time"
+)
+
+// BenchConfig says what to measure. Zero values mean the defaults of the
+// comments; each part runs on a fresh switch of its own.
+type BenchConfig struct {
+	SwitchBinary string
+	NextBinary   string        // for the moves of held calls; "": not measured
+	Parts        []string      // of "setup", "held", "relay"; default all
+	Rates        []int         // calls a second of "setup", default 200,1000
+	Seconds      int           // of each rate and of "relay", default 20
+	Hold         time.Duration // of a call of "setup", default 200 ms
+	Calls        int           // of "held", default 4000
+	HeldSeconds  int           // before memory is read, default 45: transactions have gone
+	RelayCalls   int           // default 400
+	Workers      int           // of "held": a second one takes over, default 2
+	Config       func(Site) []byte
+	Env          []string
+	Progress     io.Writer // default os.Stderr
+}
+
+// BenchResult is what was measured; parts that did not run are absent.
+type BenchResult struct {
+	Setup []SetupResult `json:"setup,omitempty"`
+	Held  *HeldResult   `json:"held,omitempty"`
+	Relay *RelayResult  `json:"relay,omitempty"`
+}
+
+// SetupResult is a rate of short calls without sound, media anchored.
+type SetupResult struct {
+	Rate     int                `json:"rate"` // calls a second asked for
+	Placed   int                `json:"placed"`
+	Failed   int                `json:"failed"`
+	Error    string             `json:"error,omitempty"` // the first failure
+	Seconds  float64            `json:"seconds"`         // first INVITE to last BYE
+	CPUms    float64            `json:"cpu_ms_per_call"` // user and system, all processes of the switch
+	ByRole   map[string]float64 `json:"cpu_ms_per_call_by_role"`
+	RigCPUms float64            `json:"rig_cpu_ms_per_call"` // what the rig itself took of the machine
+	PDDms    Quantiles          `json:"pdd_ms"`              // INVITE to 18x
+	SetupMS  Quantiles          `json:"setup_ms"`            // INVITE to 200; the callee answers at once
+	ByeMS    Quantiles          `json:"bye_ms"`              // BYE to its 200
+	Retrans  int                `json:"sip_retransmitted"`
+}
+
+// HeldResult is many calls at rest.
+type HeldResult struct {
+	Calls    int          `json:"calls"`
+	PSSIdle  int          `json:"pss_idle_kb"` // all processes, before the first call
+	PSS      int          `json:"pss_kb"`
+	KBCall   float64      `json:"kb_per_call"`
+	FDs      int          `json:"descriptors"` // all processes
+	IdleCPU  float64      `json:"cpu_percent"` // of one core, calls at rest
+	Moves    []MoveResult `json:"moves,omitempty"`
+	Takeover *Takeover    `json:"takeover,omitempty"`
+	Dropped  int          `json:"dropped"`
+	Error    string       `json:"error,omitempty"`
+}
+
+// MoveResult is one wave of all calls.
+type MoveResult struct {
+	To       string    `json:"to"`
+	Moved    int       `json:"moved"`
+	Refused  int       `json:"refused"`
+	Seconds  float64   `json:"seconds"`
+	PerSec   float64   `json:"per_second"`
+	FreezeMS Quantiles `json:"freeze_ms"`
+}
+
+// Takeover is kill -9 of the busiest worker while others live.
+type Takeover struct {
+	Calls   int     `json:"calls"`   // it had
+	Seconds float64 `json:"seconds"` // kill to the last of them claimed, as GET /v1/calls shows it
+}
+
+// RelayResult is the cost of sound.
+type RelayResult struct {
+	Calls     int     `json:"calls"`
+	Packets   int     `json:"packets"` // that came out of the switch
+	Lost      int     `json:"lost"`
+	CPUus     float64 `json:"cpu_us_per_packet"`     // media process
+	CPUusAll  float64 `json:"cpu_us_per_packet_all"` // all processes
+	GapMax    float64 `json:"gap_ms_max"`            //
+	DelayMax  float64 `json:"delay_ms_max"`          //
+	RigCPUus  float64 `json:"rig_cpu_us_per_packet"` //
+	Reordered int     `json:"reordered"`             //
+	Elsewhere int     `json:"wrong_source"`          //
+	MediaCPU  float64 `json:"media_cpu_percent"`     // of one core
+	Seconds   float64 `json:"seconds"`               //
+}
+
+func (c *BenchConfig) defaults() {
+	setDefault(&c.Seconds, 20)
+	setDefault(&c.Hold, 200*time.Millisecond)
+	setDefault(&c.Calls, 4000)
+	setDefault(&c.HeldSeconds, 45)
+	setDefault(&c.RelayCalls, 400)
+	setDefault(&c.Workers, 2)
+	if len(c.Rates) == 0 {
+		c.Rates = []int{200, 1000}
+	}
+	if len(c.Parts) == 0 {
+		c.Parts = []string{"setup", "held", "relay"}
+	}
+	if c.Progress == nil {
+		c.Progress = os.Stderr
+	}
+}
+
+// Bench measures a switch from outside: its processes' CPU and memory, and the
+// rig's own clock.
+func Bench(ctx context.Context, c BenchConfig) (r BenchResult, err error) {
+	c.defaults()
+	if slices.Contains(c.Parts, "setup") {
+		for _, rate := range c.Rates {
+			s, err := benchSetup(ctx, c, rate)
+			if err != nil {
+				return r, err
+			}
+			r.Setup = append(r.Setup, s)
+		}
+	}
+	if slices.Contains(c.Parts, "held") {
+		if r.Held, err = benchHeld(ctx, c); err != nil {
+			return r, err
+		}
+	}
+	if slices.Contains(c.Parts, "relay") {
+		r.Relay, err = benchRelay(ctx, c)
+	}
+	return r, err
+}
+
+// bed is a fresh switch with a rig.
+type bed struct {
+	sw  *Switch
+	rig *Rig
+}
+
+func newBed(ctx context.Context, c BenchConfig, calls, workers int, rc RigConfig) (*bed, error) {
+	dir, err := os.MkdirTemp("", "switch-bench-")
+	if err != nil {
+		return nil, fmt.Errorf("loadtest: %w", err)
+	}
+	site, err := NewSite(dir, calls)
+	if err != nil {
+		return nil, err
+	}
+	site.Workers = workers
+	sw, err := StartSwitch(ctx, ServeConfig{Binary: c.SwitchBinary, Site: site, Config: c.Config, Env: c.Env})
+	if err != nil {
+		return nil, err
+	}
+	b := &bed{sw: sw}
+	rc.Switch = site.SIP
+	if b.rig, err = NewRig(rc); err == nil {
+		_, err = sw.API.PutDialplan(ctx, b.rig.Dialplan())
+	}
+	if err != nil {
+		b.close()
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *bed) close() {
+	if b.rig != nil {
+		b.rig.Close()
+	}
+	b.sw.Stop(10 * time.Second)
+	_ = os.RemoveAll(b.sw.cfg.Site.StateDir)
+}
+
+// cpu is the CPU time of the switch by role, in seconds.
+func (b *bed) cpu(ctx context.Context) (map[string]float64, error) {
+	ps, err := b.sw.Processes(ctx)
+	out := map[string]float64{}
+	for _, p := range ps {
+		if s, err := readStat(p.PID); err == nil {
+			out[p.Role] += s.cpu
+		}
+	}
+	return out, err
+}
+
+func total(m map[string]float64) (t float64) {
+	for _, v := range m {
+		t += v
+	}
+	return t
+}
+
+func (b *bed) pss(ctx context.Context) (Usage, error) {
+	pids, err := b.sw.PIDs(ctx)
+	return UsageOf(pids), err
+}
+
+// samples collects durations and gives their quantiles.
+type samples struct {
+	mu sync.Mutex
+	ms []float64
+}
+
+func (s *samples) add(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ms = append(s.ms, float64(d.Microseconds())/1000)
+}
+
+func (s *samples) quantiles() Quantiles {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.ms) == 0 {
+		return Quantiles{}
+	}
+	slices.Sort(s.ms)
+	at := func(q float64) float64 { return s.ms[min(int(q*float64(len(s.ms))), len(s.ms)-1)] }
+	return Quantiles{P50: at(0.5), P99: at(0.99), Max: s.ms[len(s.ms)-1]}
+}
