@@ -5,6 +5,7 @@ package sessions
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"time"
 
@@ -57,7 +58,7 @@ func (c *call) save(w *work, tomb bool) (Record, error) {
 	rec.N++
 	rec.Owner, rec.Release, rec.Tomb = c.r.cfg.ID, c.r.cfg.Release, tomb
 	var err error
-	if rec.Schema, rec.Body, err = codecore.Encode(w.state, c.r.cfg.Floor()); err != nil {
+	if rec.Schema, rec.Body, err = c.r.encode(w.state); err != nil {
 		c.r.cfg.Log.Error("state cannot be encoded", "call", c.id, "event", w.what, "err", err)
 		return rec, errEncode
 	}
@@ -84,6 +85,18 @@ func (c *call) save(w *work, tomb bool) (Record, error) {
 			return rec, err
 		}
 	}
+}
+
+// encode is codecore.Encode at the floor; a state it stumbles over costs this
+// event, not the process with all its calls.
+func (r *Runner) encode(s codecore.State) (schema int, body []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.cfg.Observe.Panic("encode")
+			err = fmt.Errorf("%w: %v", errPanicked, p)
+		}
+	}()
+	return codecore.Encode(s, r.cfg.Floor())
 }
 
 // pause waits for the store; new calls are told to come later meanwhile.

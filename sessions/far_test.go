@@ -25,7 +25,7 @@ const theCall codecore.CallID = "0123456789abcdef01234567"
 // rig is a store, a bus and whoever is on it. Everything runs in a bubble of
 // testing/synctest: a goroutine that outlives its test fails it.
 type rig struct {
-	t                               *testing.T
+	t                               testing.TB
 	store                           *sessions.MemStore
 	bus                             *sessionstest.MemBus
 	panic, lost, bad, resent, saved count
@@ -231,8 +231,13 @@ func (e *edge) ask(method string, do script) sessions.Answer {
 // confirm is the un-numbered word of an edge that has no event to send.
 func (e *edge) confirm() sessions.Answer {
 	e.r.t.Helper()
-	return e.send(sessions.SubjectCall(theCall), sessions.Delivery{
-		Call: theCall, From: e.name, Boot: e.boot, Accepted: e.last,
+	return e.confirmCall(theCall)
+}
+
+func (e *edge) confirmCall(id codecore.CallID) sessions.Answer {
+	e.r.t.Helper()
+	return e.send(sessions.SubjectCall(id), sessions.Delivery{
+		Call: id, From: e.name, Boot: e.boot, Accepted: e.last,
 		Event: codecore.AnyEvent{Event: codecore.Accepted{To: e.name, Boot: e.boot, Seq: e.last}},
 	})
 }

@@ -21,6 +21,12 @@ func fromOutside(d Delivery) bool {
 	return true
 }
 
+// begins reports whether a Delivery can begin a call.
+func begins(d Delivery) bool {
+	req, ok := d.Event.Event.(codecore.SIPRequest)
+	return ok && req.Msg.Method == "INVITE"
+}
+
 // validID reports whether id can be a call's: it becomes part of subjects.
 func validID(id codecore.CallID) bool {
 	if id == "" || len(id) > 64 {
@@ -71,8 +77,7 @@ func (r *Runner) onNew(m Msg) {
 		r.bad("envelope", m.Subject, err)
 		return
 	}
-	req, ok := d.Event.Event.(codecore.SIPRequest)
-	if !ok || req.Msg.Method != "INVITE" || !validID(d.Call) || d.From == "" {
+	if !begins(*d) || !validID(d.Call) || d.From == "" {
 		r.bad("event", m.Subject, nil)
 		r.answer(m.Reply, Answer{Call: d.Call, Num: d.Num, Status: StatusRefused, Code: 400, Reason: "bad-event"})
 		return

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"callswitch/codecore"
+	"callswitch/internal/wire"
 )
 
 // CallInfo is one call as operators see it in a list.
@@ -64,21 +65,36 @@ func (r *Runner) Len() int {
 	return n
 }
 
-// HangUp ends a call for a reason code; ErrNotFound if it is not owned here.
+// HangUp ends a call for a reason code; ErrNotFound if it is not held here. The
+// wish is a message like any other: it follows a call that is being moved.
 func (r *Runner) HangUp(id codecore.CallID, cause string) error {
 	c := r.lookup(id)
 	if c == nil {
 		return ErrNotFound
 	}
-	c.tell(codecore.HangUp{Cause: cause})
+	data, err := wire.Seal(Delivery{
+		Call: id, From: r.cfg.ID, Event: codecore.AnyEvent{Event: codecore.HangUp{Cause: cause}},
+	})
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	reserved := c.life == lifeReserved
+	c.mu.Unlock()
+	if reserved {
+		return ErrNotFound
+	}
+	c.put(item{msg: Msg{Subject: SubjectCall(id), Data: data}})
 	return nil
 }
 
 // HangUpAll ends every call held here, and returns how many it told.
 func (r *Runner) HangUpAll(cause string) int {
-	all := r.snapshotCalls()
-	for _, c := range all {
-		c.tell(codecore.HangUp{Cause: cause})
+	told := 0
+	for _, c := range r.snapshotCalls() {
+		if r.HangUp(c.id, cause) == nil {
+			told++
+		}
 	}
-	return len(all)
+	return told
 }

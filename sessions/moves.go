@@ -41,7 +41,7 @@ func (c *call) record() (rec Record, same bool, err error) {
 	if !live {
 		return Record{}, false, ErrNotFound
 	}
-	rec.Schema, rec.Body, err = codecore.Encode(state, c.r.cfg.Floor())
+	rec.Schema, rec.Body, err = c.r.encode(state)
 	if err != nil {
 		return Record{}, false, fmt.Errorf("sessions: %w", err)
 	}

@@ -100,6 +100,9 @@ func (c *call) sweep() {
 			delete(c.out, to)
 		}
 	}
+	if len(c.out) == 0 {
+		c.out = nil // a talking call keeps nothing
+	}
 }
 
 // receivers lists who has something pending, each once, in order.

@@ -41,7 +41,6 @@ func (c *call) begin(what string) *work {
 
 // step runs the call's code on one event. A panic leaves w as it was.
 func (c *call) step(w *work, ev codecore.Event) (err error) {
-	defer c.r.cfg.Stepping(c.id)()
 	defer func() {
 		if p := recover(); p != nil {
 			c.r.cfg.Observe.Panic(w.what)
@@ -50,11 +49,11 @@ func (c *call) step(w *work, ev codecore.Event) (err error) {
 			err = fmt.Errorf("%w: %v", errPanicked, p)
 		}
 	}()
-	next, res := c.r.step(w.state, w.now, ev)
+	next, res := c.code(w.state, w.now, ev)
 	actions, save := res.Actions, res.Save
 	if len(res.Allocate) > 0 {
 		var more codecore.Result
-		next, more = c.r.step(next, w.now, c.allocate(ev, res.Allocate))
+		next, more = c.code(next, w.now, c.allocate(ev, res.Allocate))
 		actions, save = append(actions, more.Actions...), true
 	}
 	w.state, w.changed = next, true
@@ -65,6 +64,12 @@ func (c *call) step(w *work, ev codecore.Event) (err error) {
 		w.save = w.save || a.Seq > 0
 	}
 	return nil
+}
+
+// code runs codecore.Step; while it does, a crash of the process is this call's.
+func (c *call) code(s codecore.State, now time.Time, ev codecore.Event) (codecore.State, codecore.Result) {
+	defer c.r.cfg.Stepping(c.id)()
+	return c.r.step(s, now, ev)
 }
 
 // takeMessage takes one Delivery: dedupe, Step, save, answer, act.
@@ -80,6 +85,11 @@ func (c *call) takeMessage(it *item) {
 	if d.Call != c.id || d.Event.Event == nil || d.From == "" || !fromOutside(*d) {
 		c.r.bad("event", it.msg.Subject, nil)
 		c.r.answer(c.replyTo(it), Answer{Call: d.Call, Num: d.Num, Status: StatusRefused, Code: 400, Reason: "bad-event"})
+		return
+	}
+	if c.isNew() && !begins(*d) {
+		// It overtook the INVITE on another way.
+		c.r.answer(c.replyTo(it), Answer{Call: d.Call, Num: d.Num, Status: StatusLater})
 		return
 	}
 	w := c.begin(eventName(d.Event.Event))
