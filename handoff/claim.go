@@ -167,8 +167,9 @@ func (d *Driver) claimChunk(ctx context.Context, headers []sessions.Record, dead
 	lost := map[string][]codecore.CallID{}
 	for i, p := range d.Store.PutAll(ctx, puts) {
 		rec := puts[i]
-		rec.Rev = p.Rev
-		if AfterCAS(p.Err) != AdoptCall && !d.claimDoubt(ctx, &rec, base[i].Rev) {
+		if AfterCAS(p.Err) == AdoptCall {
+			rec.Rev = p.Rev
+		} else if !d.makeSure(ctx, &rec) {
 			d.Calls.Release(rec.ID)
 			continue
 		}
@@ -182,10 +183,10 @@ func (d *Driver) claimChunk(ctx context.Context, headers []sessions.Record, dead
 	return r
 }
 
-// claimDoubt finds out whether a claim was made, and makes it if it was not.
-func (d *Driver) claimDoubt(ctx context.Context, rec *sessions.Record, base uint64) bool {
-	a := adoption{item: Item{Call: rec.ID, Rev: base}, commit: *rec}
-	a.commit.Rev = base
+// makeSure finds out whether the CAS of rec was made, and makes it if it was
+// not; it sets rec.Rev. False: another's was.
+func (d *Driver) makeSure(ctx context.Context, rec *sessions.Record) bool {
+	a := adoption{item: Item{Call: rec.ID}, commit: *rec}
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		limited, cancel := context.WithTimeout(ctx, 2*time.Second)
 		next, rev := d.settleOnce(limited, a)
@@ -245,16 +246,10 @@ func (d *Driver) restore(ctx context.Context, mine []sessions.Record, start time
 // claim says so already), or no code here can read it.
 func (d *Driver) setAside(ctx context.Context, rec sessions.Record, code Code, detail string, r *ClaimReport) {
 	if !rec.Aside {
-		base := rec.Rev
 		rec = SetAside(rec)
-		rev, err := d.Store.Put(ctx, rec)
-		rec.Rev = rev
-		if AfterCAS(err) != AdoptCall {
-			rec.Rev = base
-			if !d.asideDoubt(ctx, &rec, base) {
-				d.Calls.Release(rec.ID)
-				return
-			}
+		if !d.makeSure(ctx, &rec) {
+			d.Calls.Release(rec.ID)
+			return
 		}
 	}
 	d.Caretaker(rec)
@@ -263,30 +258,6 @@ func (d *Driver) setAside(ctx context.Context, rec sessions.Record, code Code, d
 	d.Observe(Observation{What: "aside", Code: code})
 	d.tell(rec, "set aside", 0, code)
 	d.Log.Error("call set aside", "call", rec.ID, "code", code, "detail", detail, "attempts", rec.Attempts)
-}
-
-// asideDoubt is claimDoubt for a save within one epoch: the mutation number
-// tells whether it was made.
-func (d *Driver) asideDoubt(ctx context.Context, rec *sessions.Record, base uint64) bool {
-	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		now, err := d.Store.Get(ctx, rec.ID)
-		switch {
-		case err != nil:
-		case now.Owner == rec.Owner && now.Epoch == rec.Epoch && now.N == rec.N:
-			rec.Rev = now.Rev
-			return true
-		case now.Rev != base:
-			return false
-		default:
-			if rev, err := d.Store.Put(ctx, *rec); err == nil {
-				rec.Rev = rev
-				return true
-			}
-		}
-		if !d.pause(ctx, wait) {
-			return false
-		}
-	}
 }
 
 // getAll reads records with their bodies.

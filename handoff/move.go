@@ -148,17 +148,32 @@ const (
 	Theirs               // another owns it, or it is gone
 )
 
-// Read judges a reading of the record by worker, who owns or tried to own it at
-// epoch. base is the revision its commit was to replace (0: it made none).
-func Read(rec sessions.Record, err error, worker string, epoch, base uint64) Truth {
+// ReadOwn judges a reading of the record by a worker that owned it at epoch.
+func ReadOwn(rec sessions.Record, err error, worker string, epoch uint64) Truth {
 	switch {
 	case errors.Is(err, sessions.ErrNotFound):
 		return Theirs
 	case err != nil:
 		return Unknown
-	case rec.Owner == worker && rec.Epoch == epoch:
+	case rec.Owner == worker && rec.Epoch == epoch && !rec.Tomb:
 		return Mine
-	case base != 0 && rec.Rev == base:
+	}
+	return Theirs
+}
+
+// ReadCommit judges a reading of the record after the CAS of commit, which was
+// to replace the revision commit.Rev. Owner and epoch alone would not do: the
+// worker may have adopted the call from an earlier copy of the same offer,
+// carried it to its end and forgotten it. Its mutation number tells.
+func ReadCommit(rec sessions.Record, err error, commit sessions.Record) Truth {
+	switch {
+	case errors.Is(err, sessions.ErrNotFound):
+		return Theirs
+	case err != nil:
+		return Unknown
+	case rec.Owner == commit.Owner && rec.Epoch == commit.Epoch && rec.N == commit.N:
+		return Mine
+	case rec.Rev == commit.Rev:
 		return Before
 	}
 	return Theirs
@@ -198,7 +213,7 @@ func SourceRead(t Truth) Next {
 }
 
 // AfterCAS is step 4 at the target. No error code is trusted: a refused write
-// may be our own that was made already (see Read).
+// may be our own that was made already (see ReadCommit).
 func AfterCAS(err error) Next {
 	if err == nil {
 		return AdoptCall

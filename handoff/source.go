@@ -290,10 +290,7 @@ func (d *Driver) conclude(ctx context.Context, it Item, v Verdict, r *MoveReport
 		limited, cancel := context.WithTimeout(ctx, 2*time.Second)
 		rec, err := d.Store.Get(limited, it.Call)
 		cancel()
-		next = SourceRead(Read(rec, err, d.Worker, it.Epoch, 0))
-		if next == DropCall && err == nil && rec.Epoch == it.Epoch+1 && v.Code != OK {
-			v.Freeze = 0 // adopted after all; the target alone knows when
-		}
+		next = SourceRead(ReadOwn(rec, err, d.Worker, it.Epoch))
 		if next == ReadRecord && !d.pause(ctx, wait) {
 			return // the process ends with the call frozen: its successor reads the record
 		}

@@ -270,7 +270,7 @@ func (d *Driver) afterDoubt(ctx, limited context.Context, a adoption, from strin
 func (d *Driver) settleOnce(ctx context.Context, a adoption) (Next, uint64) {
 	for ctx.Err() == nil {
 		rec, err := d.Store.Get(ctx, a.item.Call)
-		next := TargetRead(Read(rec, err, d.Worker, a.commit.Epoch, a.item.Rev))
+		next := TargetRead(ReadCommit(rec, err, a.commit))
 		if next != PutAgain {
 			return next, rec.Rev
 		}
