@@ -154,7 +154,9 @@ func (w *cold) write(ctx context.Context, id codecore.CallID, e *coldEntry, rec 
 	var err error
 	switch {
 	case rec == nil:
-		err = w.store.Delete(ctx, w.node, id)
+		if _, err = w.current(ctx, id); err == nil { // a younger process's record is not ours to delete
+			err = w.store.Delete(ctx, w.node, id)
+		}
 	default:
 		if e.doubt {
 			if rev, err = w.current(ctx, id); err != nil {
@@ -182,6 +184,9 @@ func (w *cold) write(ctx context.Context, id codecore.CallID, e *coldEntry, rec 
 	case errors.Is(err, errOusted):
 		w.log.Warn("media: a younger process has this record; left to it", "call", id)
 		e.due = time.Time{}
+		if e.gone {
+			delete(w.entries, id)
+		}
 	default:
 		w.log.Debug("media: cold record waits", "call", id, "err", err)
 		e.doubt = true

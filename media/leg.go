@@ -59,7 +59,7 @@ type leg struct {
 	in       receiver // from it
 	heard    int64    // last RTP or RTCP of the party, ns; 0: none yet
 	waiting  int64    // since when sound is due from it, ns; 0: it is not
-	told0    bool     // its silence has been reported
+	reported bool     // its silence has been reported
 	early    []parked
 	relayed  bool // something of this leg has reached its peer
 	counts   legCounts
@@ -91,7 +91,8 @@ const (
 	parkFor  = 200e6 // ns
 )
 
-// program is a MediaLeg, ready for the relay.
+// program sets what the leg should do. Payloads are numbered as the party sends
+// them; telephone-event is always among them. No Payloads: all are taken.
 func (l *leg) program(d codecore.MediaLeg, v6 bool, now, window int64) {
 	l.told = true
 	remote, known := parseSockaddr(d.Remote, v6)
@@ -123,7 +124,7 @@ func (l *leg) program(d codecore.MediaLeg, v6 bool, now, window int64) {
 	// A party must be heard when its answer is known and it is not held.
 	due := known && d.Learn > 0 && d.Recv
 	if due && l.waiting == 0 {
-		l.waiting = now
+		l.waiting, l.reported = now, false
 	} else if !due {
 		l.waiting = 0
 	}

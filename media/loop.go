@@ -95,18 +95,17 @@ func (l *loop) close() {
 
 // run reads what is ready until stop. One datagram per ready socket and round:
 // voice has seldom two, and nobody can keep the relay at one socket.
-func (l *loop) run() {
+func (l *loop) run() error {
 	pause := unix.NsecToTimespec(int64(l.gather))
 	for {
 		n, err := unix.EpollWait(l.ep, l.events[:], -1)
 		if err != nil && err != unix.EINTR {
-			l.log.Error("media: relay stops", "err", err)
-			return
+			return fmt.Errorf("media: relay: %w", err)
 		}
 		l.mu.Lock()
 		if l.stopped {
 			l.mu.Unlock()
-			return
+			return nil
 		}
 		now := l.now()
 		for i := 0; i < n; i++ {

@@ -90,8 +90,18 @@ type Media struct {
 	did      map[string]uint64
 	restored bool // the store has been read: ports may be given out
 	lastBeat time.Time
+	failed   []failed
 
 	post poster
+}
+
+// failed is a record whose call could not be put back yet: a port of it was not
+// free, perhaps because a process before this one is still on its way out.
+type failed struct {
+	id    codecore.CallID
+	body  []byte
+	rev   uint64
+	since time.Time
 }
 
 // tomb remembers a freed call, so that a late order does not dig it up.
@@ -186,7 +196,14 @@ func setDefault[T comparable](v *T, d T) {
 func (m *Media) Run(ctx context.Context) error {
 	done := make(chan struct{})
 	var relay, helpers sync.WaitGroup
-	relay.Go(m.loop.run)
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	var deaf error
+	relay.Go(func() {
+		if deaf = m.loop.run(); deaf != nil {
+			fail(deaf)
+		}
+	})
 	helpers.Go(func() { m.keep.run(done) })
 	err := m.serve(ctx)
 	close(done)
@@ -199,7 +216,7 @@ func (m *Media) Run(ctx context.Context) error {
 	m.pool.shut()
 	m.mu.Unlock()
 	m.loop.close()
-	return err
+	return errors.Join(err, deaf)
 }
 
 // serve is Run between start and stop.

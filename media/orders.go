@@ -1,7 +1,6 @@
 package media
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -178,6 +177,7 @@ func (m *Media) apply(c *call, d sessions.DoMedia, was *record, now time.Time) e
 	}
 	c.gen, c.want, c.applied, c.touched, c.deny = d.Gen, d.Media, true, at, 0
 	m.calls[c.id] = c
+	delete(m.tombs, c.id)
 	m.did["orders"]++
 	return nil
 }
@@ -206,72 +206,4 @@ func (m *Media) free(c *call, now time.Time) {
 	m.cold.ended(c.id, now)
 	m.post.forget(c.id)
 	m.did["freed"]++
-}
-
-// restoreAll reads the cold records and puts their calls back, but those that
-// an owner's order has already brought.
-func (m *Media) restoreAll(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	start, n := time.Now(), 0
-	err := m.cfg.Legs.Scan(ctx, m.cfg.Node, func(id codecore.CallID, body []byte, rev uint64) error {
-		if m.restore(id, body, rev) {
-			n++
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("media: scan: %w", err)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.restored = true
-	if m.pool.nfree < m.pool.ahead {
-		m.pool.grow(m.pool.ahead - m.pool.nfree)
-	}
-	m.log.Info("media: restored", "calls", n, "pairs", m.pool.bound(), "ms", time.Since(start).Milliseconds())
-	return nil
-}
-
-// restore puts one call back. What cannot be put back stays in the store: its
-// owner's next order tries again.
-func (m *Media) restore(id codecore.CallID, body []byte, rev uint64) bool {
-	r, err := decodeRecord(body)
-	if err != nil || r.Call != id {
-		m.log.Error("media: cold record unreadable", "call", id, "err", err)
-		return false
-	}
-	now := time.Now()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if _, ended := m.tombs[id]; ended {
-		m.cold.stored(id, rev)
-		m.cold.ended(id, now)
-		return false
-	}
-	if m.calls[id] != nil {
-		m.cold.stored(id, rev)
-		m.cold.changed(id, now)
-		return false
-	}
-	m.cold.stored(id, rev)
-	c := &call{id: id}
-	want := r.Want
-	want.Legs = append([]codecore.MediaLeg(nil), want.Legs...)
-	for i := range want.Legs {
-		for _, lr := range r.Legs {
-			if lr.Leg == want.Legs[i].Leg {
-				want.Legs[i].Port = lr.Port
-			}
-		}
-	}
-	if err := m.apply(c, sessions.DoMedia{Call: id, Gen: r.Gen, Media: want}, &r, now); err != nil {
-		m.did["restore_failed"]++
-		m.log.Error("media: call not restored", "call", id, "err", err)
-		return false
-	}
-	// Ask for it soon: its end may have been ordered while nobody was here.
-	c.touched -= int64(m.times.recheck) - int64(m.times.recheck)/20
-	m.did["restored"]++
-	return true
 }

@@ -53,7 +53,7 @@ func (l *loop) rtp(g *leg, b []byte, from *sockaddr, now int64) {
 		l.park(g, b, from, now, dropEarly)
 		return
 	}
-	g.heard, g.told0 = now, false
+	g.heard, g.reported = now, false
 	if moved && len(g.early) > 0 {
 		l.unpark(g, now) // what was on probation goes first
 	}

@@ -165,3 +165,57 @@ func TestInheritedWithoutRecordWaitForTheirOwner(t *testing.T) {
 	a.send(3)
 	b.must(3)
 }
+
+func TestYoungerProcessKeepsItsRecord(t *testing.T) {
+	legs := &memLegs{}
+	cfg := config(&memBus{})
+	cfg.Legs = legs
+	n := start(t, cfg, nil)
+	n.pairOfPhones("c1")
+	n.await("a record in step", func() bool { r, _ := legs.count(); return r == 1 && n.Stats().Unsaved == 0 })
+	younger := []byte(`{"v":1,"call":"c1","boot":"m-9"}`)
+	legs.mu.Lock()
+	legs.rev++
+	legs.recs["c1"] = memRec{younger, legs.rev}
+	legs.mu.Unlock()
+	n.do("c1", 1, 2)
+	n.await("given up", func() bool { return n.Stats().Unsaved == 0 })
+	if body, _, err := legs.Get(context.Background(), "n1", "c1"); err != nil || string(body) != string(younger) {
+		t.Errorf("record %s, %v", body, err)
+	}
+}
+
+func TestAWriteInDoubtIsReadBeforeTheNext(t *testing.T) {
+	legs := &memLegs{recs: map[codecore.CallID]memRec{}}
+	cfg := config(&memBus{})
+	cfg.Legs = legs
+	n := start(t, cfg, nil)
+	// Its acknowledgement was lost: the store has what this process thinks it has not.
+	legs.mu.Lock()
+	legs.rev = 7
+	legs.recs["c1"] = memRec{[]byte(`{"v":1,"call":"c1","boot":"m-1"}`), 7}
+	legs.mu.Unlock()
+	n.pairOfPhones("c1")
+	n.await("written over", func() bool {
+		body, _, _ := legs.Get(context.Background(), "n1", "c1")
+		r, err := decodeRecord(body)
+		return err == nil && len(r.Legs) == 2
+	})
+}
+
+func TestRestoreWaitsForAPortThatIsTaken(t *testing.T) {
+	cfg := config(&memBus{})
+	n, ports, a, b := talking(t, &cfg)
+	n.crash()
+	squatter, err := openUDP(loopback, ports[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Boot = "m-2"
+	n2 := start(t, cfg, nil)
+	n2.await("a failure", func() bool { return n2.Stats().Control["restore_failed"] > 0 })
+	squatter.Close()
+	n2.await("restored", func() bool { return n2.Stats().Control["restored"] == 1 })
+	a.send(2)
+	b.must(2)
+}

@@ -36,7 +36,7 @@ func (l *loop) control(g *leg, b []byte, from *sockaddr, now int64) {
 		l.drop(g, dropStranger)
 		return
 	}
-	g.heard, g.told0 = now, false
+	g.heard, g.reported = now, false
 	g.counts.rtcpIn++
 	l.total.rtcpIn++
 	to := g.peer

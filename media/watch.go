@@ -11,6 +11,7 @@ import (
 
 // tend is the housekeeping of one tick.
 func (m *Media) tend(ctx context.Context, now time.Time) {
+	m.again(now)
 	m.gatherDirty(now.Add(m.times.behind))
 	if m.cfg.Legs != nil {
 		m.cold.tend(ctx, now, m.recordOf)
@@ -93,8 +94,8 @@ func (m *Media) silent() (found []silence) {
 	now := m.loop.now()
 	for _, c := range m.calls {
 		for _, g := range c.legs {
-			if quiet := g.quietFor(now); quiet >= int64(m.cfg.Timeout) && !g.told0 {
-				g.told0 = true
+			if quiet := g.quietFor(now); quiet >= int64(m.cfg.Timeout) && !g.reported {
+				g.reported = true
 				found = append(found, silence{c.id, codecore.MediaSilent{Leg: g.id, At: time.Now()}})
 			}
 		}
