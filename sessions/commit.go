@@ -35,6 +35,7 @@ func (c *call) commit(w *work) error {
 		return errGone
 	}
 	saved := rec.N > c.rec.N
+	w.saved = saved
 	if saved && w.state.MediaDue && (!c.state.MediaDue || !reflect.DeepEqual(c.state.Media, w.state.Media)) {
 		c.mediaGen = codecore.Generation{Epoch: rec.Epoch, N: rec.N}
 	}

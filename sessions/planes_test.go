@@ -196,8 +196,8 @@ func TestHangUpAllWritesCDRs(t *testing.T) {
 }
 
 // TestLossyBus sends a long conversation over a bus that loses, doubles and
-// swaps, with the owner changing in the middle: every action is performed once,
-// in order.
+// swaps, with a store that goes away, an owner that crashes and one that does
+// not know that it is none: every action is performed once, in order.
 func TestLossyBus(t *testing.T) {
 	for seed := range uint64(20) {
 		bubble(t, func(t *testing.T, r *rig) {
@@ -210,10 +210,17 @@ func TestLossyBus(t *testing.T) {
 			var want []string
 			want = append(want, "1 INVITE")
 			for i := 2; i <= 20; i++ {
-				if i == 10 {
+				switch i {
+				case 5:
+					r.store.SetAway(true)
+					time.AfterFunc(3*time.Second, func() { r.store.SetAway(false) })
+				case 10:
 					crash()
 					w, _ := r.worker("w-2")
 					adopt(t, r, w, "w-2")
+				case 15: // w-2 is not told: its next save tells it
+					w, _ := r.worker("w-3")
+					adopt(t, r, w, "w-3")
 				}
 				e.ask("INFO", both)
 				want = append(want, fmt.Sprintf("%d INFO", i))

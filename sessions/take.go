@@ -30,6 +30,7 @@ type work struct {
 	save    bool // a successor could miss it
 	failed  bool // the code panicked: state is the old one, with the event's number
 	changed bool
+	saved   bool // it is in the store
 }
 
 // begin copies what Note changes, so that a Step that fails leaves nothing.

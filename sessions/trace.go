@@ -12,10 +12,12 @@ import (
 )
 
 // trace writes one line for a Step, to the log and to the call's story: the
-// lines of a call are a trace that can be replayed by eye.
+// lines of a call are a trace that can be replayed by eye. The story leaves out
+// what decided nothing (confirmations): each line is a message to the store.
 func (c *call) trace(w *work) {
 	logged := c.r.cfg.Log.Enabled(context.Background(), slog.LevelDebug)
-	if !logged && c.r.cfg.NoStory {
+	told := !c.r.cfg.NoStory && (w.saved || len(w.actions) > 0)
+	if !logged && !told {
 		return
 	}
 	var acts []string
@@ -27,7 +29,7 @@ func (c *call) trace(w *work) {
 			slog.String("call", string(c.id)), slog.Uint64("epoch", c.rec.Epoch), slog.Uint64("n", c.rec.N),
 			slog.String("event", w.what), slog.String("phase", string(w.state.Phase)), slog.Any("actions", acts))
 	}
-	if !c.r.cfg.NoStory {
+	if told {
 		line := StoryLine{
 			At: w.now, Owner: c.r.cfg.ID, Release: c.r.cfg.Release, Epoch: c.rec.Epoch, N: c.rec.N,
 			What: w.what, Phase: string(w.state.Phase), Acts: acts,
