@@ -13,7 +13,7 @@ import (
 // bridged builds two bridged legs without sockets of their own: what is sent
 // fails, what is read is given.
 func bridged(t testing.TB) (l *loop, a *leg, from sockaddr) {
-	l, err := newLoop(slog.New(slog.DiscardHandler), false, 0)
+	l, err := newLoop(slog.New(slog.DiscardHandler), false)
 	if err != nil {
 		t.Fatal(err)
 	}

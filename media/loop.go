@@ -13,7 +13,6 @@ import (
 type loop struct {
 	log    *slog.Logger
 	start  time.Time
-	gather time.Duration
 	v6     bool
 	ep     int
 	wakeFD int
@@ -30,7 +29,7 @@ type loop struct {
 	from   sockaddr
 }
 
-func newLoop(log *slog.Logger, v6 bool, gather time.Duration) (*loop, error) {
+func newLoop(log *slog.Logger, v6 bool) (*loop, error) {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("media: epoll: %w", err)
@@ -40,7 +39,7 @@ func newLoop(log *slog.Logger, v6 bool, gather time.Duration) (*loop, error) {
 		_ = unix.Close(ep)
 		return nil, fmt.Errorf("media: eventfd: %w", err)
 	}
-	l := &loop{log: log, v6: v6, gather: gather, start: time.Now(), ep: ep, wakeFD: wake}
+	l := &loop{log: log, v6: v6, start: time.Now(), ep: ep, wakeFD: wake}
 	if err := l.watch(wake); err != nil {
 		l.close()
 		return nil, err
@@ -94,9 +93,10 @@ func (l *loop) close() {
 }
 
 // run reads what is ready until stop. One datagram per ready socket and round:
-// voice has seldom two, and nobody can keep the relay at one socket.
+// voice has seldom two, and nobody can keep the relay at one socket. A pause
+// between rounds, to let packets gather, was tried: with 1 ms and 400 calls a
+// round had 46 packets instead of 6 and a packet cost the same 6.7 us.
 func (l *loop) run() error {
-	pause := unix.NsecToTimespec(int64(l.gather))
 	for {
 		n, err := unix.EpollWait(l.ep, l.events[:], -1)
 		if err != nil && err != unix.EINTR {
@@ -115,11 +115,6 @@ func (l *loop) run() error {
 		}
 		l.total.rounds++
 		l.mu.Unlock()
-		// Waking costs more than a packet. A moment's rest lets the next packets
-		// gather; the first after a silence has already gone.
-		if l.gather > 0 && n < len(l.events) {
-			_ = unix.Nanosleep(&pause, nil)
-		}
 	}
 }
 

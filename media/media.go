@@ -38,9 +38,6 @@ type Config struct {
 	Timeout time.Duration
 	// RestPorts is how long a call's ports rest after it. Default 2 s.
 	RestPorts time.Duration
-	// Gather is the pause of the relay after each batch: the delay a packet may
-	// get, for fewer wake-ups. Default 1 ms; negative: none.
-	Gather time.Duration
 	// Ahead is how many pairs of sockets are bound ahead. Default 64.
 	Ahead int
 	// MaxSockets bounds descriptors. Default: the process's limit less 256.
@@ -120,7 +117,7 @@ func New(cfg Config) (*Media, error) {
 		calls: map[codecore.CallID]*call{}, tombs: map[codecore.CallID]tomb{}, did: map[string]uint64{},
 	}
 	var err error
-	if m.loop, err = newLoop(cfg.Log, m.v6, cfg.Gather); err != nil {
+	if m.loop, err = newLoop(cfg.Log, m.v6); err != nil {
 		return nil, err
 	}
 	m.keep = newKeepers(cfg.Keep, cfg.Log)
@@ -168,7 +165,6 @@ func (c *Config) fill() error {
 	}
 	setDefault(&c.Timeout, 60*time.Second)
 	setDefault(&c.RestPorts, 2*time.Second)
-	setDefault(&c.Gather, time.Millisecond)
 	setDefault(&c.Ahead, 64)
 	if c.MaxSockets == 0 {
 		var limit unix.Rlimit

@@ -171,14 +171,14 @@ func TestYoungerProcessKeepsItsRecord(t *testing.T) {
 	cfg := config(&memBus{})
 	cfg.Legs = legs
 	n := start(t, cfg, nil)
-	n.pairOfPhones("c1")
+	ports, a, b := n.pairOfPhones("c1")
 	n.await("a record in step", func() bool { r, _ := legs.count(); return r == 1 && n.Stats().Unsaved == 0 })
 	younger := []byte(`{"v":1,"call":"c1","boot":"m-9"}`)
 	legs.mu.Lock()
 	legs.rev++
 	legs.recs["c1"] = memRec{younger, legs.rev}
 	legs.mu.Unlock()
-	n.do("c1", 1, 2)
+	n.do("c1", 1, 2, talk("a", ports[0], a.addr(), 1), talk("b", ports[1], b.addr(), 1))
 	n.await("given up", func() bool { return n.Stats().Unsaved == 0 })
 	if body, _, err := legs.Get(context.Background(), "n1", "c1"); err != nil || string(body) != string(younger) {
 		t.Errorf("record %s, %v", body, err)

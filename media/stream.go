@@ -90,7 +90,7 @@ type receiver struct {
 }
 
 // note counts one valid packet. Jitter is taken over audio of one payload type;
-// arrival is the time of the batch, up to Config.Gather too late.
+// arrival is the time of the batch.
 func (r *receiver) note(b []byte, pt byte, audio bool, now int64) {
 	ssrc := binary.BigEndian.Uint32(b[8:])
 	seq := binary.BigEndian.Uint16(b[2:])
