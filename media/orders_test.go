@@ -222,3 +222,46 @@ func TestRecordIsReadByItsVersion(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestShortCallsLeaveNothing(t *testing.T) {
+	legs := &memLegs{}
+	cfg := config(&memBus{})
+	cfg.Legs = legs
+	cfg.RestPorts = time.Millisecond
+	n := start(t, cfg, func(m *Media) { m.times.tomb = 10 * time.Millisecond })
+	for i := range 1000 {
+		call := fmt.Sprint("c", i)
+		p := n.alloc(call)
+		n.do(call, 1, 1, talk("a", p[0], "127.0.0.1:9", 1), talk("b", p[1], "127.0.0.1:9", 1))
+		n.do(call, 1, 2)
+	}
+	n.await("nothing left", func() bool {
+		n.mu.Lock()
+		calls, tombs, used := len(n.calls), len(n.tombs), n.pool.nused+n.pool.nrest
+		n.mu.Unlock()
+		n.cold.mu.Lock()
+		entries := len(n.cold.entries)
+		n.cold.mu.Unlock()
+		n.post.mu.Lock()
+		boxes := len(n.post.boxes)
+		n.post.mu.Unlock()
+		records, _ := legs.count()
+		return calls+tombs+used+entries+boxes+records == 0
+	})
+}
+
+func TestARangeThatIsTakenIsNotWalkedForEveryCall(t *testing.T) {
+	cfg := config(&memBus{})
+	cfg.PortMax = cfg.PortMin + 3
+	n := start(t, cfg, nil)
+	n.alloc("c1")
+	for range 3 {
+		ask[codecore.Allocated](n, sessions.SubjectAlloc("media.n1"), sessions.Alloc{Call: "c2", Legs: []codecore.LegID{"a"}})
+	}
+	n.mu.Lock()
+	barren := n.pool.barren
+	n.mu.Unlock()
+	if !barren.After(time.Now()) {
+		t.Error("the range is walked again at once")
+	}
+}

@@ -53,6 +53,7 @@ type pool struct {
 	nfree   int
 	nused   int
 	nrest   int
+	barren  time.Time // no port could be bound: not tried again before
 
 	least      int // fewest free pairs since leastSince
 	leastSince time.Time
@@ -140,8 +141,12 @@ func (o *pool) close(p *pair, base int) {
 	}
 }
 
-// grow binds up to n more pairs, wherever in the range it is possible.
+// grow binds up to n more pairs, wherever in the range it is possible. When it is
+// nowhere, the range is not walked again for a second.
 func (o *pool) grow(n int) (bound int) {
+	if time.Now().Before(o.barren) {
+		return 0
+	}
 	for tries := len(o.pairs); tries > 0 && bound < n && o.bound() < o.most; tries-- {
 		i := o.next
 		o.next = (o.next + 1) % len(o.pairs)
@@ -156,6 +161,9 @@ func (o *pool) grow(n int) (bound int) {
 		o.watch(p)
 		o.put(p, isFree, time.Time{})
 		bound++
+	}
+	if bound == 0 {
+		o.barren = time.Now().Add(time.Second)
 	}
 	return bound
 }
