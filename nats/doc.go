@@ -14,4 +14,10 @@
 //
 // All reads that a decision rests on go to the stream's leader; direct gets,
 // which a replica may answer from the past, are not used.
+//
+// At low rates a write or a request costs wake-ups, not work. At 200 a second,
+// over TCP on two shared cores, client and server together: a Put 0.57 ms with
+// GOMAXPROCS=2 and 0.38 ms with 1; a request and its answer 0.66 and 0.34 ms.
+// The library's own request path, one goroutine longer, costs 0.46 and 0.49 ms
+// with GOMAXPROCS=1. So processes here run best on one processor each.
 package nats
