@@ -22,7 +22,7 @@ type ClaimReport struct {
 	Claimed int       `json:"claimed"` // live here now, those set aside too
 	Aside   int       `json:"aside"`   // set aside by this claim
 	Left    []Refusal `json:"left,omitempty"`
-	Seconds float64   `json:"seconds"`
+	Seconds float64   `json:"seconds"` // until the last was live
 	Error   string    `json:"error,omitempty"`
 }
 
@@ -40,7 +40,8 @@ const (
 
 // Claim takes over the calls of dead owners, its share by rendezvous at once,
 // what nobody has claimed after Grace, and after twice that whatever is left.
-// It returns when no call of theirs is left that a living worker can read.
+// It returns when no call of theirs is left that a living worker can read, at
+// the latest after twice Grace. Claims may run side by side.
 func (d *Driver) Claim(ctx context.Context, o ClaimOrder) (ClaimReport, error) {
 	start := d.Now()
 	dead := make(map[string]Death, len(o.Dead))
@@ -64,7 +65,6 @@ func (d *Driver) Claim(ctx context.Context, o ClaimOrder) (ClaimReport, error) {
 			break
 		}
 	}
-	total.Seconds = d.Now().Sub(start).Seconds()
 	if err != nil {
 		total.Error = err.Error()
 	}
@@ -84,6 +84,9 @@ func (d *Driver) claimPass(ctx context.Context, dead map[string]Death, waited ti
 				r := d.claimChunk(ctx, c, dead, start)
 				mu.Lock()
 				total.Claimed += r.Claimed
+				if r.Claimed > 0 {
+					total.Seconds = d.Now().Sub(start).Seconds()
+				}
 				total.Aside += r.Aside
 				total.Left = append(total.Left, r.Left...)
 				mu.Unlock()

@@ -179,22 +179,22 @@ func ReadCommit(rec sessions.Record, err error, commit sessions.Record) Truth {
 	return Theirs
 }
 
-// Next is what the source or the target of a move does with its call.
-type Next int
+// Decision is what the source or the target of a move does next with its call.
+type Decision int
 
-// Next steps.
+// Decisions.
 const (
-	ReadRecord Next = iota // nothing is known: the record says it
-	PutAgain               // the commit was not made: try it once more
-	DropCall               // another owns it: forget it silently (R4)
-	ThawCall               // still ours: go on
-	AdoptCall              // ours now
-	GiveUp                 // not ours: end the reservation
+	ReadRecord Decision = iota // nothing is known: the record says it
+	PutAgain                   // the commit was not made: try it once more
+	DropCall                   // another owns it: forget it silently (R4)
+	ThawCall                   // still ours: go on
+	AdoptCall                  // ours now
+	GiveUp                     // not ours: end the reservation
 )
 
 // AfterVerdict is step 6 at the source: only "adopted" is believed. A refusal
 // may come from a target whose commit was in doubt, and silence says nothing.
-func AfterVerdict(answered bool, code Code) Next {
+func AfterVerdict(answered bool, code Code) Decision {
 	if answered && code == OK {
 		return DropCall
 	}
@@ -202,7 +202,7 @@ func AfterVerdict(answered bool, code Code) Next {
 }
 
 // SourceRead is what the source does once it has read the record.
-func SourceRead(t Truth) Next {
+func SourceRead(t Truth) Decision {
 	switch t {
 	case Mine:
 		return ThawCall
@@ -214,7 +214,7 @@ func SourceRead(t Truth) Next {
 
 // AfterCAS is step 4 at the target. No error code is trusted: a refused write
 // may be our own that was made already (see ReadCommit).
-func AfterCAS(err error) Next {
+func AfterCAS(err error) Decision {
 	if err == nil {
 		return AdoptCall
 	}
@@ -223,7 +223,7 @@ func AfterCAS(err error) Next {
 
 // TargetRead is what the target does once it has read the record after a CAS
 // that did not say yes.
-func TargetRead(t Truth) Next {
+func TargetRead(t Truth) Decision {
 	switch t {
 	case Mine:
 		return AdoptCall

@@ -95,7 +95,7 @@ func TestRefusalLeavesTheCall(t *testing.T) {
 		}
 		c.Core.Classify = func(err error) Code {
 			if errors.Is(err, errRefuse) {
-				return CodeMigrateRefused
+				return CodeMigrate
 			}
 			return OK
 		}
@@ -103,7 +103,7 @@ func TestRefusalLeavesTheCall(t *testing.T) {
 	t.Cleanup(func() { close(hang) })
 	ids := a.create(t, 40)
 	want := map[codecore.CallID]Code{
-		ids[1]: CodeMigratePanic, ids[2]: CodeMigrateTimeout, ids[17]: CodeDecode, ids[18]: CodeMigrateRefused,
+		ids[1]: CodeMigratePanic, ids[2]: CodeMigrateTimeout, ids[17]: CodeDecode, ids[18]: CodeMigrate,
 		ids[33]: CodeInvariant, ids[39]: CodePinned,
 	}
 	mark := map[int]string{1: "panic", 2: "hang", 17: "decode", 18: "refuse", 33: "invariant"}

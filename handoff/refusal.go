@@ -17,7 +17,7 @@ const (
 	// About the call: asking again gives the same answer until it changes.
 	CodePinned         Code = "pinned"          // the target's schema cannot say this call; it stays until it ends
 	CodeDecode         Code = "decode"          // the record cannot be read
-	CodeMigrateRefused Code = "migrate-refused" // the migration said no
+	CodeMigrate        Code = "migrate-refused" // the migration said no
 	CodeMigratePanic   Code = "migrate-panic"   // decode, migration or encode panicked
 	CodeMigrateTimeout Code = "migrate-timeout" // they took longer than the limit
 	CodeInvariant      Code = "invariant"       // codecore.Check refused the migrated state

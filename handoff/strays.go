@@ -110,6 +110,9 @@ func (d *Driver) remember(dead map[string]Death) {
 		clear(d.deaths)
 	}
 	for owner, x := range dead {
-		d.deaths[owner] = x
+		if len(x.InHand) > 0 || len(d.deaths[owner].InHand) == 0 { // a late heartbeat knows less than the host
+			d.deaths[owner] = x
+		}
+		dead[owner] = d.deaths[owner]
 	}
 }

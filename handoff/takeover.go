@@ -138,6 +138,6 @@ type Dethroned struct {
 
 // Heard is what an owner at epoch does when told that it may be dethroned, or
 // when it re-reads: it goes on only if the record says so.
-func Heard(rec sessions.Record, err error, worker string, epoch uint64) Next {
+func Heard(rec sessions.Record, err error, worker string, epoch uint64) Decision {
 	return SourceRead(ReadOwn(rec, err, worker, epoch))
 }

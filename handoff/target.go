@@ -267,7 +267,7 @@ func (d *Driver) afterDoubt(ctx, limited context.Context, a adoption, from strin
 }
 
 // settleOnce reads the record, and puts it again if the commit was not made.
-func (d *Driver) settleOnce(ctx context.Context, a adoption) (Next, uint64) {
+func (d *Driver) settleOnce(ctx context.Context, a adoption) (Decision, uint64) {
 	for ctx.Err() == nil {
 		rec, err := d.Store.Get(ctx, a.item.Call)
 		next := TargetRead(ReadCommit(rec, err, a.commit))

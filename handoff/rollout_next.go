@@ -1,0 +1,327 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"time"
+
+	"callswitch/sessions"
+)
+
+// OrderKind is what an Executor is to do.
+type OrderKind string
+
+// Kinds of orders.
+const (
+	OrderStart  OrderKind = "start-workers" // of Binary; those that run already stay
+	OrderDryRun OrderKind = "dry-run"       // Source, Move
+	OrderMove   OrderKind = "move"          // Source, Move
+	OrderStop   OrderKind = "stop-workers"  // of Digest, each when it owns nothing
+	OrderFloor  OrderKind = "raise-floor"   // to Schema
+)
+
+// An Order is one thing that a rollout wants done.
+type Order struct {
+	Kind   OrderKind
+	Source string    // worker that moves
+	Move   MoveOrder // To, Count
+	Binary string
+	Digest string
+	Schema int
+}
+
+const (
+	maxTries   = 3               // move orders per worker and wave: calls come and go meanwhile
+	maxRefused = 100             // refusals kept in the document
+	startLimit = time.Minute     // for the new release's first worker
+	stopEvery  = 2 * time.Second // between looks at the old workers
+)
+
+// Next says how the rollout goes on: the document as it shall be stored, and,
+// once it is, the orders to carry out (their reports go into Record). No orders
+// and an equal document mean: look again later. Pure.
+func Next(r Rollout, now time.Time, f Facts) (Rollout, []Order) {
+	r = r.clone()
+	from, to := workersOf(f, r.From.Digest), workersOf(f, r.To.Digest)
+	switch r.Phase {
+	case PhasePreparing:
+		return r.prepare(now, from, to)
+	case PhaseMoving:
+		return r.moving(now, f, from, to)
+	case PhasePausing:
+		if why := r.check(f.Health, alive(from)+alive(to)); why != "" {
+			return r.back(now, "gate: "+why, nil), nil
+		}
+		if len(to) == 0 {
+			return r.back(now, "no worker of "+r.To.Release+" lives", nil), nil
+		}
+		if !r.Held && now.Sub(r.Since) >= r.Pause {
+			r.Before = f.Health
+			return r.enter(PhaseMoving, now, ""), nil
+		}
+	case PhaseDone:
+		if why := r.check(f.Health, alive(from)+alive(to)); why != "" {
+			return r.back(now, "gate: "+why, nil), nil
+		}
+		if r.ConfirmWithin > 0 && !now.Before(r.ConfirmBy) {
+			return r.back(now, "not confirmed in time", nil), nil
+		}
+	case PhaseConfirmed:
+		return r.retire(now, from, to)
+	case PhaseUndoing:
+		return r.undoing(now, from, to)
+	}
+	return r, nil
+}
+
+// prepare starts workers of the new release and asks them about every call.
+func (r Rollout) prepare(now time.Time, from, to []sessions.Process) (Rollout, []Order) {
+	switch {
+	case len(to) == 0 && r.Tries == 0:
+		r.Tries = 1
+		return r, []Order{{Kind: OrderStart, Binary: r.To.Binary, Digest: r.To.Digest}}
+	case len(to) == 0 && now.Sub(r.Since) > startLimit:
+		return r.enter(PhaseFailed, now, "no worker of "+r.To.Release+" started within "+startLimit.String()), nil
+	case len(to) == 0:
+		return r, nil
+	case r.DryRun == nil:
+		r.DryRun = &MoveReport{}
+		var orders []Order
+		for i, w := range from {
+			if w.Calls > 0 {
+				orders = append(orders, Order{Kind: OrderDryRun, Source: w.ID, Move: MoveOrder{To: to[i%len(to)].ID}})
+			}
+		}
+		return r, orders
+	}
+	return r.enter(PhaseMoving, now, ""), nil
+}
+
+// moving gives the orders of a wave until the share is reached, or nothing
+// more moves.
+func (r Rollout) moving(now time.Time, f Facts, from, to []sessions.Process) (Rollout, []Order) {
+	if len(to) == 0 {
+		return r.back(now, "no worker of "+r.To.Release+" lives", nil), nil
+	}
+	total := alive(from) + alive(to)
+	if r.Tries == 0 {
+		r.Before = f.Health
+		r.Waves = append(r.Waves, Wave{Percent: r.Steps[r.Step], Alive: total, Started: now})
+	}
+	wave := &r.Waves[len(r.Waves)-1]
+	missing := ceilPercent(total, r.Steps[r.Step]) - alive(to)
+	movable := missing > 0 && alive(from) > 0 && r.Tries < maxTries
+	if movable && r.Tries > 0 && wave.Refused > 0 && missing <= wave.Refused {
+		movable = false // only the refused are left
+	}
+	if movable {
+		r.Tries++
+		return r, spread(from, to, missing)
+	}
+	wave.Ended = now
+	r.Step++
+	if r.Step < len(r.Steps) {
+		return r.enter(PhasePausing, now, ""), nil
+	}
+	r.ConfirmBy = now.Add(r.ConfirmWithin)
+	return r.enter(PhaseDone, now, ""), nil
+}
+
+// undoing moves the calls back, by BackSteps.
+func (r Rollout) undoing(now time.Time, from, to []sessions.Process) (Rollout, []Order) {
+	if len(from) == 0 && len(to) > 0 {
+		if r.Restarted { // nowhere to go back to yet: the calls stay where they live
+			return r, nil
+		}
+		r.Restarted = true // they have left already
+		return r, []Order{{Kind: OrderStart, Binary: r.From.Binary, Digest: r.From.Digest}}
+	}
+	total := alive(from) + alive(to)
+	if r.Tries == 0 {
+		r.Waves = append(r.Waves, Wave{Back: true, Percent: r.BackSteps[r.BackStep], Alive: total, Started: now})
+	}
+	wave := &r.Waves[len(r.Waves)-1]
+	missing := ceilPercent(total, r.BackSteps[r.BackStep]) - alive(from)
+	if missing > 0 && alive(to) > 0 && r.Tries < maxTries && !(r.Tries > 0 && wave.Refused > 0 && missing <= wave.Refused) {
+		r.Tries++
+		return r, spread(to, from, missing)
+	}
+	wave.Ended = now
+	if r.BackStep++; r.BackStep < len(r.BackSteps) {
+		return r.enter(PhaseUndoing, now, ""), nil
+	}
+	// A pinned call keeps its worker; the others leave.
+	return r.enter(PhaseRolledBack, now, ""), []Order{{Kind: OrderStop, Digest: r.To.Digest}}
+}
+
+// retire lets the old workers go, and moves what they still own now and then:
+// a refused call may have changed into one that can go.
+func (r Rollout) retire(now time.Time, from, to []sessions.Process) (Rollout, []Order) {
+	if len(from) == 0 || now.Sub(r.Since) < stopEvery {
+		return r, nil
+	}
+	r.Since = now
+	orders := []Order{{Kind: OrderStop, Digest: r.From.Digest}}
+	if alive(from) > 0 && len(to) > 0 {
+		r.Since = now.Add(4 * stopEvery)
+		orders = append(orders, spread(from, to, alive(from))...)
+	}
+	return r, orders
+}
+
+// Record puts the report of an order into the document. Pure.
+func Record(r Rollout, o Order, m MoveReport) Rollout {
+	r = r.clone()
+	switch {
+	case o.Kind == OrderDryRun && r.DryRun != nil:
+		sum := *r.DryRun
+		sum.add(MoveReport{Asked: m.Asked, Moved: m.Moved, Gone: m.Gone, Error: m.Error})
+		r.DryRun = &sum
+	case o.Kind == OrderMove && len(r.Waves) > 0 && (r.Phase == PhaseMoving || r.Phase == PhaseUndoing):
+		w := &r.Waves[len(r.Waves)-1]
+		w.Moved += m.Moved
+		w.Refused = max(w.Refused, len(m.Refused)) // a second order meets the same ones
+		w.freeze = append(slices.Clone(w.freeze), m.Freeze...)
+		all := MoveReport{Freeze: w.freeze}
+		w.P50, w.P99, w.Max = max(w.P50, all.Quantile(0.5)), max(w.P99, all.Quantile(0.99)), max(w.Max, all.Quantile(1))
+	}
+	known := map[Refusal]bool{}
+	for _, f := range r.Refused {
+		known[f] = true
+	}
+	for _, f := range m.Refused {
+		if !known[f] && len(r.Refused) < maxRefused {
+			r.Refused = append(r.Refused, f)
+		}
+	}
+	return r
+}
+
+// Errors of the operator's wishes.
+var ErrPhase = errors.New("handoff: not in this phase of the rollout")
+
+// Verbs of Steer.
+const (
+	SteerPause    = "pause"    // stop before the next wave
+	SteerPromote  = "promote"  // go on at once
+	SteerAbort    = "abort"    // all back, in one wave
+	SteerUndo     = "undo"     // all back, by steps
+	SteerConfirm  = "confirm"  // keep the new release; the old workers leave
+	SteerFinalize = "finalize" // raise the floor: there is no way back after
+)
+
+// Steer is the operator's hand on the document. Pure.
+func Steer(r Rollout, verb string, steps []int, now time.Time, f Facts) (Rollout, []Order, error) {
+	r = r.clone()
+	wrong := func() (Rollout, []Order, error) {
+		return r, nil, fmt.Errorf("%w: cannot %s while %s", ErrPhase, verb, r.Phase)
+	}
+	moving := r.Phase == PhaseMoving || r.Phase == PhasePausing
+	switch verb {
+	case SteerPause:
+		if !moving {
+			return wrong()
+		}
+		r.Held = true
+	case SteerPromote:
+		if !moving {
+			return wrong()
+		}
+		r.Held = false
+		if r.Phase == PhasePausing {
+			r.Since = now.Add(-r.Pause)
+		}
+	case SteerAbort, SteerUndo:
+		switch {
+		case r.Phase == PhasePreparing:
+			return r.enter(PhaseFailed, now, "aborted by the operator"), []Order{{Kind: OrderStop, Digest: r.To.Digest}}, nil
+		case r.Phase == PhaseUndoing && verb == SteerAbort:
+			return r, nil, nil
+		case !moving && r.Phase != PhaseDone && r.Phase != PhaseConfirmed:
+			return wrong()
+		}
+		for i, s := range steps {
+			if s < 1 || s > 100 || i > 0 && s <= steps[i-1] {
+				return r, nil, fmt.Errorf("handoff: steps %v: want per cents that grow, from 1 to 100", steps)
+			}
+		}
+		r = r.back(now, map[string]string{SteerAbort: "aborted by the operator", SteerUndo: "undone by the operator"}[verb], steps)
+	case SteerConfirm:
+		if r.Phase != PhaseDone {
+			return wrong()
+		}
+		r = r.enter(PhaseConfirmed, now.Add(-stopEvery), "")
+	case SteerFinalize:
+		switch {
+		case r.Phase != PhaseConfirmed:
+			return wrong()
+		case len(workersOf(f, r.From.Digest)) > 0 || f.Below > 0:
+			return r, nil, fmt.Errorf("%w: %d processes of %s and %d records are below schema %d", ErrPhase,
+				len(workersOf(f, r.From.Digest)), r.From.Release, f.Below, r.To.Schema)
+		}
+		return r.enter(PhaseFinalized, now, ""), []Order{{Kind: OrderFloor, Schema: r.To.Schema}}, nil
+	default:
+		return r, nil, fmt.Errorf("handoff: no verb %q", verb)
+	}
+	return r, nil, nil
+}
+
+// back begins the way back.
+func (r Rollout) back(now time.Time, reason string, steps []int) Rollout {
+	if len(steps) == 0 || steps[len(steps)-1] != 100 {
+		steps = append(slices.Clone(steps), 100)
+	}
+	if n := len(r.Waves); n > 0 && r.Waves[n-1].Ended.IsZero() {
+		r.Waves[n-1].Ended = now
+	}
+	r.BackSteps, r.BackStep, r.Held = steps, 0, false
+	return r.enter(PhaseUndoing, now, reason)
+}
+
+// workersOf lists the living workers of a release, in a stable order.
+func workersOf(f Facts, digest string) []sessions.Process {
+	var out []sessions.Process
+	for _, p := range f.Workers {
+		if p.Digest == digest && (p.Role == "" || p.Role == "worker") {
+			out = append(out, p)
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].ID < out[j].ID })
+	return out
+}
+
+func alive(ps []sessions.Process) (n int) {
+	for _, p := range ps {
+		n += p.Calls
+	}
+	return n
+}
+
+func ceilPercent(n, percent int) int { return (n*percent + 99) / 100 }
+
+// spread orders that count calls move, from each source by its share of what
+// is left, and to the targets in turn.
+func spread(sources, targets []sessions.Process, count int) []Order {
+	var orders []Order
+	left := alive(sources)
+	for i, s := range sources {
+		if s.Calls == 0 || left == 0 {
+			continue
+		}
+		n := min(s.Calls, (count*s.Calls+left-1)/left)
+		left -= s.Calls
+		count -= n
+		for k := range targets {
+			part := n / len(targets)
+			if (k+i)%len(targets) < n%len(targets) {
+				part++
+			}
+			if part > 0 {
+				orders = append(orders, Order{Kind: OrderMove, Source: s.ID, Move: MoveOrder{To: targets[(k+i)%len(targets)].ID, Count: part}})
+			}
+		}
+	}
+	return orders
+}
