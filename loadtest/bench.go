@@ -24,6 +24,7 @@ type BenchConfig struct {
 	RelayCalls   int           // default 400
 	Workers      int           // of "held": a second one takes over, default 2
 	Config       func(Site) []byte
+	Argv         func(configPath string) []string // default SwitchBinary serve --config path
 	Env          []string
 	Progress     io.Writer // default os.Stderr
 }
@@ -155,7 +156,11 @@ func newBed(ctx context.Context, c BenchConfig, calls, workers int, rc RigConfig
 		return nil, err
 	}
 	site.Workers = workers
-	sw, err := StartSwitch(ctx, ServeConfig{Binary: c.SwitchBinary, Site: site, Config: c.Config, Env: c.Env})
+	sc := ServeConfig{Binary: c.SwitchBinary, Site: site, Config: c.Config, Env: c.Env}
+	if c.Argv != nil {
+		sc.Argv = c.Argv(dir + "/switch.yaml")
+	}
+	sw, err := StartSwitch(ctx, sc)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,33 @@
+package loadtest
+
+import (
+	"encoding/json"
+	"io"
+	"testing"
+	"time"
+)
+
+func TestBenchMeasuresTheFake(t *testing.T) {
+	t.Parallel()
+	exe, next := nextCopy(t)
+	r, err := Bench(t.Context(), BenchConfig{
+		SwitchBinary: exe, NextBinary: next, Rates: []int{50}, Seconds: 1, Hold: 50 * time.Millisecond, Calls: 20, HeldSeconds: 6, RelayCalls: 4,
+		Workers: 1, Progress: io.Discard,
+		Config: func(s Site) []byte { b, _ := json.Marshal(s); return b },
+		Argv:   func(p string) []string { return []string{exe, p} },
+		Env:    []string{"RIG_FAKE=serve"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := r.Setup[0]
+	if s.Failed != 0 || s.CPUms <= 0 || s.SetupMS.P50 <= 0 || s.ByeMS.Max <= 0 {
+		t.Errorf("setup: %+v", s)
+	}
+	if h := r.Held; h.Dropped != 0 || h.Error != "" || h.PSSIdle == 0 || len(h.Moves) != 2 || h.Moves[1].Moved != 20 {
+		t.Errorf("held: %+v", h)
+	}
+	if r.Relay.Lost != 0 || r.Relay.Packets < 300 || r.Relay.CPUus <= 0 {
+		t.Errorf("relay: %+v", r.Relay)
+	}
+}
