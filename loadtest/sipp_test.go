@@ -1,0 +1,137 @@
+package loadtest
+
+import (
+	"bytes"
+	"context"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// pairs are sipp's own scenarios: who calls, who answers.
+var pairs = []struct{ name, caller, callee string }{
+	{"talk", "uac.xml", "uas.xml"},
+	{"busy", "uac_busy.xml", "uas_busy.xml"},
+	{"cancel", "uac_cancel.xml", "uas_cancel.xml"},
+	{"hold", "uac_hold.xml", "uas_hold.xml"},
+}
+
+func needSipp(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("sipp"); err != nil {
+		t.Skip("sipp is not installed (Debian: sip-tester)")
+	}
+}
+
+// runSipp plays a callee and a caller, ten calls, and fails unless both end well.
+func runSipp(t *testing.T, caller, callee string, callerAt, calleeAt, to netip.AddrPort, number string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	defer cancel()
+	play := func(scenario string, at netip.AddrPort, args ...string) (*exec.Cmd, *bytes.Buffer) {
+		path, err := filepath.Abs(filepath.Join("sipp", scenario))
+		if err != nil {
+			t.Fatal(err)
+		}
+		args = append([]string{
+			"-sf", path, "-i", at.Addr().String(), "-p", strconv.Itoa(int(at.Port())), "-m", "10", "-nostdin",
+			"-timeout", "30s", "-timeout_error", "-trace_err", "-error_file", "/dev/stderr", "-mp", strconv.Itoa(int(at.Port()) + 100),
+		}, args...)
+		cmd := exec.CommandContext(ctx, "sipp", args...) //nolint:gosec // our own scenarios
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr, cmd.Dir, cmd.WaitDelay = &out, &out, t.TempDir(), time.Second
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return cmd, &out
+	}
+	b, outB := play(callee, calleeAt)
+	for range 100 { // until it listens
+		if ports, err := UDPPorts(b.Process.Pid); err == nil && ports[int(calleeAt.Port())] {
+			break
+		}
+		pause(ctx, 20*time.Millisecond)
+	}
+	a, outA := play(caller, callerAt, "-r", "5", "-s", number, to.String())
+	if err := a.Wait(); err != nil {
+		t.Errorf("caller: %v\n%s", err, tail(outA.String()))
+	}
+	if err := b.Wait(); err != nil {
+		t.Errorf("callee: %v\n%s", err, tail(outB.String()))
+	}
+}
+
+func tail(s string) string {
+	if len(s) > 2500 {
+		return s[len(s)-2500:]
+	}
+	return s
+}
+
+func sippPort(t *testing.T, ip string) netip.AddrPort {
+	t.Helper()
+	at, err := freePort(netip.MustParseAddr(ip))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+// The scenarios fit each other, with nobody between.
+func TestSippScenariosAlone(t *testing.T) {
+	needSipp(t)
+	for _, p := range pairs {
+		t.Run(p.name, func(t *testing.T) {
+			callee := sippPort(t, "127.0.0.5")
+			runSipp(t, p.caller, p.callee, sippPort(t, "127.0.0.4"), callee, callee, "7")
+		})
+	}
+}
+
+// The same through the switch.
+func TestSippThroughTheSwitch(t *testing.T) {
+	needSipp(t)
+	b, _ := realSwitch(t, 0, nil)
+	for _, p := range pairs {
+		t.Run(p.name, func(t *testing.T) {
+			caller, callee := sippPort(t, "127.0.0.4"), sippPort(t, "127.0.0.5")
+			plan := Dialplan{
+				Peers: []DialplanPeer{
+					{Name: "sippa", Kind: "phone", Sources: []string{caller.String()}, Target: "sip:" + caller.String()},
+					{Name: "sippb", Kind: "phone", Sources: []string{callee.String()}, Target: "sip:" + callee.String()},
+				},
+				Routes: []DialplanRoute{{Prefix: "5", To: "sippb"}},
+			}
+			if _, err := b.sw.API.PutDialplan(t.Context(), plan); err != nil {
+				t.Fatal(err)
+			}
+			runSipp(t, p.caller, p.callee, caller, callee, b.sw.cfg.Site.SIP, "5551")
+		})
+	}
+}
+
+// The rig's own callee understands another implementation's caller.
+func TestSippCallsTheRig(t *testing.T) {
+	needSipp(t)
+	u, err := NewUA(UAConfig{Local: netip.MustParseAddrPort("127.0.0.5:0"), Accept: func(l *Leg) {
+		l.SetSound(netip.MustParseAddrPort("127.0.0.5:9"), false)
+		l.Ring()
+		l.Answer()
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	path, _ := filepath.Abs("sipp/uac_hold.xml")
+	at := sippPort(t, "127.0.0.4")
+	cmd := exec.CommandContext(t.Context(), "sipp", "-sf", path, "-i", at.Addr().String(), "-p", strconv.Itoa(int(at.Port())), //nolint:gosec // our own scenario
+		"-m", "5", "-r", "5", "-nostdin", "-timeout", "20s", "-timeout_error", "-s", "7", u.Addr().String())
+	cmd.Dir, cmd.Env = t.TempDir(), append(os.Environ(), "TERM=dumb")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, tail(string(out)))
+	}
+}

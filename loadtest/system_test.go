@@ -1,0 +1,312 @@
+package loadtest
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+// binaries builds this release and the next one, once.
+var binaries = sync.OnceValues(func() ([2]string, error) {
+	dir, err := os.MkdirTemp("", "switch-bin-")
+	if err != nil {
+		return [2]string{}, err
+	}
+	out := [2]string{filepath.Join(dir, "switch"), filepath.Join(dir, "switch-next")}
+	for i, tags := range []string{"", "nextrelease"} {
+		cmd := exec.Command("go", "build", "-tags", tags, "-o", out[i], "callswitch/cmd/switch") //nolint:noctx,gosec // the tree's own
+		if b, err := cmd.CombinedOutput(); err != nil {
+			return out, &exec.Error{Name: string(b), Err: err}
+		}
+	}
+	return out, nil
+})
+
+// realSwitch starts the tree's switch with a rig and n talking calls.
+func realSwitch(t *testing.T, n int, change func(*RigConfig)) (*bed, []*Call) {
+	t.Helper()
+	if os.Getenv("SWITCH_SYSTEM") == "" {
+		t.Skip("SWITCH_SYSTEM is not set: tests of the whole switch run in .ci/run")
+	}
+	bin, err := binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rc := RigConfig{RTP: true}
+	if change != nil {
+		change(&rc)
+	}
+	b, err := newBed(t.Context(), BenchConfig{SwitchBinary: bin[0]}, max(n, 500), 1, rc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("serve said:\n%s", b.sw.LogTail())
+		}
+		b.close()
+	})
+	calls, err := b.fill(t.Context(), n, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pause(t.Context(), settle)
+	for _, c := range calls {
+		if rc.RTP {
+			c.Talk()
+		}
+	}
+	return b, calls
+}
+
+func patient(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// verdict ends all calls and checks wire, sound and CDRs; maxLost is of the sum.
+func (b *bed) verdict(t *testing.T, calls []*Call, maxLost int) {
+	t.Helper()
+	var sum Hearing
+	var wg sync.WaitGroup
+	for _, c := range calls {
+		wg.Go(func() { c.Hush(t.Context()) })
+	}
+	wg.Wait()
+	for _, c := range calls {
+		if c.Dropped() {
+			t.Errorf("%s was dropped", c.Number)
+		}
+		sum.Add(c.Hearing())
+	}
+	t.Logf("sound: %+v", sum)
+	if sum.Lost > maxLost || sum.WrongSource+sum.Foreign+sum.Duplicated != 0 {
+		t.Errorf("sound: lost %d, allowed %d: %+v", sum.Lost, maxLost, sum)
+	}
+	if n := b.empty(t.Context(), calls, 200); n != 0 {
+		t.Errorf("%d calls could not be hung up", n)
+	}
+	for _, c := range calls {
+		if v, _ := c.Violations(); len(v) > 0 {
+			t.Errorf("%s: %q", c.Number, v)
+		}
+	}
+	b.once(t, calls)
+}
+
+// once waits until each call has its CDR and checks that none has two.
+func (b *bed) once(t *testing.T, calls []*Call) {
+	t.Helper()
+	seen := map[string]int{}
+	for range 100 {
+		cdrs, err := b.sw.API.CDRs(t.Context())
+		if err == nil && len(cdrs) >= len(calls) {
+			clear(seen)
+			for _, c := range cdrs {
+				seen[c.To]++
+			}
+			break
+		}
+		pause(t.Context(), 200*time.Millisecond)
+	}
+	for _, c := range calls {
+		if seen[c.Number] != 1 {
+			t.Errorf("%d CDRs of %s", seen[c.Number], c.Number)
+		}
+	}
+}
+
+func (b *bed) only(t *testing.T, role string) Process {
+	t.Helper()
+	ps, err := b.sw.Find(t.Context(), role)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ps[0]
+}
+
+// kill -9 of the only worker, or of the edge, under talking calls.
+func TestKillUnderTalkingCalls(t *testing.T) {
+	for _, role := range []string{RoleWorker, RoleEdge} {
+		t.Run(role, func(t *testing.T) {
+			b, calls := realSwitch(t, 200, nil)
+			pause(t.Context(), 2*time.Second)
+			p := b.only(t, role)
+			if err := b.sw.Kill(p); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := b.sw.Successor(patient(t, 20*time.Second), role, p); err != nil {
+				t.Fatal(err)
+			}
+			pause(t.Context(), 3*time.Second)
+			b.verdict(t, calls, 0)
+		})
+	}
+}
+
+// The media process is killed: sound comes back, nobody is dropped.
+func TestKillMediaUnderTalkingCalls(t *testing.T) {
+	b, calls := realSwitch(t, 100, nil)
+	pause(t.Context(), 2*time.Second)
+	p := b.only(t, RoleMedia)
+	if err := b.sw.Kill(p); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.sw.Successor(patient(t, 20*time.Second), RoleMedia, p); err != nil {
+		t.Fatal(err)
+	}
+	pause(t.Context(), 3*time.Second)
+	b.verdict(t, calls, 100*2*50) // a second of everybody
+}
+
+// All processes are killed and serve starts again.
+func TestKillEverythingAndServeAgain(t *testing.T) {
+	b, calls := realSwitch(t, 200, nil)
+	pause(t.Context(), 2*time.Second)
+	if _, err := b.sw.Processes(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	b.sw.KillAll()
+	if err := b.sw.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("everything was back after %v", time.Since(begin))
+	pause(t.Context(), 5*time.Second)
+	before := make([]int, len(calls))
+	for i, c := range calls {
+		before[i] = c.Hearing().Received
+	}
+	pause(t.Context(), time.Second)
+	for i, c := range calls {
+		if got := c.Hearing().Received - before[i]; got < 90 {
+			t.Errorf("%s: %d packets in a second after the restart, of 100", c.Number, got)
+		}
+	}
+	b.verdict(t, calls, 200*2*50*15)
+}
+
+// A worker is stopped for 5 s in the middle of a move and then wakes.
+func TestStoppedWorkerMidMove(t *testing.T) {
+	b, calls := realSwitch(t, 200, nil)
+	bin, _ := binaries()
+	p := b.only(t, RoleWorker)
+	if _, err := b.sw.API.StartRollout(t.Context(), RolloutStart{
+		Binary: bin[1], Steps: []int{25, 50, 75, 100}, Pause: "200ms", ConfirmWithin: "10m",
+	}); err != nil {
+		t.Fatal(err)
+	}
+	ctx := patient(t, time.Minute)
+	for r := (Rollout{}); len(r.Waves) == 0; {
+		var err error
+		if r, err = b.sw.API.Rollout(ctx); err != nil {
+			t.Fatal(err)
+		}
+		pause(ctx, 2*time.Millisecond)
+	}
+	if err := b.sw.Freeze(p); err != nil {
+		t.Fatal(err)
+	}
+	pause(ctx, 5*time.Second)
+	if err := b.sw.Wake(p); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		r, err := b.sw.API.Rollout(ctx)
+		if err == nil && (r.State == RolloutDone || r.State == RolloutRolledBack) {
+			break
+		}
+		if !pause(ctx, 50*time.Millisecond) {
+			t.Fatalf("the rollout did not end: %+v %v", r, err)
+		}
+	}
+	b.verdict(t, calls, 0)
+}
+
+// NATS does nothing for 10 s: sound goes on, a BYE arrives when it is back,
+// a new call waits or is refused for now.
+func TestStoppedNATS(t *testing.T) {
+	b, calls := realSwitch(t, 100, nil)
+	p := b.only(t, RoleNATS)
+	if err := b.sw.Freeze(p); err != nil {
+		t.Fatal(err)
+	}
+	bye := make(chan error, 1)
+	go func() {
+		calls[0].Hush(t.Context())
+		bye <- calls[0].HangUp(patient(t, 40*time.Second), true)
+	}()
+	fresh := b.rig.NewCall(Mark{}, answerAtOnce)
+	placed := make(chan error, 1)
+	go func() { placed <- fresh.Establish(patient(t, 40*time.Second)) }()
+	pause(t.Context(), 10*time.Second)
+	if err := b.sw.Wake(p); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-bye; err != nil {
+		t.Errorf("BYE during the outage: %v", err)
+	}
+	if err := <-placed; err == nil {
+		calls = append(calls, fresh)
+	} else if code, _ := fresh.A.Final(t.Context()); code != 503 {
+		t.Errorf("new call during the outage: %v", err)
+	} else if fresh.A.invite.final.get("retry-after") == "" {
+		t.Error("503 without Retry-After")
+	}
+	pause(t.Context(), 3*time.Second)
+	b.verdict(t, calls[1:], 0)
+}
+
+// After many short calls nothing is left: descriptors and memory of every role.
+func TestNothingIsLeftAfterManyShortCalls(t *testing.T) {
+	b, _ := realSwitch(t, 0, func(c *RigConfig) { c.RTP, c.Mux = false, true })
+	if _, err := b.shortCalls(t.Context(), 200, 100, 50*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	pause(t.Context(), 70*time.Second)
+	before, err := b.pss(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := b.shortCalls(t.Context(), 10000, 200, 50*time.Millisecond)
+	if err != nil || r.Failed > 0 {
+		t.Fatalf("%d failed: %s %v", r.Failed, r.Error, err)
+	}
+	pause(t.Context(), 70*time.Second) // tombstones 60 s, transactions 32 s, resting ports 2 s
+	after, err := b.pss(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("before %+v, after %+v", before, after)
+	if after.FDs > before.FDs+20 {
+		t.Errorf("descriptors grew from %d to %d", before.FDs, after.FDs)
+	}
+	if after.PSS > before.PSS+before.PSS/2+64<<10 {
+		t.Errorf("memory grew from %d kB to %d kB", before.PSS, after.PSS)
+	}
+	st, err := b.sw.API.Status(t.Context())
+	if err != nil || st.Calls != 0 {
+		t.Errorf("calls left: %d %v", st.Calls, err)
+	}
+}
+
+// The demo as the issue asks for it, small.
+func TestDemoOfTheTree(t *testing.T) {
+	if os.Getenv("SWITCH_SYSTEM") == "" {
+		t.Skip("SWITCH_SYSTEM is not set: tests of the whole switch run in .ci/run")
+	}
+	bin, err := binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := Demo(t.Context(), DemoConfig{SwitchBinary: bin[0], NextBinary: bin[1], Calls: 50, Seconds: 10, RTP: true, Out: t.Output(), Err: t.Output()})
+	if err != nil || !v.Passed() {
+		t.Fatalf("%v %q", err, v.Problems)
+	}
+}
