@@ -39,8 +39,9 @@ type Config struct {
 	Observe func(Observation)         // one per call and outcome, from any goroutine; default none
 	Ready   func()                    // called once Run serves: offers find this worker; default none
 
-	// Caretaker takes a call that was set aside, reserved and owned already.
-	// Default: Calls.Adopt with an empty State; the Runner looks at rec.Aside.
+	// Caretaker takes a call that was set aside: owned and reserved already, and
+	// never to be decoded but for its stub. Default: the reservation stands, so
+	// its media runs on and its events wait; nothing is stepped or ended.
 	Caretaker func(rec sessions.Record)
 	// InHand marks a call as being restored, until the returned function is
 	// called: the memory word of R7. Default none.
@@ -97,8 +98,7 @@ func New(c Config) *Driver {
 		c.InHand = func(codecore.CallID) func() { return func() {} }
 	}
 	if c.Caretaker == nil {
-		calls := c.Calls
-		c.Caretaker = func(rec sessions.Record) { calls.Adopt(rec, codecore.State{}) }
+		c.Caretaker = func(sessions.Record) {}
 	}
 	setDefault(&c.MigrateLimit, 250*time.Millisecond)
 	setDefault(&c.PrepareTimeout, 5*time.Second)
