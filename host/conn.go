@@ -1,0 +1,344 @@
+package host
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// conn is a process that has connected. Its reader takes frames off the wire and
+// posts each to Run's goroutine; its writer sends what is queued, so that a hung
+// child stops nobody.
+type conn struct {
+	host *Host
+	link link
+	pid  int // as the kernel says
+	out  chan outgoing
+	gone chan struct{} // closed: nothing more is sent
+	once sync.Once
+
+	// Of Run's goroutine.
+	welcome bool
+	cut     bool // what it still says is not listened to
+	child   *child
+	page    int    // descriptor of its in-hand page; -1: none
+	then    func() // the greeting of the connection that follows this one
+}
+
+type outgoing struct {
+	frame frame
+	files []*keptFile
+}
+
+func newConn(h *Host, nc *net.UnixConn, pid int) *conn {
+	return &conn{host: h, link: link{conn: nc, half: true}, pid: pid, out: make(chan outgoing, 1024), gone: make(chan struct{}), page: -1}
+}
+
+// hush ends sending, from any goroutine. What the other end has sent is still
+// read: it may be descriptors, and it may be dead.
+func (c *conn) hush() {
+	c.once.Do(func() {
+		close(c.gone)
+		_ = c.link.conn.CloseWrite()
+	})
+}
+
+// shut ends the connection, from any goroutine.
+func (c *conn) shut() {
+	c.hush()
+	_ = c.link.conn.Close()
+}
+
+// shutSoon ends a connection that should have ended by itself.
+func (c *conn) shutSoon() {
+	time.AfterFunc(time.Second, func() {
+		c.host.post(func() { c.cut = true })
+		c.shut()
+	})
+}
+
+// send queues a frame; a child that lets a thousand wait is cut off, connects
+// again when it wakes, and is told anew.
+func (c *conn) send(f frame, files []*keptFile) {
+	select {
+	case <-c.gone:
+	case c.out <- outgoing{f, files}:
+		return
+	default:
+		c.host.log.Warn("child does not read, connection cut", "pid", c.pid)
+		c.hush()
+	}
+	for _, k := range files {
+		k.release()
+	}
+}
+
+func (c *conn) writeLoop() {
+	for {
+		select {
+		case <-c.gone:
+			for { // what waits holds references
+				select {
+				case o := <-c.out:
+					o.release()
+				default:
+					return
+				}
+			}
+		case o := <-c.out:
+			fds := make([]int, len(o.files))
+			for i, k := range o.files {
+				fds[i] = k.fd
+			}
+			err := c.link.write(o.frame, fds)
+			o.release()
+			if err != nil {
+				c.hush()
+			}
+		}
+	}
+}
+
+func (o outgoing) release() {
+	for _, k := range o.files {
+		k.release()
+	}
+}
+
+func (c *conn) readLoop() {
+	h := c.host
+	defer func() {
+		c.shut()
+		c.link.close()
+		if !h.post(func() { h.hangUp(c) }) && c.page >= 0 {
+			_ = unix.Close(c.page) // Run is over: nobody else looks at it
+		}
+	}()
+	for {
+		f, fds, err := c.link.read()
+		if err != nil {
+			if strings.HasPrefix(err.Error(), "host:") {
+				h.log.Warn("connection of a child cut", "pid", c.pid, "err", err)
+			}
+			return
+		}
+		if !h.post(func() { h.take(c, f, fds) }) {
+			closeAll(fds)
+			return
+		}
+	}
+}
+
+// hangUp forgets a connection whose last frame has been taken.
+func (h *Host) hangUp(c *conn) {
+	delete(h.conns, c)
+	if c.page >= 0 {
+		_ = unix.Close(c.page)
+		c.page = -1
+	}
+	if c.child != nil && c.child.conn == c {
+		c.child.conn = nil
+		c.child.heard = time.Now()
+	}
+	if c.then != nil {
+		c.then()
+	}
+}
+
+// take handles one frame. fds are consumed.
+func (h *Host) take(c *conn, f frame, fds []int) {
+	if c.cut {
+		closeAll(fds)
+		return
+	}
+	if f.Op == opHello && !c.welcome && f.Hello != nil {
+		h.greet(c, f, fds)
+		return
+	}
+	if !c.welcome {
+		closeAll(fds)
+		c.shut()
+		return
+	}
+	if c.child != nil {
+		c.child.heard = time.Now()
+	}
+	if f.Op == opKeep && len(fds) == len(f.Names) {
+		h.keep(c, f.Names, fds)
+		return
+	}
+	closeAll(fds)
+	done := func(err error) {
+		a := frame{Op: opDone, Seq: f.Seq}
+		if err != nil {
+			a.Err = err.Error()
+		}
+		c.send(a, nil)
+	}
+	switch f.Op {
+	case opPong:
+	case opReady:
+		h.setReady(c)
+	case opDrop:
+		for _, name := range f.Names {
+			h.kept.drop(name)
+		}
+	case opInherit:
+		for names := range slices.Chunk(h.kept.under(f.Name), blockFDs) {
+			c.send(frame{Op: opDone, Seq: f.Seq, More: true, Names: names}, h.kept.take(names))
+		}
+		done(nil)
+	case opList:
+		c.send(frame{Op: opDone, Seq: f.Seq, List: h.listing()}, nil)
+	case opStart:
+		done(h.startNew(f.Spec))
+	case opStop:
+		h.withChild(f.Name, done, func(k *child) { k.stop(graceOf(f, k), done) })
+	case opRestart:
+		h.withChild(f.Name, done, func(k *child) { k.cycle(graceOf(f, k), done) })
+	default:
+		done(fmt.Errorf("host: no operation %q", f.Op))
+	}
+}
+
+func graceOf(f frame, k *child) time.Duration {
+	if f.Grace > 0 {
+		return f.Grace
+	}
+	return k.spec.Grace
+}
+
+func (h *Host) withChild(name string, done func(error), fn func(*child)) {
+	k := h.children[name]
+	switch {
+	case k == nil:
+		done(fmt.Errorf("%w: %s", ErrUnknown, name))
+	case h.closing:
+		done(ErrClosing)
+	default:
+		fn(k)
+	}
+}
+
+func (h *Host) startNew(s *Spec) error {
+	if s == nil {
+		return fmt.Errorf("%w: nothing to start", ErrConfig)
+	}
+	spec := s.withDefaults()
+	if err := spec.check(); err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	if h.closing {
+		return ErrClosing
+	}
+	if h.children[spec.Name] != nil {
+		return fmt.Errorf("%w: %s", ErrExists, spec.Name)
+	}
+	h.add(spec).start()
+	return nil
+}
+
+func (h *Host) keep(c *conn, names []string, fds []int) {
+	role := ""
+	if c.child != nil {
+		role = c.child.spec.Role
+	}
+	for i, name := range names {
+		if !h.kept.keep(name, role, fds[i]) {
+			h.log.Error("socket not kept: too many", "name", name, "limit", h.kept.limit)
+		}
+	}
+}
+
+func (h *Host) listing() *Listing {
+	l := &Listing{Kept: h.kept.count()}
+	for _, k := range h.children {
+		l.Children = append(l.Children, k.list())
+	}
+	slices.SortFunc(l.Children, func(a, b Child) int { return strings.Compare(a.Spec.Name, b.Spec.Name) })
+	return l
+}
+
+func (h *Host) setReady(c *conn) {
+	if c.child == nil || c.child.ready || c.child.conn != c {
+		return
+	}
+	c.child.ready = true
+	h.event(Event{Kind: Ready, Child: c.child.spec.Name, Role: c.child.spec.Role, PID: c.pid})
+}
+
+// greet learns who has connected: a child we know by its pid, or one that an
+// earlier host started and that no ledger told of.
+func (h *Host) greet(c *conn, f frame, fds []int) {
+	k := h.byPID(c.pid)
+	if k != nil && k.conn != nil { // it has lost that one; first what it said there
+		k.conn.hush()
+		k.conn.shutSoon()
+		k.conn.then = func() { h.greet(c, f, fds) }
+		return
+	}
+	if len(fds) > 0 {
+		c.page = fds[0]
+		closeAll(fds[1:])
+	}
+	if k == nil {
+		var err error
+		if k, err = h.adoptStray(c.pid, *f.Hello); err != nil {
+			h.log.Warn("process refused", "pid", c.pid, "name", f.Hello.Name, "err", err)
+			c.send(frame{Op: opRefuse, Err: err.Error()}, nil)
+			return
+		}
+	}
+	k.conn, c.child, c.welcome = c, k, true
+	k.hello, k.heard = *f.Hello, time.Now()
+	k.hello.PID = c.pid
+	c.send(frame{Op: opWelcome, Name: k.spec.Name}, nil)
+	for _, e := range h.exits {
+		c.send(frame{Op: opExit, Exit: &e}, nil)
+	}
+	h.event(Event{Kind: Connected, Child: k.spec.Name, Role: k.spec.Role, PID: c.pid})
+	if f.Ready {
+		h.setReady(c)
+	}
+	h.save()
+}
+
+func (h *Host) byPID(pid int) *child {
+	for _, k := range h.children {
+		if k.proc != nil && k.proc.pid == pid {
+			return k
+		}
+	}
+	return nil
+}
+
+// adoptStray supervises a process that says it is a child of ours. It takes the
+// place of the child of its name when that is not running; else it may stay
+// under a name of its own until it ends.
+func (h *Host) adoptStray(pid int, hello Hello) (*child, error) {
+	if h.closing {
+		return nil, ErrClosing
+	}
+	p, err := watch(pid)
+	if err != nil {
+		return nil, err
+	}
+	k := h.children[hello.Name]
+	if k == nil || k.proc != nil {
+		name := hello.Name
+		if k != nil || name == "" {
+			name = fmt.Sprintf("%s#%d", hello.Name, pid)
+		}
+		k = h.add(Spec{Name: name, Role: hello.Role, Argv: []string{"?"}, Restart: Temporary})
+	}
+	k.void()
+	k.since, k.adopted = time.Now(), true
+	k.live(p)
+	h.event(Event{Kind: Adopted, Child: k.spec.Name, Role: k.spec.Role, PID: pid})
+	return k, nil
+}
