@@ -1,0 +1,173 @@
+package edge
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"callswitch/codecore"
+	"callswitch/internal/wire"
+	"callswitch/sessions"
+)
+
+// onDo takes actions that come unasked, and says what the edge now holds.
+func (e *Edge) onDo(m sessions.Msg) {
+	var d sessions.Do
+	if err := wire.Open(m.Data, &d); err != nil {
+		e.stats.count(badEnvelope)
+		e.log.Warn("edge: actions not read", "err", err)
+		return
+	}
+	id, token := d.Call, e.ids.token(d.Call)
+	e.mu.Lock()
+	c := e.call(id, token)
+	if c == nil {
+		e.mu.Unlock()
+		e.stats.count(edgeFull)
+		return // the owner sends again
+	}
+	gap := e.perform(c, d.Actions, time.Now())
+	done := sessions.Done{Boot: e.cfg.Boot, Accepted: c.last, Gap: gap}
+	c.told = c.last
+	e.mu.Unlock()
+	if m.Reply == "" {
+		return
+	}
+	data, err := wire.Seal(done)
+	if err == nil {
+		err = e.cfg.Bus.Publish(m.Reply, data)
+	}
+	if err != nil {
+		e.log.Debug("edge: Done not sent", "err", err)
+	}
+}
+
+// perform takes actions by their numbers (DESIGN R3): what was taken is passed
+// over, the next one performed, the oldest pending one taken when nothing is
+// held of the call, and a gap refused. e.mu is held.
+func (e *Edge) perform(c *call, actions []codecore.Action, now time.Time) (gap bool) {
+	for i := range actions {
+		a := &actions[i]
+		switch {
+		case a.To != e.name:
+			continue
+		case a.Seq == 0:
+		case a.Seq <= c.last:
+			continue
+		case a.Seq == c.last+1, a.First && c.last == 0:
+			c.last = a.Seq
+		default:
+			e.stats.Gaps.Add(1)
+			return true
+		}
+		e.stats.Actions.Add(1)
+		switch {
+		case a.Request != nil:
+			e.doRequest(c, a.Request, now)
+		case a.Response != nil:
+			e.doResponse(c, a.Response, now)
+		default:
+			e.stats.count(badAction)
+		}
+	}
+	c.touch(e, now)
+	return false
+}
+
+func (e *Edge) doRequest(c *call, a *codecore.SendRequest, now time.Time) {
+	switch a.Msg.Method {
+	case "ACK":
+		e.doAck(c, a)
+	case "CANCEL":
+		if inv := e.client[clientKey(a.Branch, "INVITE")]; inv != nil {
+			inv.cancelled(e, a, now)
+			return
+		}
+		e.newClient(c, a, now)
+	case "":
+		e.stats.count(badAction)
+	default:
+		e.newClient(c, a, now)
+	}
+}
+
+// doAck sends the ACK to a 2xx, which has no transaction, and keeps it for as
+// long as the 2xx can be repeated.
+func (e *Edge) doAck(c *call, a *codecore.SendRequest) {
+	e.route(a, func(f flow, ok bool) {
+		if !ok {
+			e.stats.count(noAddress)
+			return
+		}
+		b := e.writeRequest(a, f.link)
+		e.write(f, b)
+		cseq, _, _ := strings.Cut(a.Msg.Get("CSeq"), " ")
+		c.keepAck(sentAck{a.Msg.Get("Call-ID"), tagOf(a.Msg.Get("To")), cseq, b, f, time.Now().Add(e.lim.gone())})
+	})
+}
+
+// tagOf reads the tag parameter of a From or To value.
+func tagOf(v string) string {
+	if i := strings.LastIndexByte(v, '>'); i >= 0 {
+		v = v[i:]
+	}
+	for _, part := range strings.Split(v, ";") {
+		name, value, _ := strings.Cut(part, "=")
+		if strings.EqualFold(strings.TrimSpace(name), "tag") {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// doResponse answers a request. An edge that does not know the transaction (it
+// restarted) makes it anew from the action, so that repetitions and ACKs work.
+func (e *Edge) doResponse(c *call, a *codecore.SendResponse, now time.Time) {
+	tx := e.server[a.Tx]
+	if tx == nil {
+		cseq, method, _ := strings.Cut(a.Msg.Get("CSeq"), " ")
+		f, ok := e.flowByID(a.Flow)
+		if !ok {
+			f, ok = e.flowByVia(a.Msg.Get("Via"))
+		}
+		if !ok || a.Tx == "" {
+			e.stats.count(noAddress)
+			return
+		}
+		tx = e.newServer(c, a.Tx, strings.TrimSpace(method), f, cseq, now)
+	}
+	if !tx.final && !tx.flow.link.alive() {
+		if f, ok := e.flowByVia(a.Msg.Get("Via")); ok {
+			tx.flow = f
+		}
+	}
+	tx.respond(e, a.Msg.Status, e.writeResponse(a, tx.flow.link), now)
+}
+
+// flowByVia finds the way back from the top Via (RFC 3261 18.2.2): received and
+// rport as stamped, else the sent-by.
+func (e *Edge) flowByVia(via string) (flow, bool) {
+	head, params, _ := strings.Cut(via, ";")
+	protocol, sentBy, _ := strings.Cut(strings.TrimSpace(head), " ")
+	host, port := splitHostPort(strings.TrimSpace(sentBy))
+	if port == 0 {
+		port = 5060
+	}
+	for _, part := range strings.Split(params, ";") {
+		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
+		switch strings.ToLower(name) {
+		case "received":
+			host = value
+		case "rport":
+			if n, err := strconv.ParseUint(value, 10, 16); err == nil && n > 0 {
+				port = uint16(n)
+			}
+		}
+	}
+	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	if err != nil {
+		return flow{}, false
+	}
+	return e.reach(strings.HasSuffix(strings.ToUpper(protocol), "/TCP"), netip.AddrPortFrom(addr.Unmap(), port))
+}

@@ -1,0 +1,298 @@
+package edge
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"callswitch/codecore"
+)
+
+// States of a client transaction (RFC 3261 17.1, RFC 6026 7.2).
+const (
+	resolving  = iota // the target's address is being looked up
+	calling           // sent, nothing heard: timers A and B, or E and F
+	proceeding        // a provisional response came
+	completed         // a failure (INVITE) or any final response came: timers D, K
+	accepted          // a 2xx to INVITE came: timer M
+)
+
+// A clientTx is a client transaction.
+type clientTx struct {
+	deadline
+	key    string // branch and method
+	call   *call
+	state  int
+	invite bool
+	branch string
+	flow   flow
+	req    *codecore.SendRequest // until a final response came
+	bytes  []byte                // the request, likewise
+	ack    []byte                // to a failure
+	cancel *codecore.SendRequest // waits for a provisional response
+	seen   []string              // responses passed up: status and To-tag
+	every  time.Duration
+	nextAt time.Time
+	endAt  time.Time
+}
+
+func clientKey(branch, method string) string { return branch + " " + method }
+
+// newClient makes a transaction for a request and sends it, at once if the
+// address is known. e.mu is held.
+func (e *Edge) newClient(c *call, a *codecore.SendRequest, now time.Time) {
+	method := a.Msg.Method
+	key := clientKey(a.Branch, method)
+	if e.client[key] != nil {
+		return
+	}
+	tx := &clientTx{key: key, call: c, invite: method == "INVITE", branch: a.Branch, req: a, endAt: now.Add(e.lim.gone())}
+	e.client[key] = tx
+	c.open++
+	e.stats.Open.Add(1)
+	e.arm(tx, tx.endAt)
+	if method == "CANCEL" {
+		if inv := e.client[clientKey(a.Branch, "INVITE")]; inv != nil && inv.flow.link != nil {
+			tx.begin(e, inv.flow, true, now)
+			return
+		}
+	}
+	e.route(a, func(f flow, ok bool) {
+		if e.client[key] == tx {
+			tx.begin(e, f, ok, time.Now())
+		}
+	})
+}
+
+// begin sends the request for the first time.
+func (tx *clientTx) begin(e *Edge, f flow, ok bool, now time.Time) {
+	if !ok {
+		e.stats.count(noAddress)
+		tx.fail(e, 503, now)
+		return
+	}
+	tx.flow, tx.state = f, calling
+	tx.bytes = e.writeRequest(tx.req, f.link)
+	tx.endAt = now.Add(e.lim.gone())
+	if !e.write(f, tx.bytes) && f.link.reliable() {
+		tx.fail(e, 503, now)
+		return
+	}
+	tx.every = e.lim.T1
+	if !f.link.reliable() {
+		tx.nextAt = now.Add(tx.every)
+	}
+	tx.rearm(e)
+}
+
+func (tx *clientTx) rearm(e *Edge) {
+	if tx.nextAt.IsZero() {
+		e.arm(tx, tx.endAt)
+		return
+	}
+	e.arm(tx, earlier(tx.nextAt, tx.endAt))
+}
+
+func (tx *clientTx) fire(e *Edge, now time.Time) {
+	if !tx.endAt.After(now) {
+		if tx.state <= proceeding {
+			tx.fail(e, 408, now)
+		} else {
+			tx.end(e, now)
+		}
+		return
+	}
+	if !tx.nextAt.IsZero() && !tx.nextAt.After(now) {
+		e.stats.Repeated.Add(1)
+		e.write(tx.flow, tx.bytes)
+		tx.every *= 2
+		if !tx.invite { // timer E; timer A has no cap
+			tx.every = min(tx.every, e.lim.T2)
+		}
+		if tx.state == proceeding {
+			tx.every = e.lim.T2
+		}
+		tx.nextAt = now.Add(tx.every)
+	}
+	tx.rearm(e)
+}
+
+// fail ends the transaction without a final response. Of a CANCEL the call
+// hears nothing: it shares its INVITE's branch, and is over with it.
+func (tx *clientTx) fail(e *Edge, code int, now time.Time) {
+	if tx.req == nil || tx.req.Msg.Method != "CANCEL" {
+		e.enqueue(tx.call, &item{kind: kindNotice, event: codecore.SIPTimeout{Branch: tx.branch, Code: code, At: now}, expires: now.Add(e.lim.KeepFor)})
+	}
+	tx.end(e, now)
+}
+
+func (tx *clientTx) end(e *Edge, now time.Time) {
+	if e.client[tx.key] != tx {
+		return
+	}
+	delete(e.client, tx.key)
+	e.arm(tx, time.Time{})
+	tx.call.open--
+	e.stats.Open.Add(-1)
+	tx.call.touch(e, now)
+}
+
+// cancelled takes a CANCEL for this INVITE: at once after a provisional
+// response, held before (RFC 3261 9.1), pointless after a final one.
+func (tx *clientTx) cancelled(e *Edge, a *codecore.SendRequest, now time.Time) {
+	switch tx.state {
+	case resolving, calling:
+		tx.cancel = a
+	case proceeding:
+		tx.cancel = nil
+		e.newClient(tx.call, a, now)
+		tx.endAt = now.Add(e.lim.gone()) // no final response by then: as good as cancelled
+		tx.rearm(e)
+	}
+}
+
+// onResponse finds the transaction of a response by its branch (RFC 3261
+// 17.1.3), or the call by the branch's token.
+func (e *Edge) onResponse(p *packet, now time.Time) {
+	id, token, ok := e.ids.verify(p.via.branch)
+	if !ok {
+		e.stats.count(badToken)
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	tx := e.client[clientKey(p.via.branch, p.cseqName)]
+	if tx != nil {
+		tx.response(e, p, now)
+		return
+	}
+	if p.msg.Status == 100 {
+		return
+	}
+	e.stats.count(strayResponse)
+	c := e.call(id, token)
+	if c == nil || (p.cseqName == "INVITE" && p.msg.Status < 300 && c.repeatAck(e, p)) {
+		return
+	}
+	e.passUp(c, p, now)
+}
+
+// passUp delivers a response to the call, unless the same waits already.
+func (e *Edge) passUp(c *call, p *packet, now time.Time) {
+	for _, it := range c.queue {
+		if r, ok := it.event.(codecore.SIPResponse); ok && r.Branch == p.via.branch && r.Msg.Status == p.msg.Status && r.Msg.Get("To") == p.msg.Get("To") {
+			return
+		}
+	}
+	keep := e.lim.gone()
+	if p.msg.Status >= 200 {
+		keep = e.lim.KeepFor
+	}
+	e.enqueue(c, &item{kind: kindResponse, event: codecore.SIPResponse{Branch: p.via.branch, At: now, Msg: p.msg}, expires: now.Add(keep)})
+}
+
+func (tx *clientTx) response(e *Edge, p *packet, now time.Time) {
+	status := p.msg.Status
+	switch {
+	case tx.state == resolving:
+		return
+	case tx.state == completed:
+		e.stats.Absorbed.Add(1)
+		if tx.ack != nil {
+			e.write(tx.flow, tx.ack)
+		}
+		return
+	case tx.state == accepted && status >= 300, tx.state == accepted && status < 200:
+		return // RFC 6026 7.2: only further 2xx count
+	case status < 200:
+		tx.provisional(e, now)
+		if status > 100 && tx.news(p) {
+			e.passUp(tx.call, p, now)
+		}
+		return
+	case tx.invite && status < 300:
+		fresh := tx.news(p)
+		if !fresh && tx.call.repeatAck(e, p) {
+			e.stats.Absorbed.Add(1)
+			return
+		}
+		tx.done(e, accepted, e.lim.gone(), now)
+		if fresh || tx.state == accepted {
+			e.passUp(tx.call, p, now)
+		}
+		return
+	}
+	wait := e.lim.T4
+	if tx.invite {
+		tx.ack = e.writeAck(tx.req, tx.flow.link, p.msg.Get("To"))
+		e.write(tx.flow, tx.ack)
+		wait = e.lim.gone()
+	}
+	if tx.flow.link.reliable() {
+		wait = 0
+	}
+	e.passUp(tx.call, p, now)
+	tx.done(e, completed, wait, now)
+}
+
+func (tx *clientTx) provisional(e *Edge, now time.Time) {
+	if tx.state == calling {
+		tx.state = proceeding
+		if tx.invite { // ringing ends by the call's own no-answer timer
+			tx.nextAt, tx.endAt = time.Time{}, now.Add(e.lim.MaxPending)
+		}
+	}
+	if a := tx.cancel; a != nil {
+		tx.cancelled(e, a, now)
+	}
+	tx.rearm(e)
+}
+
+// news notes a response by status and To-tag (and RSeq, RFC 3262).
+func (tx *clientTx) news(p *packet) bool {
+	key := strconv.Itoa(p.msg.Status) + " " + p.toTag
+	if p.msg.Status >= 200 {
+		key = "2xx " + p.toTag
+	} else if r := p.msg.Get("RSeq"); r != "" {
+		key += " " + r
+	}
+	if slices.Contains(tx.seen, key) || len(tx.seen) >= 32 {
+		return false
+	}
+	tx.seen = append(tx.seen, strings.Clone(key))
+	return true
+}
+
+// done keeps what retransmitted final responses need, for wait.
+func (tx *clientTx) done(e *Edge, state int, wait time.Duration, now time.Time) {
+	if tx.state == state {
+		return
+	}
+	tx.state, tx.req, tx.bytes, tx.cancel, tx.nextAt = state, nil, nil, nil, time.Time{}
+	if state == completed {
+		tx.seen = nil
+	}
+	if tx.endAt = now.Add(wait); wait == 0 {
+		tx.end(e, now)
+		return
+	}
+	e.arm(tx, tx.endAt)
+}
+
+// linkLost fails the requests that a broken connection has not answered at all;
+// for others the far end can still open one of its own (RFC 3261 18.2.2).
+func (e *Edge) linkLost(l link) {
+	if e.ctx.Err() != nil {
+		return
+	}
+	now := time.Now()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, tx := range e.client {
+		if tx.flow.link == l && tx.state == calling {
+			e.stats.count(connBroken)
+			tx.fail(e, 503, now)
+		}
+	}
+}

@@ -1,0 +1,19 @@
+// Package edge is where SIP meets the switch: UDP and TCP sockets, limits and
+// validation, transactions (RFC 3261 section 17, RFC 6026), and the delivery of
+// what was received to the call it belongs to. It does not decide anything
+// about a call: every response but 100, 4xx for malformed or unknown requests,
+// and the answer to an OPTIONS outside a dialog, is an action of a worker.
+//
+// A datagram goes through a token bucket per source, [scan] (bytes: lines,
+// limits, smuggling), sipgo's parser (structure) and [validate] (meaning), all
+// before any lock or state. Then one mutex guards transactions, calls and the
+// one timer heap; nothing is awaited under it: UDP sends do not block, TCP
+// sends are queued. Everything kept here may be lost at any moment: an edge
+// that restarts finds calls again by the token in tags and branches (ids.go),
+// and workers repeat the actions that are not over.
+//
+// Not done yet: TLS and WebSocket (a [link] is their seam), digest, the
+// registrar, SRV and NAPTR records (RFC 3263: an address literal or the A and
+// AAAA records of a name are used), and the change to TCP for requests over
+// 1300 bytes (RFC 3261 18.1.1: they are sent over UDP all the same).
+package edge

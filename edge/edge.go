@@ -1,0 +1,271 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"callswitch/codecore"
+	"callswitch/internal/wire"
+	"callswitch/sessions"
+)
+
+// Errors of New.
+var (
+	ErrConfig = errors.New("edge: configuration")
+	ErrListen = errors.New("edge: cannot listen")
+)
+
+// announceEvery is how often the edge tells its incarnation.
+const announceEvery = 5 * time.Second
+
+// An Edge is one SIP front of the switch.
+type Edge struct {
+	cfg   Config
+	lim   Limits
+	name  string // "edge.<node>"
+	ids   *ids
+	stats *Stats
+	log   *slog.Logger
+
+	udp   []*udpLink
+	tcp   []*tcpListener
+	specs []string         // of cfg.Listen, in order
+	addrs []netip.AddrPort // bound, in the same order
+
+	born time.Time
+	ctx  context.Context // ends with Run
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+
+	peers     *buckets
+	strangers *buckets
+	conns     conns
+	names     names
+
+	mu     sync.Mutex // guards what follows
+	calls  map[codecore.CallID]*call
+	server map[string]*serverTx // by serverTx.key
+	client map[string]*clientTx // by branch and method
+	timers timers
+}
+
+// New binds the sockets; nothing is read before Run.
+func New(cfg Config) (*Edge, error) {
+	if cfg.Node == "" || cfg.Boot == "" || len(cfg.Listen) == 0 || len(cfg.ClusterKey) < 16 || cfg.Bus == nil || cfg.Plan == nil || cfg.Weights == nil {
+		return nil, fmt.Errorf("%w: Node, Boot, Listen, ClusterKey (16 bytes), Bus, Plan and Weights are needed", ErrConfig)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	or(&cfg.Stats, new(Stats))
+	e := &Edge{
+		cfg: cfg, lim: cfg.Limits.withDefaults(), name: "edge." + cfg.Node, ids: newIDs(cfg.ClusterKey), stats: cfg.Stats, log: cfg.Log,
+		calls: map[codecore.CallID]*call{}, server: map[string]*serverTx{}, client: map[string]*clientTx{},
+		conns: conns{byID: map[string]*tcpLink{}, byRemote: map[netip.AddrPort]*tcpLink{}, bySource: map[netip.Addr]int{}},
+	}
+	e.born = time.Now()
+	e.names.known = map[string]resolved{}
+	e.peers, e.strangers = newBuckets(e.lim.PeerRate), newBuckets(e.lim.StrangerRate)
+	e.timers.kick = make(chan struct{}, 1)
+	e.timers.slot = int64(max(e.lim.T1/25, time.Millisecond))
+	e.ctx, e.stop = context.WithCancel(context.Background())
+	for _, spec := range cfg.Listen {
+		if err := e.listen(spec); err != nil {
+			e.Close()
+			return nil, fmt.Errorf("%w on %s: %w", ErrListen, spec, err)
+		}
+	}
+	return e, nil
+}
+
+func (e *Edge) listen(spec string) error {
+	proto, addr, ok := strings.Cut(spec, ":")
+	ap, err := netip.ParseAddrPort(addr)
+	if !ok || err != nil {
+		return fmt.Errorf("%w: want udp:IP:port or tcp:IP:port", ErrConfig)
+	}
+	if ap.Addr().IsUnspecified() && e.cfg.Advertise == "" {
+		return fmt.Errorf("%w: an unspecified address needs Advertise", ErrConfig)
+	}
+	file := e.cfg.Sockets[spec]
+	switch proto {
+	case "udp":
+		c, err := udpSocket(ap, file)
+		if err != nil {
+			return err
+		}
+		_ = c.SetReadBuffer(4 << 20) // a burst while we are stopped waits in the kernel
+		bound := c.LocalAddr().(*net.UDPAddr).AddrPort()
+		bound = netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
+		e.udp = append(e.udp, &udpLink{conn: c, bound: bound, v6: bound.Addr().Is6()})
+		e.addrs = append(e.addrs, bound)
+	case "tcp":
+		ln, err := tcpSocket(ap, file)
+		if err != nil {
+			return err
+		}
+		bound := ln.Addr().(*net.TCPAddr).AddrPort()
+		bound = netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
+		e.tcp = append(e.tcp, &tcpListener{ln, bound})
+		e.addrs = append(e.addrs, bound)
+	default:
+		return fmt.Errorf("%w: transport %q", ErrConfig, proto)
+	}
+	e.specs = append(e.specs, spec)
+	return nil
+}
+
+func udpSocket(ap netip.AddrPort, file *os.File) (*net.UDPConn, error) {
+	if file == nil {
+		return net.ListenUDP("udp", net.UDPAddrFromAddrPort(ap))
+	}
+	c, err := net.FilePacketConn(file)
+	if err != nil {
+		return nil, err
+	}
+	if u, ok := c.(*net.UDPConn); ok {
+		return u, nil
+	}
+	c.Close()
+	return nil, fmt.Errorf("%w: inherited socket is not UDP", ErrConfig)
+}
+
+func tcpSocket(ap netip.AddrPort, file *os.File) (*net.TCPListener, error) {
+	if file == nil {
+		return net.ListenTCP("tcp", net.TCPAddrFromAddrPort(ap))
+	}
+	ln, err := net.FileListener(file)
+	if err != nil {
+		return nil, err
+	}
+	if t, ok := ln.(*net.TCPListener); ok {
+		return t, nil
+	}
+	ln.Close()
+	return nil, fmt.Errorf("%w: inherited socket is not TCP", ErrConfig)
+}
+
+// Addrs are the bound addresses, in the order of Config.Listen.
+func (e *Edge) Addrs() []netip.AddrPort { return e.addrs }
+
+// Files gives duplicates of the listening sockets by their Listen entry, for
+// the host to keep; the caller closes them. Do not call Fd on them: it would
+// make the shared description blocking.
+func (e *Edge) Files() (map[string]*os.File, error) {
+	files, u, t := map[string]*os.File{}, 0, 0
+	for _, spec := range e.specs {
+		var f *os.File
+		var err error
+		if strings.HasPrefix(spec, "udp:") {
+			f, err = e.udp[u].conn.File()
+			u++
+		} else {
+			f, err = e.tcp[t].ln.File()
+			t++
+		}
+		if err != nil {
+			for _, f := range files {
+				f.Close()
+			}
+			return nil, fmt.Errorf("edge: duplicating %s: %w", spec, err)
+		}
+		files[spec] = f
+	}
+	return files, nil
+}
+
+// Close gives the sockets back; for an Edge that was never run.
+func (e *Edge) Close() {
+	e.stop()
+	for _, u := range e.udp {
+		u.conn.Close()
+	}
+	for _, t := range e.tcp {
+		t.ln.Close()
+	}
+	e.conns.mu.Lock()
+	open := make([]*tcpLink, 0, len(e.conns.byID))
+	for _, c := range e.conns.byID {
+		open = append(open, c)
+	}
+	e.conns.mu.Unlock()
+	for _, c := range open {
+		c.close()
+	}
+}
+
+// Run serves until ctx ends, then closes every socket and returns nil when all
+// its goroutines have. What was not delivered is forgotten: its senders
+// retransmit it, or the workers repeat it to the next incarnation.
+func (e *Edge) Run(ctx context.Context) error {
+	defer e.Close()
+	sub, err := e.cfg.Bus.Subscribe(sessions.SubjectDo(e.name), "", e.onDo)
+	if err != nil {
+		return fmt.Errorf("edge: %w", err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	e.cfg.Bus.OnReconnect(e.announce)
+	e.announce()
+	e.wg.Add(1 + len(e.udp) + len(e.tcp))
+	go e.runTimers()
+	for _, u := range e.udp {
+		go e.serveUDP(u)
+	}
+	for _, t := range e.tcp {
+		go e.acceptTCP(t)
+	}
+	tick := time.NewTicker(announceEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+			e.announce()
+		}
+	}
+	e.Close()
+	e.wg.Wait()
+	return nil
+}
+
+func (e *Edge) announce() {
+	if e.ctx.Err() != nil {
+		return
+	}
+	data, err := wire.Seal(sessions.Announce{Name: e.name, Boot: e.cfg.Boot})
+	if err == nil {
+		err = e.cfg.Bus.Publish(sessions.SubjectAnnounce(e.name), data)
+	}
+	if err != nil {
+		e.log.Warn("edge: announcement not sent", "err", err)
+	}
+}
+
+// identify finds the peer that a source address belongs to.
+func (e *Edge) identify(from netip.AddrPort) (peer string, ok bool) {
+	p := e.cfg.Plan()
+	if p == nil {
+		return "", false
+	}
+	if i, ok := any(p).(interface {
+		Identify(netip.AddrPort) (string, bool)
+	}); ok {
+		return i.Identify(from)
+	}
+	for _, peer := range p.Peers { // until codecore has it
+		for _, s := range peer.Sources {
+			if s == from.Addr().String() || s == from.String() {
+				return peer.Name, true
+			}
+		}
+	}
+	return "", false
+}

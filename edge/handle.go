@@ -1,0 +1,264 @@
+package edge
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"callswitch/codecore"
+)
+
+// handle deals with one message that came in on a flow. data is not kept.
+func (e *Edge) handle(f flow, data []byte) {
+	if keepAlive(data) {
+		e.stats.KeepAlives.Add(1)
+		return
+	}
+	now := time.Now()
+	e.stats.Received.Add(1)
+	peer, known := e.identify(f.remote)
+	response := len(data) > 4 && string(data[:4]) == "SIP/"
+	if !e.admit(f, data, known, response, now) {
+		return
+	}
+	p, code, why := parse(data, &e.lim)
+	if why != okay {
+		e.stats.count(why)
+		if !response {
+			if !known {
+				code = 403
+			}
+			e.refuse(f, p, len(data), code, why)
+		}
+		return
+	}
+	if c, ok := f.link.(*tcpLink); ok && known {
+		c.known = true
+	}
+	if response {
+		e.onResponse(p, now)
+		return
+	}
+	p.stamp(f.remote)
+	if !known {
+		e.stats.count(stranger)
+		e.refuse(f, p, len(data), 403, stranger)
+		return
+	}
+	e.onRequest(f, peer, p, now)
+}
+
+// keepAlive tells the keep-alives of RFC 5626 and of older phones: line ends,
+// or four zero bytes.
+func keepAlive(data []byte) bool {
+	if len(data) > 4 {
+		return false
+	}
+	for _, c := range data {
+		if c != '\r' && c != '\n' && c != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// admit spends a token of the source. A response of an unknown source is ours
+// when it carries a branch of ours, so that is looked at before any parsing.
+func (e *Edge) admit(f flow, data []byte, known, response bool, now time.Time) bool {
+	if !known && response {
+		_, ok := e.findBranch(data)
+		if !ok {
+			e.stats.count(badToken)
+			return false
+		}
+		known = true
+	}
+	b := e.peers
+	if !known {
+		b = e.strangers
+	}
+	if !b.take(f.remote.Addr(), now) {
+		e.stats.count(flood)
+		return false
+	}
+	return true
+}
+
+func (e *Edge) findBranch(data []byte) (codecore.CallID, bool) {
+	head := string(data[:min(len(data), 1024)])
+	i := strings.Index(head, cookie)
+	if i < 0 {
+		return "", false
+	}
+	id, _, ok := e.ids.verify(head[i:])
+	return id, ok
+}
+
+// refuse answers a request statelessly, if it can be answered and the answer is
+// no longer than the request (no amplification).
+func (e *Edge) refuse(f flow, p *packet, length, code int, why reason, extra ...string) {
+	if !p.replyable() {
+		return
+	}
+	tag := e.ids.sum(16, "stateless", p.callID, p.fromTag)
+	b := reply(&p.msg, code, tag, extra...)
+	if len(b) > length+256 || (len(b) > length && why == stranger) {
+		return
+	}
+	e.write(f, b)
+}
+
+func (e *Edge) write(f flow, b []byte) bool {
+	e.stats.Sent.Add(1)
+	if err := f.link.send(f.remote, b); err != nil {
+		e.stats.count(sendFailed)
+		e.log.Debug("edge: not sent", "to", f.remote, "err", err)
+		return false
+	}
+	return true
+}
+
+// stamp notes in the top Via where the request came from (RFC 3261 18.2.1, RFC
+// 3581 4): the worker's responses carry it back.
+func (p *packet) stamp(from netip.AddrPort) {
+	for i := range p.msg.Headers {
+		h := &p.msg.Headers[i]
+		if h.Name != "Via" {
+			continue
+		}
+		parts := strings.Split(h.Value, ";")
+		out := parts[:1]
+		for _, part := range parts[1:] {
+			name, _, _ := strings.Cut(strings.TrimSpace(part), "=")
+			switch strings.ToLower(strings.TrimSpace(name)) {
+			case "received":
+				continue
+			case "rport":
+				part = "rport=" + strconv.Itoa(int(from.Port()))
+			}
+			out = append(out, part)
+		}
+		if host, err := netip.ParseAddr(p.via.host); p.via.rport || err != nil || host.Unmap() != from.Addr() {
+			out = append(out, "received="+from.Addr().String())
+		}
+		h.Value = strings.Join(out, ";")
+		return
+	}
+}
+
+// back is where responses go: over the connection, or to the source address
+// with rport or else the port of the Via (RFC 3261 18.2.2, RFC 3581 4).
+func (p *packet) back(f flow) flow {
+	if !f.link.reliable() && !p.via.rport {
+		port := uint16(5060)
+		if p.via.port > 0 {
+			port = uint16(p.via.port)
+		}
+		f.remote = netip.AddrPortFrom(f.remote.Addr(), port)
+	}
+	return f
+}
+
+// onRequest sorts requests: what a transaction absorbs, what the edge answers
+// itself, what goes to a call.
+func (e *Edge) onRequest(f flow, peer string, p *packet, now time.Time) {
+	source := f.remote
+	f = p.back(f)
+	method := p.msg.Method
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	key := e.ids.tx(p, method)
+	if method == "ACK" {
+		key = e.ids.tx(p, "INVITE")
+	}
+	if tx := e.server[key]; tx != nil {
+		if method == "ACK" {
+			tx.ackFailure(e, now)
+		} else {
+			tx.again(e)
+		}
+		return
+	}
+	id, token, ok := e.callOf(f, p)
+	if !ok {
+		return
+	}
+	c := e.call(id, token)
+	if c == nil {
+		e.stats.count(edgeFull)
+		e.refuse(f, p, size(&p.msg), 503, edgeFull, "Retry-After", "5", "Reason", reasonHeader(503, edgeFull.String()))
+		return
+	}
+	ev := codecore.SIPRequest{
+		Edge: e.cfg.Node, Flow: f.id(), Source: source.String(), Peer: peer, Token: token, Tx: key, At: now, Msg: p.msg,
+	}
+	it := &item{kind: kindRequest, method: method, flow: f, expires: now.Add(e.lim.gone())}
+	switch method {
+	case "ACK":
+		if tx := c.accepted(p.cseq); tx != nil {
+			if tx.acked {
+				e.stats.Absorbed.Add(1)
+				return
+			}
+			tx.acked, tx.last, ev.Tx = true, nil, tx.key
+			e.arm(tx, tx.endAt)
+		}
+		it.kind, it.expires = kindAck, now.Add(e.lim.KeepFor)
+	case "CANCEL":
+		ev.Tx = e.ids.tx(p, "INVITE")
+		it.tx = e.newServer(c, key, method, f, p.cseq, now)
+		it.expires = now.Add(e.lim.KeepFor)
+		if inv := e.server[ev.Tx]; inv != nil && inv.final {
+			e.finish(it, &ev.Msg, 200, now) // RFC 3261 9.2: no effect
+			return
+		}
+	case "INVITE":
+		it.fresh = p.toTag == ""
+		if it.fresh {
+			ev.Seed = rand.Uint64()
+		}
+		it.expires = now.Add(e.lim.SaveWithin)
+		it.tx = e.newServer(c, key, method, f, p.cseq, now)
+	case "BYE":
+		it.expires = now.Add(e.lim.KeepFor)
+		fallthrough
+	default:
+		it.tx = e.newServer(c, key, method, f, p.cseq, now)
+	}
+	it.event = ev
+	e.enqueue(c, it)
+}
+
+// callOf finds the call of a request that no transaction knows, or answers it.
+func (e *Edge) callOf(f flow, p *packet) (id codecore.CallID, token string, ok bool) {
+	n := size(&p.msg)
+	if p.toTag != "" {
+		if id, token, ok = e.ids.verify(p.toTag); !ok {
+			if p.msg.Method == "ACK" {
+				e.stats.count(strayAck) // of a stateless refusal, or invented
+			} else {
+				e.stats.count(badToken)
+				e.refuse(f, p, n, 481, badToken)
+			}
+		}
+		return id, token, ok
+	}
+	switch p.msg.Method {
+	case "INVITE", "CANCEL":
+		id = e.ids.call(p)
+		return id, e.ids.token(id), true
+	case "ACK":
+		e.stats.count(strayAck)
+	case "OPTIONS":
+		e.refuse(f, p, n, 200, okay, "Allow", allow, "Accept", "application/sdp")
+	case "BYE":
+		e.stats.count(badToken)
+		e.refuse(f, p, n, 481, badToken)
+	default:
+		e.stats.count(badMethod)
+		e.refuse(f, p, n, 405, badMethod, "Allow", allow)
+	}
+	return "", "", false
+}

@@ -1,0 +1,90 @@
+package edge
+
+import (
+	"sync/atomic"
+)
+
+// Stats counts what an Edge does. All fields may be read at any time.
+type Stats struct {
+	Received    atomic.Uint64 // messages that came in, keep-alives excluded
+	Sent        atomic.Uint64 // messages sent, retransmissions included
+	Absorbed    atomic.Uint64 // retransmissions of peers that a transaction answered
+	Repeated    atomic.Uint64 // our own retransmissions
+	Deliveries  atomic.Uint64 // events acknowledged by a worker
+	Resends     atomic.Uint64 // deliveries sent again
+	Orphans     atomic.Uint64 // questions to "orphan"
+	Actions     atomic.Uint64 // actions performed
+	Gaps        atomic.Uint64 // actions refused for a gap in their numbers
+	KeepAlives  atomic.Uint64
+	Connections atomic.Int64 // stream connections now open
+	Calls       atomic.Int64 // calls in memory now
+	Open        atomic.Int64 // transactions in memory now
+
+	reasons [len(reasonNames)]atomic.Uint64
+}
+
+// Reasons are the counts of refused, dropped or unusual input by reason code.
+func (s *Stats) Reasons() map[string]uint64 {
+	m := make(map[string]uint64, len(reasonNames))
+	for i, name := range reasonNames {
+		m[name] = s.reasons[i].Load()
+	}
+	return m
+}
+
+func (s *Stats) count(r reason) { s.reasons[r].Add(1) }
+
+// A reason says why something was not served. The names are stable: metrics,
+// logs and the SIP Reason header show them.
+type reason int
+
+const (
+	okay reason = iota
+	badSize
+	badLines
+	badLine
+	badBytes
+	badStart
+	badVersion
+	badMissing
+	badTwice
+	badHeader
+	badCSeq
+	badHops
+	noHops
+	badLength
+	badVia
+	badURI
+	badScheme
+	flood
+	stranger
+	badToken
+	strayAck
+	strayResponse
+	badMethod
+	edgeFull
+	queueFull
+	storeAway
+	unknownCall
+	stepFailed
+	refused
+	expired
+	sendFailed
+	noAddress
+	badAction
+	badEnvelope
+	connLimit
+	connBroken
+)
+
+var reasonNames = [...]string{
+	okay: "ok", badSize: "size", badLines: "lines", badLine: "line-length", badBytes: "bytes", badStart: "start-line",
+	badVersion: "version", badMissing: "header-missing", badTwice: "header-twice", badHeader: "header", badCSeq: "cseq",
+	badHops: "max-forwards", noHops: "hops-out", badLength: "content-length", badVia: "via", badURI: "uri", badScheme: "uri-scheme",
+	flood: "flood", stranger: "stranger", badToken: "token", strayAck: "ack-stray", strayResponse: "response-stray",
+	badMethod: "method", edgeFull: "edge-full", queueFull: "queue-full", storeAway: "store-away", unknownCall: "unknown-call",
+	stepFailed: "step-failed", refused: "refused", expired: "expired", sendFailed: "send-failed", noAddress: "no-address",
+	badAction: "action", badEnvelope: "envelope", connLimit: "connection-limit", connBroken: "connection-broken",
+}
+
+func (r reason) String() string { return reasonNames[r] }
