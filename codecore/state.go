@@ -38,8 +38,50 @@ type Result struct {
 	Allocate []LegID
 }
 
-// State is everything a worker must know to carry on a call.
+// Phase is where a call stands. Stored: never rename one.
+type Phase string
+
+const (
+	// Routing: the INVITE is routed and media is being allocated. Never saved:
+	// the Step after it decides. Next: inviting, over.
+	Routing Phase = "routing"
+	// Inviting: the INVITE to the callee is out; the caller hears ringing at
+	// most. Timer no-answer runs. Next: answered, over.
+	Inviting Phase = "inviting"
+	// Answered: the callee's 2xx is acknowledged, ours to the caller awaits its
+	// ACK. Timer max-call runs from here on. Next: talking, over.
+	Answered Phase = "answered"
+	// Talking: both dialogs are confirmed. Next: over.
+	Talking Phase = "talking"
+	// Over: everything is decided, the CDR minted; what is pending is carried
+	// out, late messages get their answers. Terminal.
+	Over Phase = "ended"
+)
+
+// Timers of a call. Stored: never rename.
+const (
+	TimerNoAnswer Timer = "no-answer"
+	TimerMaxCall  Timer = "max-call"
+	// TimerAck takes the caller's ACK for granted when neither it nor NoAck has
+	// come by then: an ACK is not saved, so a crash may have swallowed it.
+	TimerAck Timer = "ack"
+)
+
+const ackWait = 40 * time.Second // > 64*T1, when the edge says NoAck
+
+// State is everything a worker must know to carry on a call. It holds values
+// only, so that it can be stored, sent to another worker, and rewritten by a
+// migration.
 type State struct {
+	Phase Phase       `json:"phase"`
+	Token string      `json:"token"` // prefix of every id of ours on the wire
+	Seed  uint64      `json:"seed"`  // ids are hashes of it
+	Route RouteResult `json:"route,omitzero"`
+	A     Leg         `json:"a"`
+	B     Leg         `json:"b"`
+	CDR   CDR         `json:"cdr"`
+	versioned
+
 	Peers    map[string]Peer `json:"peers,omitempty"`
 	Pending  []Action        `json:"pending,omitempty"`
 	Timers   []Deadline      `json:"timers,omitempty"`

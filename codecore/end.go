@@ -1,0 +1,165 @@
+package codecore
+
+import "time"
+
+// cancel takes the caller's CANCEL of its INVITE (RFC 3261 9.2). The edge has
+// answered the CANCEL itself, once this is saved. A final response that is out
+// already wins.
+func (c *call) cancel(leg LegID, t *ServerTx, e SIPRequest) {
+	if t.Method != "INVITE" || t.Last != nil {
+		return
+	}
+	if leg == LegA && (c.Phase == Inviting || c.Phase == Routing) {
+		c.respond(LegA, t, 487, nil)
+		c.cancelCallee()
+		c.finish("cancelled", 487, "a", e.At)
+		return
+	}
+	// A re-INVITE: the party waits no longer; the other's answer decides.
+	c.respond(leg, t, 487, nil)
+}
+
+// cancelCallee cancels the INVITE to the callee if it has no final response.
+func (c *call) cancelCallee() {
+	for _, t := range c.B.Cli {
+		if t.Method == "INVITE" && t.Tag == "" {
+			c.ask(LegB, nil, "CANCEL", t.CSeq, "", nil)
+			return
+		}
+	}
+}
+
+// calleeFailed passes the callee's refusal to the caller.
+func (c *call) calleeFailed(status int, e SIPResponse) {
+	t := c.A.open("INVITE")
+	if c.Phase != Inviting || t == nil {
+		return // it was cancelled: 487 is the end of it
+	}
+	var more []Header
+	if e.Msg.Status != status {
+		more = append(more, reason(e.Msg.Status, "callee"))
+	}
+	c.respond(LegA, t, status, nil, more...)
+	c.finish(resultOf(status), status, "b", e.At)
+}
+
+// timeout takes the end of a transaction of ours that nobody answered.
+func (c *call) timeout(e SIPTimeout) {
+	for _, id := range []LegID{LegA, LegB} {
+		l := c.leg(id)
+		for t := l.cli(e.Branch, ""); t != nil; t = l.cli(e.Branch, "") {
+			tx := *t
+			l.closeCli(tx.Branch, tx.Method)
+			c.forget(func(a Action) bool {
+				return a.Request != nil && a.Request.Branch == tx.Branch && a.Request.Msg.Method == tx.Method
+			})
+			c.res.Save = true
+			c.final(id, tx, SIPResponse{Branch: e.Branch, At: e.At, Msg: Message{Method: tx.Method, Status: e.Code}})
+		}
+	}
+}
+
+// fired takes a deadline that has come.
+func (c *call) fired(e Fired) {
+	for i, d := range c.Timers {
+		if d.Timer == e.Timer {
+			c.Timers = append(c.Timers[:i:i], c.Timers[i+1:]...)
+			break
+		}
+	}
+	switch {
+	case e.Timer == TimerNoAnswer && c.Phase == Inviting:
+		t := c.A.open("INVITE")
+		if t == nil {
+			return
+		}
+		c.cancelCallee()
+		c.respond(LegA, t, 480, nil, reason(480, "no-answer"))
+		c.CDR.Cause = "no-answer"
+		c.finish("no-answer", 480, "switch", c.now)
+	case e.Timer == TimerMaxCall && (c.Phase == Answered || c.Phase == Talking):
+		c.hangUp("switch", "max-call", c.now)
+	case e.Timer == TimerAck:
+		c.callerAcked(LegA)
+	}
+}
+
+// byeFrom takes a party's BYE.
+func (c *call) byeFrom(leg LegID, d *Dialog, e SIPRequest) {
+	l := c.leg(leg)
+	first := l.live() == d
+	d.Gone = true
+	l.ByeDue = false
+	c.respond(leg, c.serve(leg, e), 200, nil)
+	if c.Phase == Over || !first && leg == LegB {
+		return // it crossed ours, or is a fork's that lost
+	}
+	c.endLegs(string(leg))
+	c.CDR.Cause = ""
+	c.finish("answered", 200, string(leg), e.At)
+}
+
+// hangUp ends the call on both sides, in whatever phase it is.
+func (c *call) hangUp(by, cause string, at time.Time) {
+	c.CDR.Cause = cause
+	switch c.Phase {
+	case Routing, Inviting:
+		if t := c.A.open("INVITE"); t != nil {
+			c.respond(LegA, t, 503, nil, reason(503, cause))
+		}
+		c.cancelCallee()
+		c.finish("failed", 503, by, at)
+	case Answered, Talking:
+		c.endLegs(cause)
+		c.finish("answered", 200, by, at)
+	}
+}
+
+// endLegs sends the BYEs that are due. A caller whose ACK has not come gets its
+// BYE after it (RFC 3261 15).
+func (c *call) endLegs(string) {
+	for _, id := range []LegID{LegA, LegB} {
+		l := c.leg(id)
+		for _, t := range l.Srv { // requests that wait get their end
+			if t.Last == nil && t.Method != "BYE" {
+				c.respond(id, l.srv(t.Tx), 487, nil)
+			}
+		}
+		if d := l.live(); d != nil {
+			if id == LegA && c.Phase == Answered {
+				l.ByeDue = true
+				continue
+			}
+			c.bye(id, d)
+		}
+	}
+}
+
+func (c *call) bye(leg LegID, d *Dialog) {
+	d.Gone = true
+	l := c.leg(leg)
+	l.CSeq++
+	var more []Header
+	if c.CDR.Cause != "" {
+		more = append(more, Header{"Reason", `switch;text="` + c.CDR.Cause + `"`})
+	}
+	c.ask(leg, d, "BYE", l.CSeq, "", nil, more...)
+}
+
+// finish decides everything that is left: the CDR, the media, the phase.
+func (c *call) finish(result string, code int, by string, at time.Time) {
+	c.become(Over)
+	c.CDR.Result, c.CDR.Code, c.CDR.HungUpBy, c.CDR.End = result, code, by, at
+	if !c.CDR.Answer.IsZero() {
+		c.CDR.Seconds = max(0, at.Sub(c.CDR.Answer).Seconds())
+	}
+	if c.A.ByeDue { // its BYE waits for the ACK, but not for ever
+		c.Timers = []Deadline{{TimerAck, c.now.Add(ackWait)}}
+	} else {
+		c.forget(func(a Action) bool {
+			return a.Response != nil && a.Response.Msg.Method == "INVITE" && a.Response.Msg.Status/100 == 2
+		})
+	}
+	cdr := c.CDR
+	c.do(receiverCDR, Effect{CDR: &cdr})
+}

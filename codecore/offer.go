@@ -1,0 +1,194 @@
+package codecore
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pion/sdp/v3"
+)
+
+// Sound is what a party's SDP says of its audio: where it listens and which way
+// it wants sound to flow (RFC 3264).
+type Sound struct {
+	Addr     string `json:"addr,omitempty"` // "ip:port"; "" = nothing may be sent to it
+	RTCP     string `json:"rtcp,omitempty"` // "ip:port" when it is not the port above
+	Mux      bool   `json:"mux,omitempty"`  // RFC 5761
+	Payloads []byte `json:"payloads,omitempty"`
+	DTMF     byte   `json:"dtmf,omitempty"` // telephone-event (RFC 4733)
+	Sends    bool   `json:"sends,omitempty"`
+	Hears    bool   `json:"hears,omitempty"`
+}
+
+// Errors of an SDP, each with its SIP answer.
+var (
+	ErrSDP      = errors.New("codecore: sdp cannot be read")            // 400
+	ErrNoAudio  = errors.New("codecore: sdp offers no plain audio")     // 488
+	ErrSecure   = errors.New("codecore: sdp asks for secure media")     // 488: not yet
+	ErrMismatch = errors.New("codecore: answer does not fit the offer") // 488
+)
+
+const maxSDP = 16 << 10
+
+// describe reads the audio of a party's SDP. The rest of its lines is treated
+// by rewrite.
+func describe(body []byte) (*sdp.SessionDescription, Sound, error) {
+	var d sdp.SessionDescription
+	var s Sound
+	if len(body) > maxSDP {
+		return nil, s, fmt.Errorf("%w: longer than %d bytes", ErrSDP, maxSDP)
+	}
+	if err := d.UnmarshalString(string(body)); err != nil {
+		return nil, s, fmt.Errorf("%w: %v", ErrSDP, err) //nolint:errorlint // pion's errors mean nothing to callers
+	}
+	m := audio(&d)
+	if m == nil {
+		for _, m := range d.MediaDescriptions {
+			if m.MediaName.Media == "audio" && m.MediaName.Port.Value != 0 {
+				return nil, s, ErrSecure
+			}
+		}
+		return nil, s, ErrNoAudio
+	}
+	conn := m.ConnectionInformation
+	if conn == nil {
+		conn = d.ConnectionInformation
+	}
+	if conn == nil || conn.Address == nil {
+		return nil, s, fmt.Errorf("%w: no c= line for the audio", ErrSDP)
+	}
+	addr, err := netip.ParseAddr(strings.TrimSpace(conn.Address.Address))
+	if err != nil {
+		return nil, s, fmt.Errorf("%w: c= line has no IP address", ErrSDP)
+	}
+	port := m.MediaName.Port.Value
+	if port < 1 || port > 65535 {
+		return nil, s, fmt.Errorf("%w: port %d", ErrSDP, port)
+	}
+	s.Sends, s.Hears = true, true
+	for _, a := range slices.Concat(d.Attributes, m.Attributes) { // the media's word comes last
+		switch a.Key {
+		case "sendrecv":
+			s.Sends, s.Hears = true, true
+		case "sendonly":
+			s.Sends, s.Hears = true, false
+		case "recvonly":
+			s.Sends, s.Hears = false, true
+		case "inactive":
+			s.Sends, s.Hears = false, false
+		case "rtcp-mux":
+			s.Mux = true
+		case "rtcp":
+			s.RTCP = rtcpAddr(addr, a.Value)
+		case "rtpmap":
+			pt, enc, _ := strings.Cut(a.Value, " ")
+			if strings.HasPrefix(strings.ToLower(enc), "telephone-event/8000") {
+				if n, err := strconv.ParseUint(pt, 10, 7); err == nil {
+					s.DTMF = byte(n)
+				}
+			}
+		}
+	}
+	for _, f := range m.MediaName.Formats {
+		if n, err := strconv.ParseUint(f, 10, 7); err == nil {
+			s.Payloads = append(s.Payloads, byte(n))
+		}
+	}
+	if len(s.Payloads) == 0 {
+		return nil, s, fmt.Errorf("%w: no payload type in the m= line", ErrSDP)
+	}
+	if addr.IsUnspecified() { // the hold of RFC 2543
+		s.Hears = false
+	} else {
+		s.Addr = netip.AddrPortFrom(addr.Unmap(), uint16(port)).String()
+	}
+	return &d, s, nil
+}
+
+// rtcpAddr reads a=rtcp:53020 IN IP4 192.0.2.1 (RFC 3605).
+func rtcpAddr(addr netip.Addr, value string) string {
+	w := strings.Fields(value)
+	if len(w) == 0 {
+		return ""
+	}
+	port, err := strconv.ParseUint(w[0], 10, 16)
+	if err != nil || port == 0 {
+		return ""
+	}
+	if len(w) == 4 {
+		if a, err := netip.ParseAddr(w[3]); err == nil {
+			addr = a
+		}
+	}
+	if addr.IsUnspecified() {
+		return ""
+	}
+	return netip.AddrPortFrom(addr.Unmap(), uint16(port)).String()
+}
+
+// audio is the first plain audio line that is not refused.
+func audio(d *sdp.SessionDescription) *sdp.MediaDescription {
+	for _, m := range d.MediaDescriptions {
+		if m.MediaName.Media == "audio" && m.MediaName.Port.Value != 0 &&
+			slices.Equal(m.MediaName.Protos, []string{"RTP", "AVP"}) {
+			return m
+		}
+	}
+	return nil
+}
+
+// passed are the attributes that cross the switch: those that say how the audio
+// is coded and which way it flows. Addresses, keys and candidates never do.
+var passed = []string{"rtpmap", "fmtp", "ptime", "maxptime", "sendrecv", "sendonly", "recvonly", "inactive", "rtcp-mux", "silenceSupp"}
+
+// rewrite turns one party's SDP into what the other is told: same audio coding
+// in the same order, so that nothing is transcoded; our address and port; our
+// o= line, whose version grows with each (RFC 3264 8); every other media line
+// refused with port 0.
+func rewrite(d *sdp.SessionDescription, ours MediaEndpoint, session, version uint64) []byte {
+	kind := "IP4"
+	if strings.Contains(ours.Addr, ":") {
+		kind = "IP6"
+	}
+	var b strings.Builder
+	line := func(format string, a ...any) { fmt.Fprintf(&b, format+"\r\n", a...) }
+	line("v=0")
+	line("o=- %d %d IN %s %s", session, version, kind, ours.Addr)
+	line("s=-")
+	line("c=IN %s %s", kind, ours.Addr)
+	line("t=0 0")
+	mine := audio(d)
+	for _, m := range d.MediaDescriptions {
+		if m != mine {
+			line("m=%s 0 %s %s", m.MediaName.Media, strings.Join(m.MediaName.Protos, "/"), strings.Join(m.MediaName.Formats, " "))
+			continue
+		}
+		line("m=audio %d RTP/AVP %s", ours.Port, strings.Join(m.MediaName.Formats, " "))
+		direction := false
+		for _, a := range m.Attributes {
+			if !slices.Contains(passed, a.Key) {
+				continue
+			}
+			direction = direction || isDirection(a.Key)
+			if a.Value == "" {
+				line("a=%s", a.Key)
+			} else {
+				line("a=%s:%s", a.Key, a.Value)
+			}
+		}
+		for _, a := range d.Attributes { // a direction for the whole session
+			if isDirection(a.Key) && !direction {
+				direction = true
+				line("a=%s", a.Key)
+			}
+		}
+	}
+	return []byte(b.String())
+}
+
+func isDirection(key string) bool {
+	return key == "sendrecv" || key == "sendonly" || key == "recvonly" || key == "inactive"
+}

@@ -1,0 +1,93 @@
+package codecore
+
+import (
+	"maps"
+	"slices"
+)
+
+// Noted says what a numbered event is to the call.
+type Noted int
+
+// What Note finds.
+const (
+	NotedNew    Noted = iota // step it
+	NotedRepeat              // stepped already: acknowledge it again
+	NotedStale               // from an incarnation that a newer one has replaced: refuse it
+)
+
+// Note takes down the number of an event from one incarnation of a sender
+// (DESIGN R1). A newer incarnation starts at event 0 with nothing accepted;
+// num 0 is not numbered.
+func (s *State) Note(from, boot string, num uint64) Noted {
+	p := s.Peers[from]
+	switch {
+	case boot < p.Boot:
+		return NotedStale
+	case boot > p.Boot:
+		p = Peer{Boot: boot, Minted: p.Minted}
+	case num != 0 && num <= p.Event:
+		return NotedRepeat
+	}
+	p.Event = max(p.Event, num)
+	s.setPeer(from, p)
+	return NotedNew
+}
+
+func (s *State) setPeer(name string, p Peer) {
+	if s.Peers[name] == p {
+		return
+	}
+	s.Peers = maps.Clone(s.Peers)
+	if s.Peers == nil {
+		s.Peers = map[string]Peer{}
+	}
+	s.Peers[name] = p
+}
+
+// PendingFor lists the actions for a receiver that this incarnation of it has
+// not accepted; the oldest pending of all is marked First.
+func PendingFor(s State, to, boot string) []Action {
+	p := s.Peers[to]
+	var out []Action
+	oldest := true
+	for _, a := range s.Pending {
+		if a.To != to {
+			continue
+		}
+		if a.First = oldest; boot != p.Boot || a.Seq > p.Accepted {
+			out = append(out, a)
+		}
+		oldest = false
+	}
+	return out
+}
+
+// accepted takes a receiver's word that it has the actions up to Seq, and
+// forgets those that are over by it.
+func (c *call) accepted(e Accepted) {
+	p := c.Peers[e.To]
+	switch {
+	case e.Boot < p.Boot:
+		return
+	case e.Boot > p.Boot:
+		p = Peer{Boot: e.Boot, Minted: p.Minted}
+	}
+	p.Accepted = max(p.Accepted, min(e.Seq, p.Minted))
+	c.setPeer(e.To, p)
+	c.forget(func(a Action) bool { return a.To == e.To && a.Seq <= e.Seq && a.overWhenAccepted() })
+}
+
+// forget removes pending actions that are over.
+func (c *call) forget(over func(Action) bool) { c.Pending = slices.DeleteFunc(c.Pending, over) }
+
+// overWhenAccepted is false for what only the far end can finish (R3): a request
+// waits for its final response, a 2xx to INVITE for its ACK.
+func (e Effect) overWhenAccepted() bool {
+	switch {
+	case e.Request != nil:
+		return e.Request.Msg.Method == "ACK"
+	case e.Response != nil:
+		return e.Response.Msg.Method != "INVITE" || e.Response.Msg.Status >= 300 || e.Response.Msg.Status < 200
+	}
+	return true
+}

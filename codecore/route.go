@@ -1,0 +1,159 @@
+package codecore
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// RouteResult says where a call goes; it is kept in State.
+type RouteResult struct {
+	Number string `json:"number" yaml:"number"`       // after Strip and Add
+	Peer   string `json:"peer,omitempty" yaml:"peer"` // "" for a fixed URI
+	Target string `json:"target" yaml:"target"`       // SIP URI of the next hop
+	Prefix string `json:"prefix" yaml:"prefix"`       // of the rule that decided
+}
+
+// Errors of Route and Check.
+var (
+	ErrNoRoute = errors.New("codecore: no route to this number")
+	ErrPlan    = errors.New("codecore: dialplan")
+)
+
+// Defaults of PlanLimits.
+const (
+	defaultNoAnswer Seconds = 60
+	defaultMaxCall  Seconds = 4 * 3600
+)
+
+// Route finds where a peer's call to a number goes: the longest prefix that the
+// peer may use, then the first listed.
+func Route(p *Plan, from, number string) (RouteResult, error) {
+	best := -1
+	for i, r := range p.Routes {
+		if strings.HasPrefix(number, r.Prefix) && (r.From == "" || r.From == from) &&
+			(best < 0 || len(r.Prefix) > len(p.Routes[best].Prefix)) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return RouteResult{}, fmt.Errorf("%w: %q from %q", ErrNoRoute, number, from)
+	}
+	r := p.Routes[best]
+	out := RouteResult{Number: r.Add + number[min(r.Strip, len(number)):], Prefix: r.Prefix}
+	if isURI(r.To) {
+		out.Target = strings.ReplaceAll(r.To, "{number}", out.Number)
+		return out, nil
+	}
+	peer := p.peer(r.To)
+	if peer == nil {
+		return RouteResult{}, fmt.Errorf("%w: the route of prefix %q goes to %q, which is no peer", ErrNoRoute, r.Prefix, r.To)
+	}
+	out.Peer, out.Target = peer.Name, peer.Target
+	return out, nil
+}
+
+func isURI(s string) bool { return strings.HasPrefix(s, "sip:") }
+
+func (p *Plan) peer(name string) *PlanPeer {
+	for i := range p.Peers {
+		if p.Peers[i].Name == name {
+			return &p.Peers[i]
+		}
+	}
+	return nil
+}
+
+// Check reports the first rule that cannot be, with its place ("routes[3]").
+func (p *Plan) Check() error {
+	bad := func(place string, i int, format string, a ...any) error {
+		return fmt.Errorf("%w: %s[%d]: %s", ErrPlan, place, i, fmt.Sprintf(format, a...))
+	}
+	names := map[string]bool{}
+	for i, peer := range p.Peers {
+		switch {
+		case peer.Name == "" || strings.ContainsAny(peer.Name, " \t\r\n:"):
+			return bad("peers", i, "name %q: give it a word without spaces or colons", peer.Name)
+		case names[peer.Name]:
+			return bad("peers", i, "name %q stands twice", peer.Name)
+		case peer.Kind != "trunk" && peer.Kind != "phone":
+			return bad("peers", i, "kind %q: trunk or phone", peer.Kind)
+		case peer.Target != "" && !isURI(peer.Target):
+			return bad("peers", i, "target %q: write a URI like sip:192.0.2.1:5060", peer.Target)
+		}
+		names[peer.Name] = true
+		for _, s := range peer.Sources {
+			if _, ok := parseSource(s); !ok {
+				return bad("peers", i, "source %q: write ip, ip:port or a network like 192.0.2.0/24", s)
+			}
+		}
+	}
+	for i, r := range p.Routes {
+		switch {
+		case strings.Trim(r.Prefix, "0123456789+*#abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.") != "":
+			return bad("routes", i, "prefix %q: digits, letters and + * # - _ . only", r.Prefix)
+		case r.Strip < 0 || r.Strip > 64:
+			return bad("routes", i, "strip %d: 0 to 64", r.Strip)
+		case !isURI(r.To) && !names[r.To]:
+			return bad("routes", i, "to %q is no peer; name one of peers, or write a sip: URI", r.To)
+		case !isURI(r.To) && p.peer(r.To).Target == "":
+			return bad("routes", i, "peer %q has no target to send calls to", r.To)
+		case r.From != "" && !names[r.From]:
+			return bad("routes", i, "from %q is no peer", r.From)
+		}
+	}
+	if p.Limits.NoAnswer < 0 || p.Limits.MaxCall < 0 {
+		return fmt.Errorf("%w: limits: seconds cannot be negative", ErrPlan)
+	}
+	return nil
+}
+
+// source is "ip", "ip:port" or "cidr".
+type source struct {
+	net  netip.Prefix
+	port uint16 // 0 = any
+}
+
+func parseSource(s string) (source, bool) {
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return source{netip.PrefixFrom(ap.Addr().Unmap(), ap.Addr().Unmap().BitLen()), ap.Port()}, ap.Port() != 0
+	}
+	if a, err := netip.ParseAddr(s); err == nil {
+		return source{netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), 0}, true
+	}
+	n, err := netip.ParsePrefix(s)
+	return source{n.Masked(), 0}, err == nil
+}
+
+// Identify tells which peer calls from an address: the most exact source wins.
+func (p *Plan) Identify(from netip.AddrPort) (peer string, ok bool) {
+	addr, best := from.Addr().Unmap(), -1
+	for _, q := range p.Peers {
+		for _, text := range q.Sources {
+			s, good := parseSource(text)
+			if !good || !s.net.Contains(addr) || s.port != 0 && s.port != from.Port() {
+				continue
+			}
+			exact := 2 * s.net.Bits()
+			if s.port != 0 {
+				exact++
+			}
+			if exact > best {
+				peer, best = q.Name, exact
+			}
+		}
+	}
+	return peer, best >= 0
+}
+
+func (p *Plan) limits() (noAnswer, maxCall Seconds) {
+	noAnswer, maxCall = p.Limits.NoAnswer, p.Limits.MaxCall
+	if noAnswer == 0 {
+		noAnswer = defaultNoAnswer
+	}
+	if maxCall == 0 {
+		maxCall = defaultMaxCall
+	}
+	return noAnswer, maxCall
+}

@@ -1,0 +1,30 @@
+//go:build !nextrelease
+
+package codecore
+
+// Release is the name of this release.
+const Release = "v0.1.0"
+
+// migrations lists every schema change since schema 1, oldest first. Entries
+// are appended, never edited: records in the field depend on them.
+var migrations = []Migration{
+	// -- add new migrations here --
+}
+
+// versioned are the fields of State whose stored form the next release changes.
+type versioned struct {
+	Plan     uint64  `json:"plan,omitempty"`      // version of the dialplan that routed the call
+	NoAnswer Seconds `json:"no_answer,omitempty"` // limits in force when it was routed
+	MaxCall  Seconds `json:"max_call,omitempty"`
+}
+
+func (v *versioned) setRouting(plan uint64, noAnswer, maxCall Seconds) {
+	v.Plan, v.NoAnswer, v.MaxCall = plan, noAnswer, maxCall
+}
+
+func (v *versioned) limits() (noAnswer, maxCall Seconds) { return v.NoAnswer, v.MaxCall }
+
+// note is a feature of the next release.
+func (v *versioned) note(*Message) {}
+
+func pinnedBy(State) string { return "" }

@@ -1,0 +1,305 @@
+package codecore
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// Step advances a call by one event. It is the whole call logic: no clock, no
+// randomness, no I/O. The state passed in is not changed. Late and unknown
+// events of any kind are named, empty cases, never errors.
+func Step(s State, now time.Time, e Event) (State, Result) {
+	c := call{State: s.clone(), now: now}
+	switch e := e.(type) {
+	case SIPRequest:
+		c.request(e)
+	case SIPResponse:
+		c.response(e)
+	case SIPTimeout:
+		c.timeout(e)
+	case NoAck:
+		c.noAck(e)
+	case Allocated:
+		c.allocated(e)
+	case Fired:
+		c.fired(e)
+	case MediaSilent:
+		if c.Phase == Talking || c.Phase == Answered {
+			c.hangUp("switch", "rtp-timeout", e.At)
+		}
+	case Accepted:
+		c.accepted(e)
+	case MediaApplied:
+		c.MediaDue = false
+	case HangUp:
+		if c.Phase != "" && c.Phase != Over {
+			c.hangUp("switch", e.Cause, now)
+		}
+	}
+	return c.State, c.res
+}
+
+// call is a State being stepped.
+type call struct {
+	State
+	now time.Time
+	res Result
+}
+
+func (s Seconds) duration() time.Duration { return time.Duration(s) * time.Second }
+
+// clone copies what a Step may change in place.
+func (s State) clone() State {
+	s.A, s.B = s.A.clone(), s.B.clone()
+	s.Pending = slices.Clone(s.Pending)
+	s.Timers = slices.Clone(s.Timers)
+	s.Media.Legs = slices.Clone(s.Media.Legs)
+	return s // Peers is copied when it is written
+}
+
+func (l Leg) clone() Leg {
+	l.Dialogs = slices.Clone(l.Dialogs)
+	l.Srv = slices.Clone(l.Srv)
+	l.Cli = slices.Clone(l.Cli)
+	return l
+}
+
+func (c *call) leg(id LegID) *Leg {
+	if id == LegA {
+		return &c.A
+	}
+	return &c.B
+}
+
+func other(id LegID) LegID {
+	if id == LegA {
+		return LegB
+	}
+	return LegA
+}
+
+// become is the one home of transitions: it sets what the phase owns.
+func (c *call) become(p Phase) {
+	c.Phase, c.res.Save = p, true
+	noAnswer, maxCall := c.limits()
+	switch p {
+	case Routing:
+		c.res.Save = false // Allocated decides
+	case Inviting:
+		c.Timers = []Deadline{{TimerNoAnswer, c.now.Add(noAnswer.duration())}}
+	case Answered:
+		c.Timers = []Deadline{{TimerMaxCall, c.now.Add(maxCall.duration())}, {TimerAck, c.now.Add(ackWait)}}
+	case Talking:
+		c.stop(TimerAck)
+	case Over:
+		c.Timers = nil
+		c.Media.Legs = nil
+		c.MediaDue = c.Media.Node != ""
+	}
+}
+
+func (c *call) stop(t Timer) {
+	c.Timers = slices.DeleteFunc(c.Timers, func(d Deadline) bool { return d.Timer == t })
+}
+
+// do mints a numbered action: it must be saved before it is performed.
+func (c *call) do(to string, e Effect) {
+	p := c.Peers[to]
+	p.Minted++
+	c.setPeer(to, p)
+	a := Action{To: to, Seq: p.Minted, Effect: e}
+	c.Pending = append(c.Pending, a)
+	c.res.Actions = append(c.res.Actions, a)
+	c.res.Save = true
+}
+
+// lossy performs an effect at most once, without a save: nobody depends on it.
+func (c *call) lossy(to string, e Effect) {
+	c.res.Actions = append(c.res.Actions, Action{To: to, Effect: e})
+}
+
+// Ended reports whether the call is over, whatever is still to be carried out.
+func Ended(s State) bool { return s.Phase == Over }
+
+// Settled reports whether nothing is left to do: the tombstone may be written.
+func Settled(s State) bool {
+	return s.Phase == Over && len(s.Pending) == 0 && !s.MediaDue && !s.A.ByeDue && !s.B.ByeDue
+}
+
+// Info is what lists of calls show.
+type Info struct {
+	From     string    `json:"from"`
+	To       string    `json:"to"`
+	FromPeer string    `json:"from_peer"`
+	ToPeer   string    `json:"to_peer,omitempty"`
+	Phase    Phase     `json:"phase"`
+	Start    time.Time `json:"start"`
+	Answer   time.Time `json:"answer,omitzero"`
+	Pinned   string    `json:"pinned,omitempty"` // why it cannot go to an older schema
+}
+
+// Summary describes a call for people.
+func Summary(s State) Info {
+	return Info{
+		From: s.CDR.From, To: s.CDR.To, FromPeer: s.CDR.FromPeer, ToPeer: s.CDR.ToPeer,
+		Phase: s.Phase, Start: s.CDR.Start, Answer: s.CDR.Answer, Pinned: pinnedBy(s),
+	}
+}
+
+func edgeOf(node string) string { return "edge." + node }
+
+const receiverCDR = "cdr"
+
+// request takes a SIP request of either party.
+func (c *call) request(e SIPRequest) {
+	if c.Phase == "" {
+		c.begin(e)
+		return
+	}
+	leg, tx := c.find(e)
+	switch {
+	case tx != nil && e.Msg.Method == "CANCEL":
+		c.cancel(leg, tx, e)
+	case tx != nil && tx.Last != nil: // again: the edge that had the answer has gone
+		c.lossy(edgeOf(e.Edge), Effect{Response: tx.Last})
+	case tx != nil: // again, and still no answer
+	case e.Msg.Method == "CANCEL":
+		c.refuse(e, 481, "no-transaction") // nothing to cancel (RFC 3261 9.2)
+	case leg == "":
+		c.refuse(e, 481, "no-dialog")
+	default:
+		c.inDialog(leg, e)
+	}
+}
+
+// find tells whose request it is, and whether it has been here before.
+func (c *call) find(e SIPRequest) (LegID, *ServerTx) {
+	for _, id := range []LegID{LegA, LegB} {
+		if t := c.leg(id).srv(e.Tx); t != nil && (t.Method == e.Msg.Method || e.Msg.Method == "CANCEL") {
+			return id, t
+		}
+	}
+	_, ours := tagOf(e.Msg.Get("To"))
+	_, theirs := tagOf(e.Msg.Get("From"))
+	for _, id := range []LegID{LegA, LegB} {
+		l := c.leg(id)
+		if ours != "" && l.Tag == ours && l.dialog(theirs) != nil && l.CallID == e.Msg.Get("Call-ID") {
+			return id, nil
+		}
+	}
+	return "", nil
+}
+
+// serve takes down a request that is going to be answered.
+func (c *call) serve(leg LegID, e SIPRequest) *ServerTx {
+	t := ServerTx{Tx: e.Tx, Flow: e.Flow, Edge: e.Edge, Method: e.Msg.Method}
+	for _, h := range e.Msg.Headers {
+		switch strings.ToLower(h.Name) {
+		case "via", "from", "to", "call-id", "cseq", "record-route":
+			t.Head = append(t.Head, h)
+		}
+	}
+	l := c.leg(leg)
+	l.keep(t)
+	return l.srv(e.Tx)
+}
+
+// respond answers a request of the leg: numbered, and kept for a repeat when it
+// is final. A provisional response without SDP is lossy.
+func (c *call) respond(leg LegID, t *ServerTx, status int, body []byte, more ...Header) {
+	r := SendResponse{Tx: t.Tx, Flow: t.Flow, Msg: response(t.Method, t.Head, status, c.leg(leg).Tag, status < 300 || t.Method != "INVITE")}
+	r.Msg.Headers = append(r.Msg.Headers, more...)
+	if t.Method == "INVITE" && status < 300 {
+		r.ContactUser = c.Token
+		r.Msg.Add("Allow", allowed)
+	}
+	if len(body) > 0 {
+		r.Msg.Add("Content-Type", "application/sdp")
+		r.Msg.Body = body
+	}
+	if status < 200 && len(body) == 0 {
+		c.lossy(edgeOf(t.Edge), Effect{Response: &r})
+		return
+	}
+	if status >= 200 {
+		t.Last = &r
+	}
+	c.do(edgeOf(t.Edge), Effect{Response: &r})
+}
+
+// refuse answers a request that changes nothing, without keeping it.
+func (c *call) refuse(e SIPRequest, status int, cause string, more ...Header) {
+	if e.Msg.Method == "ACK" {
+		return // never answered
+	}
+	m := response(e.Msg.Method, e.Msg.Headers, status, c.A.Tag, false)
+	m.Headers = append(m.Headers, reason(status, cause))
+	m.Headers = append(m.Headers, more...)
+	c.lossy(edgeOf(e.Edge), Effect{Response: &SendResponse{Tx: e.Tx, Flow: e.Flow, Msg: m}})
+}
+
+// response begins a response by the rules of RFC 3261 8.2.6.2. The To tag is
+// ours unless the request had one.
+func response(method string, head []Header, status int, tag string, routes bool) Message {
+	m := Message{Method: method, Status: status, Reason: phrase(status)}
+	for _, h := range head {
+		switch strings.ToLower(h.Name) {
+		case "via", "from", "call-id", "cseq":
+			m.Headers = append(m.Headers, h)
+		case "to":
+			if _, had := tagOf(h.Value); had == "" && tag != "" {
+				h.Value += ";tag=" + tag
+			}
+			m.Headers = append(m.Headers, h)
+		case "record-route":
+			if routes {
+				m.Headers = append(m.Headers, h)
+			}
+		}
+	}
+	return m
+}
+
+// ask sends a request in the leg's dialog d (nil: before there is one).
+func (c *call) ask(leg LegID, d *Dialog, method string, cseq uint32, forTx string, body []byte, more ...Header) {
+	l := c.leg(leg)
+	r := SendRequest{Msg: Message{Method: method, URI: c.Route.Target}, Target: c.Route.Target}
+	to, tag := l.Remote, ""
+	if d != nil {
+		tag = d.Tag
+		to += ";tag=" + tag
+		r.Msg.URI, r.Target = d.Target, d.Target
+		if len(d.Routes) > 0 {
+			r.Target = uriOf(d.Routes[0])
+		}
+		if leg == LegA {
+			r.Flow = l.Flow
+		}
+		for _, route := range d.Routes {
+			r.Msg.Add("Route", route)
+		}
+	}
+	r.Branch = c.branch(leg, method, cseq, tag)
+	if method == "CANCEL" {
+		r.Branch = c.branch(leg, "INVITE", cseq, tag)
+	}
+	r.Msg.Headers = append(r.Msg.Headers,
+		Header{"Max-Forwards", "70"},
+		Header{"From", l.Local + ";tag=" + l.Tag},
+		Header{"To", to},
+		Header{"Call-ID", l.CallID},
+		Header{"CSeq", formatCSeq(cseq, method)})
+	if method == "INVITE" {
+		r.ContactUser = c.Token
+		r.Msg.Add("Allow", allowed)
+	}
+	r.Msg.Headers = append(r.Msg.Headers, more...)
+	if len(body) > 0 {
+		r.Msg.Body = body
+	}
+	if method != "ACK" {
+		l.Cli = append(l.Cli, ClientTx{Branch: r.Branch, Method: method, CSeq: cseq, For: forTx, Tag: tag})
+	}
+	c.do(edgeOf(l.Edge), Effect{Request: &r})
+}

@@ -1,0 +1,130 @@
+package codecore
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+)
+
+// allowed is the true Allow list (RFC 3261 20.5).
+const allowed = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO"
+
+func formatCSeq(n uint32, method string) string {
+	return strconv.FormatUint(uint64(n), 10) + " " + method
+}
+
+// reason says why, in words and with a stable code (RFC 3326).
+func reason(status int, cause string) Header {
+	return Header{"Reason", fmt.Sprintf("SIP;cause=%d;text=%q", status, cause)}
+}
+
+// phrase is the reason phrase of a status (RFC 3261 21).
+func phrase(status int) string {
+	switch status {
+	case 180:
+		return "Ringing"
+	case 181:
+		return "Call Is Being Forwarded"
+	case 182:
+		return "Queued"
+	case 183:
+		return "Session Progress"
+	case 200:
+		return "OK"
+	case 400:
+		return "Bad Request"
+	case 403:
+		return "Forbidden"
+	case 404:
+		return "Not Found"
+	case 405:
+		return "Method Not Allowed"
+	case 408:
+		return "Request Timeout"
+	case 415:
+		return "Unsupported Media Type"
+	case 420:
+		return "Bad Extension"
+	case 480:
+		return "Temporarily Unavailable"
+	case 481:
+		return "Call/Transaction Does Not Exist"
+	case 483:
+		return "Too Many Hops"
+	case 486:
+		return "Busy Here"
+	case 487:
+		return "Request Terminated"
+	case 488:
+		return "Not Acceptable Here"
+	case 491:
+		return "Request Pending"
+	case 500:
+		return "Server Internal Error"
+	case 503:
+		return "Service Unavailable"
+	case 504:
+		return "Server Time-out"
+	case 600:
+		return "Busy Everywhere"
+	case 603:
+		return "Decline"
+	}
+	switch status / 100 {
+	case 1:
+		return "Progress"
+	case 2:
+		return "OK"
+	case 3:
+		return "Redirection"
+	case 4:
+		return "Client Error"
+	case 5:
+		return "Server Error"
+	}
+	return "Global Failure"
+}
+
+// mapped is the status that the caller gets for a failure of the callee. What
+// speaks of our relation to the callee (3xx, 401, 407, 503, …) is not his.
+func mapped(status int) int {
+	switch {
+	case status < 400:
+		return 480
+	case status == 401 || status == 407:
+		return 500
+	case status == 487: // we did not cancel: the callee's side gave up
+		return 480
+	case status == 503:
+		return 500 // RFC 3261 16.7: or the caller would shun us
+	case status == 481 || status == 482 || status == 483:
+		return 500
+	}
+	return status
+}
+
+// resultOf names the outcome of an unanswered call for its CDR.
+func resultOf(status int) string {
+	switch status {
+	case 486, 600:
+		return "busy"
+	case 487:
+		return "cancelled"
+	case 408, 480:
+		return "no-answer"
+	}
+	return "failed"
+}
+
+// statusOf is the answer to an SDP that cannot be used, and its reason code.
+func statusOf(err error) (int, string) {
+	switch {
+	case errors.Is(err, ErrSecure):
+		return 488, "sdp-secure"
+	case errors.Is(err, ErrNoAudio):
+		return 488, "sdp-no-audio"
+	case errors.Is(err, ErrMismatch):
+		return 488, "sdp-mismatch"
+	}
+	return 400, "sdp-malformed"
+}
