@@ -96,15 +96,20 @@ func (e *Edge) findBranch(data []byte) (codecore.CallID, bool) {
 	return id, ok
 }
 
+// refusalSlack is how many bytes longer than its request a stateless answer may
+// be: enough for a tag and the stamp in the Via, too little to amplify a flood
+// that the buckets let through.
+const refusalSlack = 128
+
 // refuse answers a request statelessly, if it can be answered and the answer is
-// no longer than the request (no amplification).
+// not much longer than the request.
 func (e *Edge) refuse(f flow, p *packet, length, code int, why reason, extra ...string) {
 	if !p.replyable() {
 		return
 	}
 	tag := e.ids.sum(16, "stateless", p.callID, p.fromTag)
 	b := reply(&p.msg, code, tag, extra...)
-	if len(b) > length+256 || (len(b) > length && why == stranger) {
+	if len(b) > length+refusalSlack {
 		return
 	}
 	e.write(f, b)

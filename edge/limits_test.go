@@ -1,0 +1,170 @@
+package edge
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"callswitch/codecore"
+	"callswitch/sessions"
+)
+
+func TestAStrangerGets403AFewTimes(t *testing.T) {
+	lim := quick()
+	lim.StrangerRate = 3
+	r := newRig(t, lim)
+	r.plan.Store(&codecore.Plan{})
+	for range 50 {
+		r.send(r.request("INVITE", "s", ""))
+	}
+	r.hear("403")
+	for r.edge.stats.Reasons()["flood"] < 40 {
+		r.send(r.request("INVITE", "s", ""))
+	}
+	if n := r.edge.stats.Reasons()["stranger"]; n < 1 || n > 10 {
+		t.Errorf("%d strangers served", n)
+	}
+	select {
+	case d := <-r.step:
+		t.Fatalf("a stranger reached a worker: %+v", d)
+	default:
+	}
+}
+
+func TestBucketRefills(t *testing.T) {
+	b, now, a := newBuckets(2), time.Unix(0, 0), netip.MustParseAddr("192.0.2.1")
+	for i, want := range []bool{true, true, false} {
+		if b.take(a, now) != want {
+			t.Fatal(i)
+		}
+	}
+	if !b.take(a, now.Add(500*time.Millisecond)) || b.take(a, now.Add(500*time.Millisecond)) {
+		t.Fatal("refilled wrongly")
+	}
+}
+
+func TestCallsAndTransactionsAreForgotten(t *testing.T) {
+	r := newRig(t, quick())
+	r.says(func(d sessions.Delivery) *sessions.Answer {
+		if q, is := d.Event.Event.(codecore.SIPRequest); is && q.Msg.Method == "INVITE" {
+			return ok(d, action(1, response(q, 486)))
+		}
+		return ok(d)
+	})
+	r.send(r.request("INVITE", "1", ""))
+	r.hear("486")
+	r.send(r.request("ACK", "1", "TOTAG=x"))
+	late := time.After(5 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for r.edge.stats.Calls.Load()+r.edge.stats.Open.Load() > 0 {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("%d calls, %d transactions are left", r.edge.stats.Calls.Load(), r.edge.stats.Open.Load())
+		}
+	}
+}
+
+func TestAStatusOfTheWorkerBecomesAResponse(t *testing.T) {
+	r := newRig(t, quick())
+	for _, c := range []struct {
+		a    sessions.Answer
+		want string
+	}{
+		{sessions.Answer{Status: sessions.StatusRefused, Code: 503, Reason: "ports-out", After: 7}, "503"},
+		{sessions.Answer{Status: sessions.StatusFailed}, "500"},
+	} {
+		r.says(func(d sessions.Delivery) *sessions.Answer { a := c.a; return &a })
+		r.send(r.request("INVITE", "w"+c.want, ""))
+		msg := r.hear(c.want)
+		if c.a.After > 0 && (!strings.Contains(msg, "Retry-After: 7") || !strings.Contains(msg, `text="ports-out"`)) {
+			t.Error(msg)
+		}
+	}
+}
+
+func seeds(f *testing.F) {
+	f.Add([]byte("OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h:5060;branch=z9hG4bK1, SIP/2.0/TCP [::1]\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:b@c>\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\nContact: *\r\nl: 2\r\n\r\nab"))
+	f.Add([]byte("SIP/2.0 200 OK\r\nv: SIP/2.0/UDP h\r\nf: a\r\nt: b;tag=\"\r\ni: 1\r\nCSeq: 1 A\r\n\r\n"))
+	f.Add([]byte("\r\n\r\nX\r\n y\r\nl:\r\n 3\r\n\r\nabc"))
+}
+
+// FuzzDatagram: nothing panics, and what passes can be written as one message.
+func FuzzDatagram(f *testing.F) {
+	seeds(f)
+	lim := Limits{}.withDefaults()
+	ids := newIDs(key)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, _, why := parse(data, &lim)
+		if why != okay {
+			if p.replyable() {
+				checkOne(t, reply(&p.msg, 400, "x"))
+			}
+			return
+		}
+		p.stamp(netip.MustParseAddrPort("192.0.2.1:9"))
+		ids.verify(p.toTag)
+		_ = ids.tx(p, p.msg.Method) + string(ids.call(p))
+		if p.msg.IsRequest() {
+			checkOne(t, reply(&p.msg, 200, "x"))
+		}
+	})
+}
+
+// checkOne: a stream reader sees exactly one message in b.
+func checkOne(t *testing.T, b []byte) {
+	t.Helper()
+	lim := Limits{}.withDefaults()
+	s := stream{lim: &lim, buf: b}
+	msg, ping, why := s.next()
+	if why != okay || ping || len(msg) != len(b) {
+		t.Fatalf("not one message (%v): %q", why, b)
+	}
+}
+
+// FuzzStream: the pieces of a stream do not depend on how it was cut.
+func FuzzStream(f *testing.F) {
+	f.Add([]byte("A\r\nl: 1\r\n\r\nxB\r\nl: 0\r\n\r\n\r\n\r\n"), uint8(3))
+	f.Fuzz(func(t *testing.T, data []byte, cut uint8) {
+		whole, broken := split(data, len(data)+1)
+		parts, broken2 := split(data, int(cut)+4)
+		if broken != broken2 || len(whole) != len(parts) {
+			t.Fatalf("%q %v, in pieces %q %v", whole, broken, parts, broken2)
+		}
+	})
+}
+
+func split(data []byte, n int) (out []string, broken bool) {
+	lim := Limits{MaxMessage: 1 << 20}.withDefaults()
+	s := stream{lim: &lim}
+	for len(data) > 0 {
+		k := min(n, len(data))
+		s.buf, data = append(s.buf, data[:k]...), data[k:]
+		for {
+			msg, ping, why := s.next()
+			if why != okay {
+				return out, true
+			}
+			if msg == nil && !ping {
+				break
+			}
+			if msg != nil {
+				out = append(out, string(msg))
+			}
+		}
+	}
+	return out, false
+}
+
+func BenchmarkParse(b *testing.B) {
+	lim := Limits{}.withDefaults()
+	msg := []byte("INVITE sip:100@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:5061;rport;branch=z9hG4bKx\r\nFrom: <sip:1@x>;tag=a1\r\nTo: <sip:100@x>\r\nCall-ID: abc\r\nCSeq: 7 INVITE\r\nMax-Forwards: 70\r\nContact: <sip:1@127.0.0.1:5061>\r\nAllow: INVITE, ACK, BYE\r\nContent-Type: application/sdp\r\nContent-Length: 0\r\n\r\n")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, why := parse(msg, &lim); why != okay {
+			b.Fatal(why)
+		}
+	}
+}
