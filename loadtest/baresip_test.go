@@ -203,7 +203,7 @@ func TestBaresipHearsTheToneAcrossAMove(t *testing.T) {
 		},
 		Routes: []DialplanRoute{{Prefix: "5", To: "bob"}},
 	}
-	if _, err := sw.sw.API.PutDialplan(t.Context(), plan); err != nil {
+	if err := sw.sw.plan(t.Context(), plan); err != nil {
 		t.Fatal(err)
 	}
 	a := startPhone(t, "127.0.0.6", "alice", dial("5551", at)...)

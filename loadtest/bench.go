@@ -167,7 +167,7 @@ func newBed(ctx context.Context, c BenchConfig, calls, workers int, rc RigConfig
 	b := &bed{sw: sw}
 	rc.Switch = site.SIP
 	if b.rig, err = NewRig(rc); err == nil {
-		_, err = sw.API.PutDialplan(ctx, b.rig.Dialplan())
+		err = sw.plan(ctx, b.rig.Dialplan())
 	}
 	if err != nil {
 		b.close()

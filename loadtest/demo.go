@@ -154,7 +154,7 @@ func (d *demo) start(ctx context.Context) error {
 			plan.Routes = append(plan.Routes, DialplanRoute{Prefix: m.Number, To: "callee0"})
 		}
 	}
-	if _, err = d.sw.API.PutDialplan(ctx, plan); err != nil {
+	if err = d.sw.plan(ctx, plan); err != nil {
 		d.rig.Close()
 		d.sw.Stop(5 * time.Second)
 		return err

@@ -24,7 +24,8 @@ type Site struct {
 	PortMin  int // of RTP, even
 	PortMax  int
 	Metrics  netip.AddrPort
-	Workers  int // of the release; 0: as the switch likes
+	NATS     netip.AddrPort // of the embedded server
+	Workers  int            // of the release; 0: as the switch likes
 }
 
 // NewSite picks free ports for a switch of so many calls.
@@ -35,6 +36,9 @@ func NewSite(stateDir string, calls int) (s Site, err error) {
 		return s, err
 	}
 	if s.Metrics, err = freePort(ip); err != nil {
+		return s, err
+	}
+	if s.NATS, err = freePort(ip); err != nil {
 		return s, err
 	}
 	width := min(max(2000, 8*calls), 22000)
@@ -75,8 +79,14 @@ type ServeConfig struct {
 
 // DefaultConfig is the configuration that the rig runs a switch with.
 func DefaultConfig(s Site) []byte {
-	return fmt.Appendf(nil, "state: %s\nedge:\n  udp: [%q]\n  tcp: [%q]\nmedia:\n  bind: %s\n  ports: %d-%d\nmetrics:\n  listen: %q\n",
-		s.StateDir, s.SIP, s.SIP, s.MediaIP, s.PortMin, s.PortMax, s.Metrics)
+	b := fmt.Appendf(nil, "state: %q\n", s.StateDir)
+	if s.Workers > 0 {
+		b = fmt.Appendf(b, "workers: %d\n", s.Workers)
+	}
+	b = fmt.Appendf(b, "edge:\n  listen: [%q, %q]\n", "udp:"+s.SIP.String(), "tcp:"+s.SIP.String())
+	b = fmt.Appendf(b, "media:\n  listen: %q\n  ports: \"%d-%d\"\n", s.MediaIP, s.PortMin, s.PortMax)
+	b = fmt.Appendf(b, "nats:\n  listen: %q\n", s.NATS)
+	return fmt.Appendf(b, "metrics:\n  listen: %q\n", s.Metrics)
 }
 
 // ErrNotReady: the switch did not come up; the text has the end of its log.
@@ -243,4 +253,12 @@ func (s *Switch) KillAll() {
 	}
 	s.seen = map[int]uint64{}
 	s.API.Close()
+}
+
+// plan stores a dialplan and waits until the edges may have it: they watch for
+// it, and call who is not in it a stranger.
+func (s *Switch) plan(ctx context.Context, p Dialplan) error {
+	_, err := s.API.PutDialplan(ctx, p)
+	pause(ctx, 300*time.Millisecond)
+	return err
 }

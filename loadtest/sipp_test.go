@@ -106,7 +106,7 @@ func TestSippThroughTheSwitch(t *testing.T) {
 				},
 				Routes: []DialplanRoute{{Prefix: "5", To: "sippb"}},
 			}
-			if _, err := b.sw.API.PutDialplan(t.Context(), plan); err != nil {
+			if err := b.sw.plan(t.Context(), plan); err != nil {
 				t.Fatal(err)
 			}
 			runSipp(t, p.caller, p.callee, caller, callee, b.sw.cfg.Site.SIP, "5551")

@@ -66,14 +66,16 @@ func (t *udpTransport) serve(get func([]byte, func([]byte) error)) {
 // tcpTransport listens, and keeps one connection to the switch, dialled again
 // when it was lost.
 type tcpTransport struct {
-	ln   net.Listener
-	to   netip.AddrPort
-	mu   sync.Mutex
-	out  net.Conn
-	all  map[net.Conn]bool
-	get  func([]byte, func([]byte) error)
-	wg   sync.WaitGroup
-	done bool
+	ln  net.Listener
+	to  netip.AddrPort
+	mu  sync.Mutex
+	out net.Conn
+	all map[net.Conn]bool
+	get func([]byte, func([]byte) error)
+	// ready is closed once get is set.
+	ready chan struct{}
+	wg    sync.WaitGroup
+	done  bool
 }
 
 func newTCP(local, to netip.AddrPort) (*tcpTransport, error) {
@@ -81,7 +83,7 @@ func newTCP(local, to netip.AddrPort) (*tcpTransport, error) {
 	if err != nil {
 		return nil, fmt.Errorf("loadtest: %w", err)
 	}
-	return &tcpTransport{ln: ln, to: to, all: map[net.Conn]bool{}}, nil
+	return &tcpTransport{ln: ln, to: to, all: map[net.Conn]bool{}, ready: make(chan struct{})}, nil
 }
 
 func (t *tcpTransport) local() netip.AddrPort { return addrOf(t.ln.Addr()) }
@@ -124,6 +126,7 @@ func (t *tcpTransport) begin(c net.Conn) {
 }
 
 func (t *tcpTransport) read(c net.Conn) {
+	<-t.ready
 	r := bufio.NewReader(c)
 	var wm sync.Mutex
 	reply := func(b []byte) error {
@@ -175,7 +178,10 @@ func readFramed(r *bufio.Reader) ([]byte, error) {
 }
 
 func (t *tcpTransport) serve(get func([]byte, func([]byte) error)) {
+	t.mu.Lock()
 	t.get = get
+	t.mu.Unlock()
+	close(t.ready)
 	for {
 		c, err := t.ln.Accept()
 		if err != nil {
