@@ -62,7 +62,7 @@ func TestTakeover(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer sub.Unsubscribe()
+	defer func() { _ = sub.Unsubscribe() }()
 	a.stop()
 	w.bury("w-a")
 	if r := claimAll(t, Death{Owner: "w-a"}, b, c, d); r.Claimed != 500 || r.Aside != 0 || len(r.Left) != 0 {

@@ -187,7 +187,7 @@ func TestWaitingMessagesArePassedOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer sub.Unsubscribe()
+	defer func() { _ = sub.Unsubscribe() }()
 	a.calls.calls[ids[0]].waited = []sessions.Msg{{Subject: sessions.SubjectCall(ids[0]), Data: []byte("BYE")}}
 	if r, err := a.Move(context.Background(), MoveOrder{To: "w-b"}, nil); err != nil || r.Moved != 1 {
 		t.Fatalf("%v, %v", r, err)

@@ -199,7 +199,7 @@ func Record(r Rollout, o Order, m MoveReport) Rollout {
 	return r
 }
 
-// Errors of the operator's wishes.
+// ErrPhase refuses a wish of the operator that does not fit the phase.
 var ErrPhase = errors.New("handoff: not in this phase of the rollout")
 
 // Verbs of Steer.

@@ -159,10 +159,10 @@ func (d *Driver) movePass(ctx context.Context, to string, ids []codecore.CallID,
 				r, err := d.moveBatch(ctx, to, b, dry)
 				mu.Lock()
 				sum.add(r)
-				if silent = silent + 1; err != errSilent {
+				if silent++; !errors.Is(err, errSilent) {
 					silent = 0
 				}
-				if stop == nil && (err != errSilent || silent > Lanes) {
+				if stop == nil && (!errors.Is(err, errSilent) || silent > Lanes) {
 					stop = err
 				}
 				progress(sum)
