@@ -293,3 +293,45 @@ func TestSourceDiesMidMove(t *testing.T) {
 		t.Errorf("%d calls live, want 100", n)
 	}
 }
+
+// TestLateOfferOfAnEndedCall delivers an offer again after the target has
+// carried the call to its end and forgotten it: the record still names the
+// target at the offer's epoch.
+func TestLateOfferOfAnEndedCall(t *testing.T) {
+	w := newWorld()
+	a, b := w.worker(t, "w-a", "r1", nil), w.worker(t, "w-b", "r1", nil)
+	id := a.create(t, 1)[0]
+	rec, err := a.calls.Snapshot(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	offer := Offer{From: "w-a", Items: []Item{item(rec)}}
+	if v := b.serveOffer(context.Background(), offer); v.Verdicts[0].Code != OK {
+		t.Fatalf("first offer: %+v", v)
+	}
+	end := owner(t, w, id)
+	end.N++
+	end.Tomb = true
+	if _, err := w.store.Put(context.Background(), end); err != nil {
+		t.Fatal(err)
+	}
+	delete(b.calls.calls, id)
+	if v := b.serveOffer(context.Background(), offer); v.Verdicts[0].Code != CodeConflict || len(b.calls.calls) != 0 {
+		t.Errorf("the ended call was revived: %+v", v)
+	}
+}
+
+// TestOfferWithoutBody offers what was never prepared.
+func TestOfferWithoutBody(t *testing.T) {
+	w := newWorld()
+	a, b := w.worker(t, "w-a", "r1", nil), w.worker(t, "w-b", "r1", nil)
+	rec, err := a.calls.Snapshot(a.create(t, 1)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	it := item(rec)
+	it.Body = nil
+	if v := b.serveOffer(context.Background(), Offer{From: "w-a", Items: []Item{it}}); v.Verdicts[0].Code != CodeUnknown {
+		t.Errorf("%+v", v)
+	}
+}
