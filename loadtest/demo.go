@@ -277,8 +277,9 @@ func (d *demo) follow(ctx context.Context, forth bool, step int) (Rollout, error
 		for ; printed < len(waves) && !waves[printed].Ended.IsZero(); printed++ {
 			d.out.say("step %d  %v", step, waves[printed])
 		}
-		if printed < len(waves) {
-			d.out.show("step %d  %v", step, waves[printed])
+		if d.out.tty && printed < len(waves) {
+			st, _ := d.sw.API.Status(ctx) // of the line only: a failure shows nothing
+			d.out.show("step %d  %v  %s", step, waves[printed], byRelease(st.CallsByRelease))
 		}
 		switch {
 		case r.State == RolloutFailed,

@@ -84,7 +84,10 @@ func TestCall(t *testing.T) {
 			if err := l.Info(ctx, "5"); err != nil || other.Infos() != 1 {
 				t.Fatal(other.Infos(), err)
 			}
-			if err := l.Bye(ctx); err != nil || !other.HungUp.Is() {
+			if err := l.Bye(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if err := await(ctx, other.HungUp, "BYE"); err != nil {
 				t.Fatal(err)
 			}
 			for _, leg := range []*Leg{l, other} {
