@@ -1,0 +1,168 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+)
+
+var nodeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]{0,31}$`)
+
+// check reports each value that cannot be used.
+func (c *Config) check(bad func(key, format string, a ...any)) {
+	if !nodeName.MatchString(c.Node) {
+		bad("node", "%q cannot be used: write letters, digits and hyphens, at most 32", c.Node)
+	}
+	if c.State == "" {
+		bad("state", "is empty: name a directory")
+	}
+	if c.Workers < 1 || c.Workers > 64 {
+		bad("workers", "%d cannot be used: write 1 to 64", c.Workers)
+	}
+	c.NATS.check(bad)
+	c.Edge.check(bad)
+	c.Media.check(bad)
+	if c.Worker.DrainTimeout <= 0 {
+		bad("worker.drain_timeout", "%s cannot be used: write a duration above 0, such as 8s", c.Worker.DrainTimeout)
+	}
+	if c.API.Listen != "" && !isAddrPort(c.API.Listen) {
+		bad("api.listen", "%q cannot be used: write address:port, such as 127.0.0.1:8080, or nothing", c.API.Listen)
+	}
+	if c.Metrics.Listen != "" && !isAddrPort(c.Metrics.Listen) {
+		bad("metrics.listen", "%q cannot be used: write address:port, such as 127.0.0.1:9464, or nothing", c.Metrics.Listen)
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
+		bad("log.level", "%q is no level: write debug, info, warn or error", c.Log.Level)
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		bad("log.format", "%q is no format: write text or json", c.Log.Format)
+	}
+}
+
+func isAddrPort(s string) bool {
+	_, err := netip.ParseAddrPort(s)
+	return err == nil
+}
+
+func (c *NATSConfig) check(bad func(key, format string, a ...any)) {
+	switch {
+	case c.Replicas != 1 && c.Replicas != 3 && c.Replicas != 5:
+		bad("nats.replicas", "%d cannot be used: write 1, 3 or 5", c.Replicas)
+	case c.Replicas > 1 && c.URL == "":
+		bad("nats.replicas", "%d copies need a cluster: set nats.url, or write 1", c.Replicas)
+	}
+	if c.Creds != "" && c.URL == "" {
+		bad("nats.creds", "the embedded server makes its own secret: set nats.url, or remove this")
+	}
+	if !isAddrPort(c.Listen) {
+		bad("nats.listen", "%q cannot be used: write address:port, such as 127.0.0.1:0", c.Listen)
+	}
+}
+
+func (c *EdgeConfig) check(bad func(key, format string, a ...any)) {
+	if len(c.Listen) == 0 {
+		bad("edge.listen", "is empty: name at least one transport, such as udp:127.0.0.1:5060")
+	}
+	seen := map[string]bool{}
+	for _, l := range c.Listen {
+		kind, at, _ := strings.Cut(l, ":")
+		ap, err := netip.ParseAddrPort(at)
+		switch {
+		case kind != "udp" && kind != "tcp" || err != nil:
+			bad("edge.listen", "%q cannot be used: write udp:address:port or tcp:address:port, such as udp:192.0.2.1:5060", l)
+		case seen[l] && ap.Port() != 0:
+			bad("edge.listen", "%q stands there twice: remove one", l)
+		case ap.Addr().IsUnspecified() && c.Advertise == "":
+			bad("edge.advertise", "is empty and edge.listen has %s: write the address at which others reach this host", l)
+		}
+		seen[l] = true
+	}
+	if c.Advertise != "" && !isAdvertise(c.Advertise) {
+		bad("edge.advertise", "%q cannot be used: write host or host:port, such as 203.0.113.7", c.Advertise)
+	}
+	l := c.Limits
+	for _, n := range []struct {
+		key   string
+		value float64
+	}{
+		{"max_calls", float64(l.MaxCalls)},
+		{"max_conns", float64(l.MaxConns)},
+		{"max_per_source", float64(l.MaxPerSource)},
+		{"peer_rate", l.PeerRate},
+		{"stranger_rate", l.StrangerRate},
+	} {
+		if !(n.value > 0) {
+			bad("edge.limits."+n.key, "%v cannot be used: write a number above 0", n.value)
+		}
+	}
+	if l.MaxMessage < 1500 || l.MaxMessage > 65535 {
+		bad("edge.limits.max_message", "%d cannot be used: write 1500 to 65535", l.MaxMessage)
+	}
+}
+
+var hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
+
+func isAdvertise(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		host, port = strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"), "5060"
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && !ip.IsUnspecified() || err != nil && hostName.MatchString(host)
+}
+
+func (c *MediaConfig) check(bad func(key, format string, a ...any)) {
+	listen, err := netip.ParseAddr(c.Listen)
+	if err != nil {
+		bad("media.listen", "%q is no address: write one without a port, such as 192.0.2.1", c.Listen)
+	}
+	if err == nil && listen.IsUnspecified() && c.Advertise == "" {
+		bad("media.advertise", "is empty and media.listen is %s: write the address at which others reach this host", listen)
+	}
+	if a, err := netip.ParseAddr(c.Advertise); c.Advertise != "" && (err != nil || a.IsUnspecified()) {
+		bad("media.advertise", "%q cannot be used: write an address without a port, such as 203.0.113.7", c.Advertise)
+	}
+	first, last := c.PortRange()
+	if first < 1024 || last > 65535 || first%2 != 0 || last%2 != 1 || last-first < 3 {
+		bad("media.ports", "%q cannot be used: write the first (even, from 1024) and the last (odd, to 65535) port, such as 20000-39999", c.Ports)
+	}
+	if c.Timeout == 0 {
+		bad("media.timeout", "0 cannot be used: write a duration, or a negative one for never")
+	}
+}
+
+// printConfig writes c as a switch.yaml with a comment at each key.
+func printConfig(w io.Writer, c Config) error {
+	for _, k := range configKeys(&c) {
+		depth := strings.Count(k.path, ".")
+		indent, name := strings.Repeat("  ", depth), strings.TrimPrefix(filepath.Ext("."+k.path), ".")
+		if depth == 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "%s# %s\n", indent, k.doc)
+		if k.group {
+			fmt.Fprintf(w, "%s%s:\n", indent, name)
+			continue
+		}
+		value, err := yaml.MarshalWithOptions(k.value.Interface(), yaml.Flow(true))
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(w, "%s%s: %s\n", indent, name, strings.TrimSpace(string(value))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
