@@ -119,11 +119,7 @@ func (c *call) response(e SIPResponse) {
 			}
 			return
 		}
-		l.closeCli(tx.Branch, tx.Method)
-		c.forget(func(a Action) bool {
-			return a.Request != nil && a.Request.Branch == tx.Branch && a.Request.Msg.Method == tx.Method
-		})
-		c.res.Save = true
+		c.close(l, tx)
 		c.final(id, tx, e)
 		return
 	}
@@ -131,6 +127,19 @@ func (c *call) response(e SIPResponse) {
 		c.late2xx(e)
 	}
 	// Any other late response: the transaction is over already.
+}
+
+// close ends a transaction of ours. A CANCEL shares its INVITE's branch and is
+// over with it, answered or not.
+func (c *call) close(l *Leg, t ClientTx) {
+	over := func(method string) bool {
+		return method == t.Method || t.Method == "INVITE" && method == "CANCEL"
+	}
+	l.Cli = slices.DeleteFunc(l.Cli, func(o ClientTx) bool { return o.Branch == t.Branch && over(o.Method) })
+	c.forget(func(a Action) bool {
+		return a.Request != nil && a.Request.Branch == t.Branch && over(a.Request.Msg.Method)
+	})
+	c.res.Save = true
 }
 
 // final takes the final response to a transaction of ours on the leg.

@@ -49,11 +49,7 @@ func (c *call) timeout(e SIPTimeout) {
 		l := c.leg(id)
 		for t := l.cli(e.Branch, ""); t != nil; t = l.cli(e.Branch, "") {
 			tx := *t
-			l.closeCli(tx.Branch, tx.Method)
-			c.forget(func(a Action) bool {
-				return a.Request != nil && a.Request.Branch == tx.Branch && a.Request.Msg.Method == tx.Method
-			})
-			c.res.Save = true
+			c.close(l, tx)
 			c.final(id, tx, SIPResponse{Branch: e.Branch, At: e.At, Msg: Message{Method: tx.Method, Status: e.Code}})
 		}
 	}

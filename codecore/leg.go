@@ -105,10 +105,6 @@ func (l *Leg) cli(branch, method string) *ClientTx {
 	return nil
 }
 
-func (l *Leg) closeCli(branch, method string) {
-	l.Cli = slices.DeleteFunc(l.Cli, func(t ClientTx) bool { return t.Branch == branch && t.Method == method })
-}
-
 // keep adds a server transaction, and lets go of older ones that are answered.
 func (l *Leg) keep(t ServerTx) {
 	l.Srv = slices.DeleteFunc(l.Srv, func(o ServerTx) bool { return o.Last != nil && o.Method != "INVITE" })
