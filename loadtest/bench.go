@@ -155,7 +155,7 @@ func newBed(ctx context.Context, c BenchConfig, calls, workers int, rc RigConfig
 	if err != nil {
 		return nil, err
 	}
-	site.Workers = workers
+	site.Workers, site.Silent = workers, !rc.RTP
 	sc := ServeConfig{Binary: c.SwitchBinary, Site: site, Config: c.Config, Env: c.Env}
 	if c.Argv != nil {
 		sc.Argv = c.Argv(dir + "/switch.yaml")

@@ -137,6 +137,7 @@ func (d *demo) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	site.Silent = !d.cfg.RTP
 	sc := ServeConfig{Binary: d.cfg.SwitchBinary, Site: site, Config: d.cfg.Config, Env: d.cfg.Env}
 	if d.cfg.Argv != nil {
 		sc.Argv = d.cfg.Argv(site.StateDir + "/switch.yaml")

@@ -25,6 +25,7 @@ type Site struct {
 	PortMax  int
 	Metrics  netip.AddrPort
 	NATS     netip.AddrPort // of the embedded server
+	Silent   bool           // calls carry no sound: media is not to wait for it
 	Workers  int            // of the release; 0: as the switch likes
 }
 
@@ -85,6 +86,9 @@ func DefaultConfig(s Site) []byte {
 	}
 	b = fmt.Appendf(b, "edge:\n  listen: [%q, %q]\n", "udp:"+s.SIP.String(), "tcp:"+s.SIP.String())
 	b = fmt.Appendf(b, "media:\n  listen: %q\n  ports: \"%d-%d\"\n", s.MediaIP, s.PortMin, s.PortMax)
+	if s.Silent {
+		b = append(b, "  timeout: -1s\n"...)
+	}
 	b = fmt.Appendf(b, "nats:\n  listen: %q\n", s.NATS)
 	return fmt.Appendf(b, "metrics:\n  listen: %q\n", s.Metrics)
 }

@@ -305,7 +305,9 @@ func TestDemoOfTheTree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := Demo(t.Context(), DemoConfig{SwitchBinary: bin[0], NextBinary: bin[1], Calls: 50, Seconds: 10, RTP: true, Out: t.Output(), Err: t.Output()})
+	v, err := Demo(t.Context(), DemoConfig{SwitchBinary: bin[0], NextBinary: bin[1], Calls: 50, Seconds: 10, RTP: true, Out: t.Output(), Err: t.Output(),
+		Pinned: Mark{Headers: []string{"X-Call-Note: rig"}}, Refused: Mark{Number: "99900001"},
+	})
 	if err != nil || !v.Passed() {
 		t.Fatalf("%v %q", err, v.Problems)
 	}
