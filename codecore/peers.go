@@ -45,19 +45,22 @@ func (s *State) setPeer(name string, p Peer) {
 }
 
 // PendingFor lists the actions for a receiver that this incarnation of it has
-// not accepted; the oldest pending of all is marked First.
+// not accepted. First marks the oldest pending of all, and each whose
+// predecessor is over: nothing that is still wanted lies before it, so the
+// receiver need not wait for the number in between.
 func PendingFor(s State, to, boot string) []Action {
 	p := s.Peers[to]
 	var out []Action
-	oldest := true
+	before, oldest := uint64(0), true
 	for _, a := range s.Pending {
 		if a.To != to {
 			continue
 		}
-		if a.First = oldest; boot != p.Boot || a.Seq > p.Accepted {
+		a.First = oldest || a.Seq != before+1
+		before, oldest = a.Seq, false
+		if boot != p.Boot || a.Seq > p.Accepted {
 			out = append(out, a)
 		}
-		oldest = false
 	}
 	return out
 }
