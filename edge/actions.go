@@ -44,8 +44,7 @@ func (e *Edge) onDo(m sessions.Msg) {
 }
 
 // perform takes actions by their numbers (DESIGN R3): what was taken is passed
-// over, the next one performed, the oldest pending one taken when nothing is
-// held of the call, and a gap refused. e.mu is held.
+// over, the next one and the oldest pending one are performed, a gap is refused. e.mu is held.
 func (e *Edge) perform(c *call, actions []codecore.Action, now time.Time) (gap bool) {
 	for i := range actions {
 		a := &actions[i]
@@ -55,7 +54,7 @@ func (e *Edge) perform(c *call, actions []codecore.Action, now time.Time) (gap b
 		case a.Seq == 0:
 		case a.Seq <= c.last:
 			continue
-		case a.Seq == c.last+1, a.First && c.last == 0:
+		case a.Seq == c.last+1, a.First: // what lies between is over
 			c.last = a.Seq
 		default:
 			e.stats.Gaps.Add(1)

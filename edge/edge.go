@@ -255,17 +255,5 @@ func (e *Edge) identify(from netip.AddrPort) (peer string, ok bool) {
 	if p == nil {
 		return "", false
 	}
-	if i, ok := any(p).(interface {
-		Identify(netip.AddrPort) (string, bool)
-	}); ok {
-		return i.Identify(from)
-	}
-	for _, peer := range p.Peers { // until codecore has it
-		for _, s := range peer.Sources {
-			if s == from.Addr().String() || s == from.String() {
-				return peer.Name, true
-			}
-		}
-	}
-	return "", false
+	return p.Identify(from)
 }
