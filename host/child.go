@@ -24,6 +24,7 @@ type child struct {
 
 	proc    *process // running, stopping
 	conn    *conn    // its connection; outlives proc until all of it has been read
+	page    []int    // its in-hand page: one descriptor, or none yet
 	hello   Hello
 	ready   bool
 	adopted bool
@@ -73,7 +74,7 @@ func (c *child) start() {
 	output, err := c.output()
 	if err == nil {
 		var p *process
-		if p, err = spawn(c.spec, output); err == nil {
+		if p, err = spawn(c.host.cfg.Dir, c.spec, output); err == nil {
 			c.hello, c.adopted, c.since = Hello{}, false, time.Now()
 			c.live(p)
 			c.host.event(Event{Kind: Started, Child: c.spec.Name, Role: c.spec.Role, PID: p.pid})
@@ -113,9 +114,11 @@ func (c *child) live(p *process) {
 func (c *child) exited(code int, sig string) {
 	h := c.host
 	e := Exit{Name: c.spec.Name, Role: c.spec.Role, ID: c.hello.ID, PID: c.proc.pid, Code: code, Signal: sig, At: time.Now()}
-	if c.conn != nil && c.conn.page >= 0 {
-		e.InHand = readPage(c.conn.page)
+	if len(c.page) > 0 {
+		e.InHand = readPage(c.page[0])
 	}
+	closeAll(c.page)
+	c.page = nil
 	h.report(e)
 	if c.conn != nil { // its reader ends by itself, unless a process it left behind holds the other end
 		c.conn.shutSoon()
@@ -242,6 +245,7 @@ const connectWithin = 30 * time.Second
 // forget lets the process be, without a host.
 func (c *child) forget() {
 	c.void()
+	closeAll(c.page)
 	if c.proc != nil {
 		c.proc.close()
 	}

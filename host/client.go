@@ -142,9 +142,7 @@ func (c *Client) connect() (l *link, err error) {
 	}
 	cut := context.AfterFunc(c.ctx, func() { _ = l.conn.Close() })
 	defer cut()
-	c.mu.Lock()
-	f := frame{Op: opHello, Hello: &c.hello, Ready: c.ready}
-	c.mu.Unlock()
+	f := frame{Op: opHello, Hello: &c.hello}
 	err = sendFile(c.page.file, func(fd int) error { return l.write(f, []int{fd}) })
 	for err == nil {
 		_ = l.conn.SetReadDeadline(time.Now().Add(writeWait))

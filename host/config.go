@@ -139,20 +139,22 @@ type Exit struct {
 	Role   string    `json:"role"`
 	ID     string    `json:"id,omitempty"` // as it said in its Hello
 	PID    int       `json:"pid"`
-	Code   int       `json:"code"`             // -1: by a signal, or unknown (it was adopted)
-	Signal string    `json:"signal,omitempty"` // "killed"
+	Code   int       `json:"code"`              // -1: by a signal, or unknown (it was adopted)
+	Signal string    `json:"signal,omitempty"`  // "killed"
 	InHand []string  `json:"in_hand,omitempty"` // what Client.InHand named when it ended
 	At     time.Time `json:"at"`
 }
 
-// A Hello is what a child says of itself.
+// A Hello is what a child says of itself. With neither Role nor Name (and not
+// started by a host, which sets Name) the process is no child: it may ask and
+// listen, and is not supervised.
 type Hello struct {
-	Role    string `json:"role"`
-	Name    string `json:"name"` // default: the name that the host gave it
-	ID      string `json:"id"`   // incarnation
-	PID     int    `json:"pid"`  // set by Dial; the host believes the kernel's
-	Release string `json:"release,omitempty"`
-	Digest  string `json:"digest,omitempty"`
+	Role    string          `json:"role"`
+	Name    string          `json:"name"` // default: the name that the host gave it
+	ID      string          `json:"id"`   // incarnation
+	PID     int             `json:"pid"`  // set by Dial; the host believes the kernel's
+	Release string          `json:"release,omitempty"`
+	Digest  string          `json:"digest,omitempty"`
 	Info    json.RawMessage `json:"info,omitempty"` // opaque
 }
 

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // conn is a process that has connected. Its reader takes frames off the wire and
@@ -26,7 +24,6 @@ type conn struct {
 	welcome bool
 	cut     bool // what it still says is not listened to
 	child   *child
-	page    int    // descriptor of its in-hand page; -1: none
 	then    func() // the greeting of the connection that follows this one
 }
 
@@ -36,7 +33,7 @@ type outgoing struct {
 }
 
 func newConn(h *Host, nc *net.UnixConn, pid int) *conn {
-	return &conn{host: h, link: link{conn: nc, half: true}, pid: pid, out: make(chan outgoing, 1024), gone: make(chan struct{}), page: -1}
+	return &conn{host: h, link: link{conn: nc, half: true}, pid: pid, out: make(chan outgoing, 1024), gone: make(chan struct{})}
 }
 
 // hush ends sending, from any goroutine. What the other end has sent is still
@@ -115,9 +112,7 @@ func (c *conn) readLoop() {
 	defer func() {
 		c.shut()
 		c.link.close()
-		if !h.post(func() { h.hangUp(c) }) && c.page >= 0 {
-			_ = unix.Close(c.page) // Run is over: nobody else looks at it
-		}
+		h.post(func() { h.hangUp(c) })
 	}()
 	for {
 		f, fds, err := c.link.read()
@@ -137,10 +132,6 @@ func (c *conn) readLoop() {
 // hangUp forgets a connection whose last frame has been taken.
 func (h *Host) hangUp(c *conn) {
 	delete(h.conns, c)
-	if c.page >= 0 {
-		_ = unix.Close(c.page)
-		c.page = -1
-	}
 	if c.child != nil && c.child.conn == c {
 		c.child.conn = nil
 		c.child.heard = time.Now()
@@ -273,8 +264,14 @@ func (h *Host) setReady(c *conn) {
 }
 
 // greet learns who has connected: a child we know by its pid, or one that an
-// earlier host started and that no ledger told of.
+// earlier host started and that no ledger told of. Who gives neither role nor
+// name is no child: it may ask and listen, and is not supervised.
 func (h *Host) greet(c *conn, f frame, fds []int) {
+	if f.Hello.Role == "" && f.Hello.Name == "" {
+		closeAll(fds)
+		c.meet("")
+		return
+	}
 	k := h.byPID(c.pid)
 	if k != nil && k.conn != nil { // it has lost that one; first what it said there
 		k.conn.hush()
@@ -282,30 +279,32 @@ func (h *Host) greet(c *conn, f frame, fds []int) {
 		k.conn.then = func() { h.greet(c, f, fds) }
 		return
 	}
-	if len(fds) > 0 {
-		c.page = fds[0]
-		closeAll(fds[1:])
-	}
 	if k == nil {
 		var err error
 		if k, err = h.adoptStray(c.pid, *f.Hello); err != nil {
 			h.log.Warn("process refused", "pid", c.pid, "name", f.Hello.Name, "err", err)
 			c.send(frame{Op: opRefuse, Err: err.Error()}, nil)
+			closeAll(fds)
 			return
 		}
 	}
-	k.conn, c.child, c.welcome = c, k, true
+	k.conn, c.child = c, k
+	closeAll(k.page)
+	k.page = fds
 	k.hello, k.heard = *f.Hello, time.Now()
 	k.hello.PID = c.pid
-	c.send(frame{Op: opWelcome, Name: k.spec.Name}, nil)
-	for _, e := range h.exits {
+	c.meet(k.spec.Name)
+	h.event(Event{Kind: Connected, Child: k.spec.Name, Role: k.spec.Role, PID: c.pid})
+	h.save()
+}
+
+// meet lets a connection in and tells it of the recent exits.
+func (c *conn) meet(name string) {
+	c.welcome = true
+	c.send(frame{Op: opWelcome, Name: name}, nil)
+	for _, e := range c.host.exits {
 		c.send(frame{Op: opExit, Exit: &e}, nil)
 	}
-	h.event(Event{Kind: Connected, Child: k.spec.Name, Role: k.spec.Role, PID: c.pid})
-	if f.Ready {
-		h.setReady(c)
-	}
-	h.save()
 }
 
 func (h *Host) byPID(pid int) *child {

@@ -30,7 +30,6 @@ type frame struct {
 	Name  string        `json:"name,omitempty"`
 	Grace time.Duration `json:"grace,omitempty"`
 	Hello *Hello        `json:"hello,omitempty"`
-	Ready bool          `json:"ready,omitempty"`
 	Spec  *Spec         `json:"spec,omitempty"`
 	Exit  *Exit         `json:"exit,omitempty"`
 	List  *Listing      `json:"list,omitempty"`
@@ -40,12 +39,12 @@ type frame struct {
 
 // Operations.
 const (
-	opHello   = "hello"   // Hello, Ready; the in-hand page rides with it
+	opHello   = "hello"   // Hello; the in-hand page rides with it
 	opWelcome = "welcome" // or opRefuse
 	opRefuse  = "refuse"
 	opPing    = "ping"
 	opPong    = "pong"
-	opReady   = "ready"
+	opReady   = "ready"   // after all that is kept has been repeated
 	opKeep    = "keep"    // Names, one descriptor each
 	opDrop    = "drop"    // Names
 	opInherit = "inherit" // Name: a prefix; answers: Names and descriptors

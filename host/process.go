@@ -14,8 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nameEnv tells a child its name.
-const nameEnv = "HOST_CHILD"
+// What a child finds in its environment: its name, and the state directory.
+const (
+	nameEnv = "HOST_CHILD"
+	dirEnv  = "HOST_DIR"
+)
 
 // process is a running child, ours by birth or by adoption. Its end is seen
 // through a pidfd in the runtime's poller, so no thread waits for it and a host
@@ -28,9 +31,9 @@ type process struct {
 
 // spawn starts a process in a group of its own. It has no parent-death signal:
 // it outlives the host.
-func spawn(s Spec, output *os.File) (*process, error) {
+func spawn(dir string, s Spec, output *os.File) (*process, error) {
 	cmd := exec.Command(s.Argv[0], s.Argv[1:]...) //nolint:noctx // it ends by signal, or outlives us
-	cmd.Env = append(append(os.Environ(), s.Env...), nameEnv+"="+s.Name)
+	cmd.Env = append(append(os.Environ(), s.Env...), nameEnv+"="+s.Name, dirEnv+"="+dir)
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
