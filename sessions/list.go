@@ -1,5 +1,3 @@
-//go:build runner
-
 package sessions
 
 import (
@@ -16,6 +14,8 @@ type CallInfo struct {
 	Release string          `json:"release"` // of the owner
 	Epoch   uint64          `json:"epoch"`
 	N       uint64          `json:"n"`
+	Schema  int             `json:"schema"` // of the record as stored
+	Aside   bool            `json:"aside,omitempty"`
 	Since   time.Time       `json:"since"` // owned by Owner since
 	codecore.Info
 }
@@ -27,7 +27,7 @@ func (r *Runner) Calls() []CallInfo {
 		c.mu.Lock()
 		info := CallInfo{
 			ID: c.id, Owner: r.cfg.ID, Release: r.cfg.Release,
-			Epoch: c.rec.Epoch, N: c.rec.N, Since: c.since,
+			Epoch: c.rec.Epoch, N: c.rec.N, Schema: c.rec.Schema, Aside: c.rec.Aside, Since: c.since,
 		}
 		live, state := c.life == lifeLive, c.state
 		c.mu.Unlock()

@@ -1,5 +1,3 @@
-//go:build runner
-
 package sessions_test
 
 import (

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"callswitch/loadtest"
+)
+
+func benchCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "measure CPU and memory per call, moves, takeover and relay on this machine",
+		Args:  args(0, "no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := os.MkdirTemp("", "switch-bench-")
+			if err != nil {
+				return err
+			}
+			defer os.RemoveAll(dir)
+			f := cmd.Flags()
+			c := loadtest.BenchConfig{Progress: cmd.ErrOrStderr()}
+			c.Parts, _ = f.GetStringSlice("parts")
+			c.Rates, _ = f.GetIntSlice("rates")
+			c.Seconds, _ = f.GetInt("seconds")
+			c.Calls, _ = f.GetInt("calls")
+			c.HeldSeconds, _ = f.GetInt("held-seconds")
+			c.Workers, _ = f.GetInt("workers")
+			given, _ := f.GetString("binary")
+			if c.SwitchBinary, err = release(cmd.Context(), cmd.ErrOrStderr(), dir, "switch", "", given); err != nil {
+				return err
+			}
+			given, _ = f.GetString("next")
+			if c.NextBinary, err = release(cmd.Context(), cmd.ErrOrStderr(), filepath.Clean(dir), "switch-next", "nextrelease", given); err != nil {
+				return err
+			}
+			result, err := loadtest.Bench(cmd.Context(), c)
+			if err != nil {
+				return err
+			}
+			enc := json.NewEncoder(cmd.OutOrStdout())
+			enc.SetIndent("", "  ")
+			return enc.Encode(result)
+		},
+	}
+	cmd.Flags().StringSlice("parts", nil, "of setup, held, relay (default all)")
+	cmd.Flags().IntSlice("rates", nil, "calls a second of setup (default 200,1000)")
+	cmd.Flags().Int("seconds", 0, "of each rate and of relay (default 20)")
+	cmd.Flags().Int("calls", 0, "held calls (default 4000)")
+	cmd.Flags().Int("held-seconds", 0, "before memory is read (default 45)")
+	cmd.Flags().Int("workers", 0, "of the held calls (default 2)")
+	cmd.Flags().Bool("json", true, "the result as JSON, the only format there is")
+	cmd.Flags().String("binary", "", "executable of this release (default: built from the tree)")
+	cmd.Flags().String("next", "", "executable of the next release (default: built from the tree)")
+	return cmd
+}

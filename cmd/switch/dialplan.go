@@ -1,0 +1,119 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"regexp"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/spf13/cobra"
+
+	"callswitch/codecore"
+)
+
+func dialplanCommand() *cobra.Command {
+	get := &cobra.Command{
+		Use:   "get",
+		Short: "print the dialplan in force",
+		Args:  args(0, "no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var p codecore.Plan
+			if err := apiClient(cmd).Do(cmd.Context(), http.MethodGet, "/v1/dialplan", nil, &p); err != nil {
+				return apiError(err)
+			}
+			return show(cmd, p, func(w io.Writer) {
+				b, _ := yaml.Marshal(p)
+				_, _ = w.Write(b)
+			})
+		},
+	}
+	outputFlag(get)
+	set := &cobra.Command{
+		Use:   "set FILE",
+		Short: "check a dialplan and put it in force, for calls that begin from now on (- reads standard input)",
+		Args:  args(1, "the file of a dialplan"),
+		RunE: func(cmd *cobra.Command, files []string) error {
+			source, err := readFile(cmd, files[0])
+			if err != nil {
+				return err
+			}
+			if _, err := parsePlan(source); err != nil {
+				return usagef("%s: %w", files[0], err)
+			}
+			var p codecore.Plan
+			if err := apiClient(cmd).Do(cmd.Context(), http.MethodPut, "/v1/dialplan", string(source), &p); err != nil {
+				return apiError(err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "dialplan version %d is in force\n", p.Version)
+			return nil
+		},
+	}
+	test := &cobra.Command{
+		Use:   "test NUMBER",
+		Short: "say where a number would go",
+		Args:  args(1, "the number to route"),
+		RunE: func(cmd *cobra.Command, numbers []string) error {
+			from, _ := cmd.Flags().GetString("from")
+			q := url.Values{"from": {from}, "number": numbers}
+			var r codecore.RouteResult
+			if err := apiClient(cmd).Do(cmd.Context(), http.MethodGet, "/v1/dialplan/test?"+q.Encode(), nil, &r); err != nil {
+				return apiError(err)
+			}
+			return show(cmd, r, func(w io.Writer) {
+				b, _ := yaml.Marshal(r)
+				_, _ = w.Write(b)
+			})
+		},
+	}
+	test.Flags().String("from", "", "name of the peer that calls")
+	outputFlag(test)
+	return verbs("dialplan", "the routing table: who may call, and where numbers go", get, set, test)
+}
+
+func readFile(cmd *cobra.Command, name string) ([]byte, error) {
+	if name == "-" {
+		return io.ReadAll(cmd.InOrStdin())
+	}
+	return os.ReadFile(name)
+}
+
+// parsePlan reads a dialplan strictly: an unknown key or a rule that cannot be
+// is an error with its line.
+func parsePlan(source []byte) (codecore.Plan, error) {
+	var p codecore.Plan
+	if err := yaml.UnmarshalWithOptions(source, &p, yaml.Strict()); err != nil {
+		return p, fmt.Errorf("dialplan: %s", yaml.FormatError(err, false, true))
+	}
+	if err := p.Check(); err != nil {
+		return p, fmt.Errorf("dialplan: %s%w", planLine(source, err), err)
+	}
+	return p, nil
+}
+
+// planLine finds the line of a rule that Check refused, by the place it names
+// ("routes[3]: …").
+func planLine(source []byte, err error) string {
+	place := planPlace.FindString(err.Error())
+	if place == "" {
+		return ""
+	}
+	path, perr := yaml.PathString("$." + place)
+	if perr != nil {
+		return ""
+	}
+	file, perr := parser.ParseBytes(source, 0)
+	if perr != nil {
+		return ""
+	}
+	node, perr := path.FilterFile(file)
+	if perr != nil || node == nil || node.GetToken() == nil {
+		return ""
+	}
+	return fmt.Sprintf("line %d: ", node.GetToken().Position.Line)
+}
+
+var planPlace = regexp.MustCompile(`(peers|routes)\[\d+\]`)

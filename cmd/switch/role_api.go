@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"callswitch/codecore"
+	"callswitch/console"
+	"callswitch/handoff"
+	"callswitch/internal/metrics"
+	"callswitch/nats"
+	"callswitch/sessions"
+)
+
+// runAPI is the one way in for people and programs. It also prepares the store,
+// carries rollouts on, and gathers the metrics of all processes.
+func runAPI(ctx context.Context, c *child) error {
+	if err := nats.EnsureStreams(ctx, c.nats, nats.Streams{Replicas: c.cfg.NATS.Replicas}); err != nil {
+		return err
+	}
+	docs := nats.NewDocs(c.nats)
+	if err := firstPlan(ctx, c, docs); err != nil {
+		return err
+	}
+	store := nats.NewStore(c.nats, nats.StoreConfig{})
+	dir, err := nats.NewDirectory(ctx, c.nats, nats.DirectoryConfig{Healthy: store.Healthy, Log: c.log})
+	if err != nil {
+		return err
+	}
+	c.host.OnExit(func(e exit) { dir.Exited(e.ID) })
+	b := &backend{child: c, store: store, docs: docs, dir: dir, moves: &moveTally{why: map[string]int{}}}
+	if b.plan, err = watchPlan(ctx, docs, c.log); err != nil {
+		return err
+	}
+	if b.floor, err = watchFloor(ctx, docs); err != nil {
+		return err
+	}
+	if b.rollout, err = watchRolloutDoc(ctx, docs, c.log); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { c.beat(ctx); return nil })
+	g.Go(func() error { return handoff.RunRollout(ctx, b.rolloutConfig()) })
+	g.Go(func() error { return serveUnix(ctx, filepath.Join(c.run, apiSocket), console.Handler(b)) })
+	if c.cfg.API.Listen != "" {
+		g.Go(func() error { return serveTCP(ctx, c.cfg.API.Listen, console.Handler(b)) })
+	}
+	if c.cfg.Metrics.Listen != "" {
+		g.Go(func() error { return serveTCP(ctx, c.cfg.Metrics.Listen, b.observability()) })
+	}
+	c.ready()
+	return g.Wait()
+}
+
+// firstPlan puts the configured dialplan in force when there is none yet.
+func firstPlan(ctx context.Context, c *child, docs *nats.Docs) error {
+	if c.cfg.Plan == "" {
+		return nil
+	}
+	if _, _, err := docs.Get(ctx, nats.DocPlan); !errors.Is(err, sessions.ErrNotFound) {
+		return err
+	}
+	source, err := os.ReadFile(c.cfg.Plan)
+	if err != nil {
+		return err
+	}
+	p, err := parsePlan(source)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.cfg.Plan, err)
+	}
+	_, err = storePlan(ctx, docs, p)
+	return err
+}
+
+// observability is /metrics, /livez and /readyz.
+func (b *backend) observability() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics.Handler(b.run))
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		s, err := b.Status(r.Context())
+		if err != nil || !s.Ready {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintln(w, s.Reason)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	return mux
+}
+
+func serveUnix(ctx context.Context, path string, h http.Handler) error {
+	_ = os.Remove(path) // of an api before us
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return err
+	}
+	return serveHTTP(ctx, l, h)
+}
+
+func serveTCP(ctx context.Context, addr string, h http.Handler) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	return serveHTTP(ctx, l, h)
+}
+
+func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// hostProcesses are the host and its children as the host lists them: those that
+// do not beat (the NATS server) are among them.
+func (b *backend) hostProcesses(ctx context.Context) ([]sessions.Process, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	list, err := b.host.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ps := []sessions.Process{{Role: "host", Node: b.cfg.Node, ID: "host-" + b.cfg.Node, PID: hostPID(b.cfg.State), Release: codecore.Release}}
+	if ps[0].PID == 0 {
+		ps = nil
+	}
+	for _, c := range list.Children {
+		if c.PID != 0 {
+			ps = append(ps, sessions.Process{
+				Role: c.Spec.Role, Node: b.cfg.Node, ID: c.Hello.ID, PID: c.PID, Release: c.Hello.Release, Digest: c.Hello.Digest,
+			})
+		}
+	}
+	return ps, nil
+}
+
+// hostPID reads the pid that serve left; 0: not known.
+func hostPID(state string) int {
+	b, _ := os.ReadFile(filepath.Join(state, "run", hostPIDFile))
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	return pid
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"callswitch/edge"
+	"callswitch/nats"
+	"callswitch/sessions"
+)
+
+// keptEdge prefixes the names of the edge's listening sockets at the host.
+const keptEdge = "edge/"
+
+// runEdge speaks SIP. Its listening sockets are kept by the host, so that what
+// arrives while it is away waits in them.
+func runEdge(ctx context.Context, c *child) error {
+	docs := nats.NewDocs(c.nats)
+	plan, err := watchPlan(ctx, docs, c.log)
+	if err != nil {
+		return err
+	}
+	rollout, err := watchRolloutDoc(ctx, docs, c.log)
+	if err != nil {
+		return err
+	}
+	dir, err := nats.NewDirectory(ctx, c.nats, nats.DirectoryConfig{Log: c.log})
+	if err != nil {
+		return err
+	}
+	c.host.OnExit(func(e exit) { dir.Exited(e.ID) })
+	sockets, err := c.inherit(ctx, keptEdge)
+	if err != nil {
+		return err
+	}
+	stats := &edge.Stats{}
+	e, err := edge.New(edge.Config{
+		Node: c.cfg.Node, Boot: c.id, Listen: c.cfg.Edge.Listen, Advertise: c.cfg.Edge.Advertise, Sockets: sockets,
+		ClusterKey: c.key, Bus: c.nats, Plan: plan, Log: c.log, Stats: stats,
+		Limits: edgeLimits(c.cfg.Edge.Limits),
+		Weights: func() []edge.Weight {
+			var out []edge.Weight
+			for _, s := range weights(rollout(), dir.Processes()) {
+				out = append(out, edge.Weight{Digest: s.Digest, Percent: s.Percent})
+			}
+			return out
+		},
+	})
+	for _, f := range sockets {
+		_ = f.Close()
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.keepSockets(e); err != nil {
+		return err
+	}
+	c.describe = func(p *sessions.Process) {
+		for i, a := range e.Addrs() {
+			p.Listen = append(p.Listen, transport(c.cfg.Edge.Listen[i])+":"+a.String())
+		}
+	}
+	c.metrics.MustRegister(edgeCollector{stats})
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return e.Run(ctx) })
+	g.Go(func() error { c.beat(ctx); return nil })
+	c.ready()
+	return g.Wait()
+}
+
+func (c *child) keepSockets(e *edge.Edge) error {
+	files, err := e.Files()
+	if err != nil {
+		return err
+	}
+	for name, f := range files {
+		if err := c.host.Keep(keptEdge+name, f); err != nil {
+			return err
+		}
+	}
+	return nil // the files stay open: a later host gets them again
+}
+
+var (
+	edgeMessages = prometheus.NewDesc("switch_sip_messages_total", "SIP messages, by direction.", []string{"direction"}, nil)
+	edgeRepeats  = prometheus.NewDesc("switch_sip_retransmissions_total", "Retransmissions absorbed (in) and sent (out).", []string{"direction"}, nil)
+	edgeRefused  = prometheus.NewDesc("switch_sip_refused_total", "SIP input refused, dropped or unusual, by reason.", []string{"reason"}, nil)
+	edgeEvents   = prometheus.NewDesc("switch_edge_events_total", "Events between edge and workers, by kind.", []string{"kind"}, nil)
+	edgeOpen     = prometheus.NewDesc("switch_edge_open", "What the edge has in memory, by kind.", []string{"kind"}, nil)
+)
+
+func edgeLimits(l LimitsConfig) edge.Limits {
+	return edge.Limits{
+		MaxCalls: l.MaxCalls, MaxConns: l.MaxConns, MaxPerSource: l.MaxPerSource, MaxMessage: l.MaxMessage,
+		PeerRate: l.PeerRate, StrangerRate: l.StrangerRate,
+	}
+}
+
+// transport is the first word of a listen entry.
+func transport(entry string) string {
+	t, _, _ := strings.Cut(entry, ":")
+	return t
+}
+
+// edgeCollector shows an edge's counters as they stand.
+type edgeCollector struct{ stats *edge.Stats }
+
+func (c edgeCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+func (c edgeCollector) Collect(ch chan<- prometheus.Metric) {
+	s := c.stats
+	count := func(d *prometheus.Desc, v uint64, label string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), label)
+	}
+	count(edgeMessages, s.Received.Load(), "in")
+	count(edgeMessages, s.Sent.Load(), "out")
+	count(edgeRepeats, s.Absorbed.Load(), "in")
+	count(edgeRepeats, s.Repeated.Load(), "out")
+	for reason, n := range s.Reasons() {
+		if reason != "" {
+			count(edgeRefused, n, reason)
+		}
+	}
+	count(edgeEvents, s.Deliveries.Load(), "delivered")
+	count(edgeEvents, s.Resends.Load(), "resent")
+	count(edgeEvents, s.Orphans.Load(), "orphaned")
+	count(edgeEvents, s.Actions.Load(), "actions")
+	count(edgeEvents, s.Gaps.Load(), "gaps")
+	for kind, n := range map[string]int64{"connections": s.Connections.Load(), "calls": s.Calls.Load(), "transactions": s.Open.Load()} {
+		ch <- prometheus.MustNewConstMetric(edgeOpen, prometheus.GaugeValue, float64(n), kind)
+	}
+}

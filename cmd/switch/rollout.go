@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"callswitch/console"
+)
+
+func rolloutCommand() *cobra.Command {
+	return verbs("rollout", "move live calls to another release, and back",
+		rolloutStart(), rolloutStatus(),
+		steer("pause", "stop after the wave in hand"),
+		steer("promote", "go on with the next wave now"),
+		steer("abort", "stop, and move everything back"),
+		undo(),
+		steer("confirm", "keep the new release: its calls stay, old workers leave when they own nothing"),
+		steer("finalize", "raise the schema floor: no way back to the old release after this"))
+}
+
+func rolloutStart() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "start BINARY",
+		Short: "start workers of another release and move the calls to it, in waves",
+		Args:  args(1, "the path of the release's executable"),
+		RunE: func(cmd *cobra.Command, paths []string) error {
+			binary, err := filepath.Abs(paths[0])
+			if err != nil {
+				return err
+			}
+			if info, err := os.Stat(binary); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
+				return usagef("%s is not an executable file; build the release first, for example with 'go build -o %s ./cmd/switch'", binary, paths[0])
+			}
+			steps, _ := cmd.Flags().GetIntSlice("steps")
+			pause, _ := cmd.Flags().GetDuration("pause")
+			within, _ := cmd.Flags().GetDuration("confirm-within")
+			req := console.RolloutStart{Binary: binary, Steps: steps, Pause: pause.String(), ConfirmWithin: within.String()}
+			var r console.Rollout
+			if err := apiClient(cmd).Do(cmd.Context(), http.MethodPost, "/v1/rollouts", req, &r); err != nil {
+				return apiError(err)
+			}
+			if detach, _ := cmd.Flags().GetBool("detach"); detach {
+				return show(cmd, r, func(w io.Writer) { drawRollout(w, r) })
+			}
+			return watchRollout(cmd, console.RolloutDone)
+		},
+	}
+	cmd.Flags().IntSlice("steps", []int{1, 10, 50, 100}, "per cent of the calls after each wave")
+	cmd.Flags().Duration("pause", 30*time.Second, "between waves")
+	cmd.Flags().Duration("confirm-within", 10*time.Minute, "go back by itself when not confirmed in this time after the last wave")
+	cmd.Flags().Bool("detach", false, "do not wait for the waves")
+	cmd.Flags().Duration("timeout", 0, "stop waiting after this long (exit 4); the rollout goes on")
+	outputFlag(cmd)
+	return cmd
+}
+
+func rolloutStatus() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "show the running or the last rollout",
+		Args:  args(0, "no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if watch, _ := cmd.Flags().GetBool("watch"); watch {
+				return watchRollout(cmd)
+			}
+			r, err := currentRollout(cmd.Context(), apiClient(cmd))
+			if err != nil {
+				return err
+			}
+			return show(cmd, r, func(w io.Writer) { drawRollout(w, r) })
+		},
+	}
+	cmd.Flags().BoolP("watch", "w", false, "follow it until it is over")
+	cmd.Flags().Duration("timeout", 0, "stop watching after this long (exit 4)")
+	outputFlag(cmd)
+	return cmd
+}
+
+// steer makes a verb that only names itself to the API.
+func steer(verb, short string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   verb,
+		Short: short,
+		Args:  args(0, "no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return sendVerb(cmd, verb, console.Steer{})
+		},
+	}
+	cmd.Flags().Duration("timeout", 0, "stop waiting after this long (exit 4)")
+	outputFlag(cmd)
+	return cmd
+}
+
+func undo() *cobra.Command {
+	cmd := steer("undo", "move the calls back to the release they came from, in one wave or --steps")
+	cmd.Flags().IntSlice("steps", nil, "per cent moved back after each wave")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		steps, _ := cmd.Flags().GetIntSlice("steps")
+		return sendVerb(cmd, "undo", console.Steer{Steps: steps})
+	}
+	return cmd
+}
+
+func sendVerb(cmd *cobra.Command, verb string, s console.Steer) error {
+	var r console.Rollout
+	if err := apiClient(cmd).Do(cmd.Context(), http.MethodPost, "/v1/rollouts/current/"+verb, s, &r); err != nil {
+		return apiError(err)
+	}
+	if verb == "undo" || verb == "abort" {
+		err := watchRollout(cmd)
+		if rolledBack(err) {
+			return nil // that is what was asked for
+		}
+		return err
+	}
+	return show(cmd, r, func(w io.Writer) { drawRollout(w, r) })
+}
+
+func currentRollout(ctx context.Context, api *console.Client) (r console.Rollout, err error) {
+	return r, apiError(api.Do(ctx, http.MethodGet, "/v1/rollouts/current", nil, &r))
+}
+
+// watchRollout follows the rollout until it is over, or in one of the states
+// given. The table format redraws one line per change; json prints the end.
+func watchRollout(cmd *cobra.Command, until ...string) error {
+	ctx := cmd.Context()
+	if limit, _ := cmd.Flags().GetDuration("timeout"); limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	api, last := apiClient(cmd), ""
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		r, err := currentRollout(ctx, api)
+		if err != nil {
+			return err
+		}
+		if line := waveLine(r); line != last {
+			fmt.Fprintln(cmd.ErrOrStderr(), line)
+			last = line
+		}
+		stop := console.Over(r.State)
+		for _, s := range until {
+			stop = stop || r.State == s
+		}
+		if stop {
+			if err := show(cmd, r, func(w io.Writer) { drawRollout(w, r) }); err != nil {
+				return err
+			}
+			return verdict(r)
+		}
+		select {
+		case <-ctx.Done():
+			return codedError{exitTimeout, fmt.Errorf("the rollout is still %s; follow it with 'switch rollout status --watch'", r.State)}
+		case <-tick.C:
+		}
+	}
+}
+
+func verdict(r console.Rollout) error {
+	switch r.State {
+	case console.RolloutRolledBack:
+		return codedError{exitRolledBack, fmt.Errorf("rolled back: %s", r.Error)}
+	case console.RolloutFailed:
+		return codedError{exitRefused, fmt.Errorf("the rollout did not begin: %s", r.Error)}
+	}
+	return nil
+}
+
+func rolledBack(err error) bool {
+	coded, ok := err.(codedError)
+	return ok && coded.code == exitRolledBack
+}
+
+func waveLine(r console.Rollout) string {
+	if len(r.Waves) == 0 {
+		return r.State
+	}
+	w := r.Waves[len(r.Waves)-1]
+	const width = 30
+	done := width
+	if w.Calls > 0 {
+		done = min(width, width*(w.Moved+w.Refused)/w.Calls)
+	}
+	way := "to " + r.To.Name
+	if w.Back {
+		way = "back to " + r.From.Name
+	}
+	return fmt.Sprintf("%-11s wave %d %s %3d %% [%s%s] %d moved, %d refused, freeze p50 %.1f p99 %.1f max %.1f ms", r.State, len(r.Waves), way,
+		w.Percent, strings.Repeat("#", done), strings.Repeat(".", width-done), w.Moved, w.Refused, w.FreezeMS.P50, w.FreezeMS.P99, w.FreezeMS.Max)
+}
+
+func drawRollout(w io.Writer, r console.Rollout) {
+	row(w, "rollout", r.ID, r.State)
+	row(w, "from", r.From.Name, r.From.Digest)
+	row(w, "to", r.To.Name, r.To.Digest)
+	if r.Confirm != nil {
+		row(w, "confirm by", r.Confirm.Format(time.TimeOnly), "'switch rollout confirm' keeps it, 'switch rollout undo' goes back")
+	}
+	if r.DryRun != nil {
+		row(w, "dry run", fmt.Sprintf("would move %d, cannot move %d", r.DryRun.Would, r.DryRun.Cannot))
+	}
+	if r.Error != "" {
+		row(w, "because", r.Error)
+	}
+	row(w)
+	row(w, "WAVE", "WAY", "PER CENT", "CALLS", "MOVED", "REFUSED", "FREEZE P50", "P99", "MAX ms")
+	for i, wave := range r.Waves {
+		way := "to " + r.To.Name
+		if wave.Back {
+			way = "back to " + r.From.Name
+		}
+		row(w, i+1, way, wave.Percent, wave.Calls, wave.Moved, wave.Refused, wave.FreezeMS.P50, wave.FreezeMS.P99, wave.FreezeMS.Max)
+	}
+	for _, f := range r.Refusals {
+		row(w, "refused", f.Call, f.Reason, f.Detail)
+	}
+}

@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"callswitch/codecore"
+	"callswitch/console"
+	"callswitch/host"
+)
+
+// hostPIDFile, in run/, has the pid of the host.
+const hostPIDFile = "host.pid"
+
+func serveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "run the switch",
+		Long: `Run the switch: this process is the host, which starts the others (NATS unless
+nats.url names a cluster, edge, media, workers, api) and starts them again when they die.
+
+SIGTERM admits nothing new, leaves the records and exits; the next serve resumes
+the calls. The first Ctrl-C admits nothing new and waits for the calls to end;
+the second hangs them all up, with their CDRs.`,
+		Args: args(0, "no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := LoadConfig(cmd)
+			if err != nil {
+				return codedError{exitUsage, err}
+			}
+			if show, _ := cmd.Flags().GetBool("print-config"); show {
+				return printConfig(cmd.OutOrStdout(), cfg)
+			}
+			return serve(cmd, cfg)
+		},
+	}
+	BindConfigFlags(cmd)
+	cmd.Flags().Bool("print-config", false, "print the configuration in force and exit")
+	return cmd
+}
+
+func newLogger(cfg Config, w io.Writer) logger {
+	o := &slog.HandlerOptions{Level: cfg.Log.SlogLevel()}
+	if cfg.Log.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+func serve(cmd *cobra.Command, cfg Config) error {
+	log := newLogger(cfg, cmd.ErrOrStderr()).With("role", "host")
+	state, err := filepath.Abs(cfg.State)
+	if err != nil {
+		return err
+	}
+	cfg.State = state
+	if err := os.MkdirAll(filepath.Join(state, "run"), 0o700); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	if _, err := LoadClusterKey(state); err != nil {
+		return err
+	}
+	if err := checkPlanFile(cfg); err != nil {
+		return codedError{exitUsage, err}
+	}
+	raw, err := json.Marshal(cfg)
+	if err != nil {
+		return err
+	}
+	if err := writeAtomic(filepath.Join(state, "run", configFile), raw); err != nil {
+		return err
+	}
+	if err := writeAtomic(filepath.Join(state, "run", hostPIDFile), []byte(strconv.Itoa(os.Getpid()))); err != nil {
+		return err
+	}
+	binary, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	h, err := host.New(host.Config{Dir: state, Children: children(cfg, binary), Log: log})
+	if err != nil {
+		return err
+	}
+
+	ctx, stop := context.WithCancel(context.WithoutCancel(cmd.Context()))
+	defer stop()
+	go signals(ctx, cfg, log, stop)
+	go announce(ctx, cmd.OutOrStdout(), cfg)
+	return h.Run(ctx)
+}
+
+// children lists what a node runs, in the order in which it starts them; they
+// are stopped the other way round.
+func children(cfg Config, binary string) []host.Spec {
+	spec := func(name, role string) host.Spec {
+		return host.Spec{Name: name, Role: role, Argv: []string{binary, "child", role, "--state", cfg.State}}
+	}
+	var all []host.Spec
+	if cfg.NATS.URL == "" {
+		all = append(all, spec("nats", "nats"))
+	}
+	all = append(all, spec("media", "media"), spec("edge", "edge"))
+	for i := range cfg.Workers {
+		all = append(all, spec(fmt.Sprintf("worker-%d", i+1), "worker"))
+	}
+	return append(all, spec("api", "api"))
+}
+
+// signals turns SIGTERM and Ctrl-C into their meanings.
+func signals(ctx context.Context, cfg Config, log logger, stop context.CancelFunc) {
+	ch := make(chan os.Signal, 4)
+	signal.Notify(ch, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(ch)
+	api := console.NewClient(filepath.Join(cfg.State, "run", apiSocket))
+	admit := func(on bool) {
+		limit, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		if err := api.Do(limit, http.MethodPost, "/v1/admit", on, nil); err != nil {
+			log.Warn("could not stop admitting calls", "err", err)
+		}
+	}
+	interrupts := 0
+	ended := make(chan struct{})
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ended:
+			stop()
+			return
+		case s := <-ch:
+			if s == syscall.SIGTERM {
+				admit(false)
+				stop()
+				return
+			}
+			interrupts++
+			switch interrupts {
+			case 1:
+				admit(false)
+				go waitForCalls(ctx, api, log, ended)
+			case 2:
+				log.Info("hanging up all calls")
+				if err := api.Do(ctx, http.MethodPost, "/v1/hangup-all", nil, nil); err != nil {
+					log.Warn("could not hang up", "err", err)
+				}
+			default:
+				stop()
+				return
+			}
+		}
+	}
+}
+
+// waitForCalls says how many calls are left until there is none.
+func waitForCalls(ctx context.Context, api *console.Client, log logger, ended chan<- struct{}) {
+	last := -1
+	for tick := time.NewTicker(200 * time.Millisecond); ; {
+		var s console.Status
+		if err := api.Do(ctx, http.MethodGet, "/v1/status", nil, &s); err == nil {
+			if s.Calls == 0 {
+				close(ended)
+				return
+			}
+			if s.Calls != last {
+				log.Info("no new calls; waiting for those in progress to end (Ctrl-C again hangs them up)", "calls", s.Calls)
+				last = s.Calls
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// announce says where the switch listens, once it is ready.
+func announce(ctx context.Context, w io.Writer, cfg Config) {
+	socket := filepath.Join(cfg.State, "run", apiSocket)
+	api := console.NewClient(socket)
+	for tick := time.NewTicker(50 * time.Millisecond); ; {
+		var s console.Status
+		if err := api.Do(ctx, http.MethodGet, "/v1/status", nil, &s); err == nil && s.Ready {
+			fmt.Fprintf(w, "switch %s, node %s, is ready\n  SIP      %s\n  API      %s\n", codecore.Release, cfg.Node, strings.Join(s.Listen, " "), socket)
+			if cfg.Metrics.Listen != "" {
+				fmt.Fprintf(w, "  metrics  http://%s/metrics\n", cfg.Metrics.Listen)
+			}
+			if s.Calls > 0 {
+				fmt.Fprintf(w, "  resumed  %d calls\n", s.Calls)
+			}
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func checkPlanFile(cfg Config) error {
+	if cfg.Plan == "" {
+		return nil
+	}
+	source, err := os.ReadFile(cfg.Plan)
+	if err != nil {
+		return err
+	}
+	if _, err := parsePlan(source); err != nil {
+		return fmt.Errorf("%s: %w", cfg.Plan, err)
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"callswitch/codecore"
+	"callswitch/handoff"
+	"callswitch/nats"
+	"callswitch/sessions"
+)
+
+// takeovers hears of dead owners from everybody who may know (the host at once,
+// the directory after a silence, a message for a call whose owner is dead, the
+// records of an earlier life) and has the driver claim what they left.
+type takeovers struct {
+	*child
+	driver *handoff.Driver
+	store  *nats.Store
+	dir    *nats.Directory
+	claims chan codecore.CallID
+}
+
+// sweepEvery is how often the records are searched for owners that nobody has
+// spoken of: the last net, for when all other news was missed.
+const sweepEvery = 10 * time.Second
+
+func (t takeovers) run(ctx context.Context) error {
+	deaths := make(chan handoff.Death, 64)
+	tell := func(d handoff.Death) {
+		select {
+		case deaths <- d:
+		case <-ctx.Done():
+		}
+	}
+	t.dir.OnDeath(func(d nats.Death) {
+		if d.Role == "worker" || d.Role == "" {
+			go tell(handoff.Death{Owner: d.ID})
+		}
+	})
+	t.onExit(func(id string, inHand []codecore.CallID) {
+		go func() {
+			tell(handoff.Death{Owner: id, InHand: inHand})
+			t.dir.Exited(id)
+		}()
+	})
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
+	t.claim(ctx, t.orphans(ctx, t.goneHere(ctx)))
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case d := <-deaths:
+			t.claim(ctx, drain(deaths, d))
+		case id := <-t.claims:
+			if rec, err := t.store.Get(ctx, id); err == nil && !rec.Tomb && t.dir.Dead(rec.Owner) {
+				t.claim(ctx, []handoff.Death{{Owner: rec.Owner}})
+			}
+		case <-sweep.C:
+			t.claim(ctx, t.orphans(ctx, t.dir.Dead))
+		}
+	}
+}
+
+// drain takes what else has come, so that workers that died together are
+// claimed in one pass.
+func drain(more chan handoff.Death, first handoff.Death) []handoff.Death {
+	all := []handoff.Death{first}
+	for {
+		select {
+		case d := <-more:
+			all = append(all, d)
+		default:
+			return all
+		}
+	}
+}
+
+func (t takeovers) claim(ctx context.Context, dead []handoff.Death) {
+	if len(dead) == 0 {
+		return
+	}
+	r, err := t.driver.Claim(ctx, handoff.ClaimOrder{Dead: dead})
+	if r.Claimed > 0 || err != nil {
+		t.log.Info("took over", "calls", r.Claimed, "set_aside", r.Aside, "left", len(r.Left), "seconds", r.Seconds, "owners", len(dead), "err", err)
+	}
+}
+
+// orphans lists the owners of live records that are gone.
+func (t takeovers) orphans(ctx context.Context, gone func(owner string) bool) []handoff.Death {
+	seen := map[string]bool{t.id: true}
+	var dead []handoff.Death
+	err := t.store.Scan(ctx, true, func(r sessions.Record) error {
+		if !r.Tomb && !seen[r.Owner] {
+			seen[r.Owner] = true
+			if gone(r.Owner) {
+				dead = append(dead, handoff.Death{Owner: r.Owner})
+			}
+		}
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
+		t.log.Warn("records not searched for dead owners", "err", err)
+	}
+	return dead
+}
