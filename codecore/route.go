@@ -50,8 +50,17 @@ func Route(p *Plan, from, number string) (RouteResult, error) {
 	if peer == nil {
 		return RouteResult{}, fmt.Errorf("%w: the route of prefix %q goes to %q, which is no peer", ErrNoRoute, r.Prefix, r.To)
 	}
-	out.Peer, out.Target = peer.Name, peer.Target
+	out.Peer, out.Target = peer.Name, withUser(peer.Target, out.Number)
 	return out, nil
+}
+
+// withUser puts the number in front of a peer's address; a target that has a
+// user of its own keeps it.
+func withUser(target, number string) string {
+	if strings.Contains(target, "@") {
+		return target
+	}
+	return "sip:" + number + "@" + strings.TrimPrefix(target, "sip:")
 }
 
 func isURI(s string) bool { return strings.HasPrefix(s, "sip:") }
