@@ -141,6 +141,9 @@ func (e *Edge) doResponse(c *call, a *codecore.SendResponse, now time.Time) {
 			tx.flow = f
 		}
 	}
+	if tx.invite { // our own answers to its CANCEL carry the same (RFC 3261 9.2)
+		c.tag = tagOf(a.Msg.Get("To"))
+	}
 	tx.respond(e, a.Msg.Status, e.writeResponse(a, tx.flow.link), now)
 }
 

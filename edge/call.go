@@ -18,6 +18,7 @@ type call struct {
 	deadline
 	id      codecore.CallID
 	token   string
+	tag     string // of the worker's answers to the caller; "" before the first
 	open    int // transactions
 	queue   []*item
 	busy    bool // a goroutine delivers

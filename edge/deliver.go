@@ -228,14 +228,14 @@ func (e *Edge) settle(c *call, it *item, ans sessions.Answer, ok bool, now time.
 	e.stats.Deliveries.Add(1)
 	switch ans.Status {
 	case sessions.StatusOK:
-		switch {
-		case it.method == "CANCEL":
-			e.finish(it, &req.Msg, 200, now) // saved
-		case it.method == "INVITE" && it.tx != nil && it.tx.last == nil && !answers(ans.Actions, it.tx.key):
+		if it.method == "INVITE" && it.tx != nil && it.tx.last == nil && !answers(ans.Actions, it.tx.key) {
 			e.finish(it, &req.Msg, 100, now)
 		}
 		before := c.last
 		e.perform(c, ans.Actions, now)
+		if it.method == "CANCEL" {
+			e.finish(it, &req.Msg, 200, now) // saved; after the 487, whose tag it carries
+		}
 		if c.last > before && len(c.queue) == 0 {
 			c.confirm = now.Add(e.lim.Confirm)
 			c.rearm(e)

@@ -151,7 +151,9 @@ func (e *Edge) finish(it *item, req *codecore.Message, code int, now time.Time, 
 	}
 	tag := ""
 	if code > 100 {
-		tag = it.tx.call.token + ".e"
+		if tag = it.tx.call.tag; tag == "" {
+			tag = it.tx.call.token + ".e"
+		}
 	}
 	it.tx.respond(e, code, reply(req, code, tag, extra...), now)
 }

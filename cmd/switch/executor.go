@@ -171,7 +171,7 @@ func (b *backend) StartRollout(ctx context.Context, req console.RolloutStart) (c
 	if err := handoff.StartRollout(ctx, b.docs, nats.DocRollout, r); err != nil {
 		return none, rolloutError(err)
 	}
-	return b.rolloutView(r), nil
+	return b.rolloutView(ctx, r), nil
 }
 
 func usage(format string, a ...any) error {
@@ -279,7 +279,7 @@ func (b *backend) Rollout(ctx context.Context) (console.Rollout, error) {
 	if rev == 0 {
 		return console.Rollout{}, &console.Error{Status: 404, Code: "not-found", Text: "there has been no rollout", Fix: "begin one with 'switch rollout start BINARY'"}
 	}
-	return b.rolloutView(r), nil
+	return b.rolloutView(ctx, r), nil
 }
 
 func (b *backend) SteerRollout(ctx context.Context, verb string, s console.Steer) (console.Rollout, error) {
@@ -287,10 +287,10 @@ func (b *backend) SteerRollout(ctx context.Context, verb string, s console.Steer
 	if err != nil {
 		return console.Rollout{}, rolloutError(err)
 	}
-	return b.rolloutView(r), nil
+	return b.rolloutView(ctx, r), nil
 }
 
-func (b *backend) rolloutView(r handoff.Rollout) console.Rollout {
+func (b *backend) rolloutView(ctx context.Context, r handoff.Rollout) console.Rollout {
 	side := func(s handoff.Side) console.Release {
 		return console.Release{Name: s.Release, Digest: s.Digest, Schema: s.Schema}
 	}
@@ -311,7 +311,11 @@ func (b *backend) rolloutView(r handoff.Rollout) console.Rollout {
 		})
 	}
 	for _, f := range r.Refused {
-		v.Refusals = append(v.Refusals, console.Refusal{Call: string(f.Call), Reason: string(f.Code), Detail: f.Detail})
+		c := console.Refusal{Call: string(f.Call), Reason: string(f.Code), Detail: f.Detail}
+		if rec, err := b.store.Get(ctx, f.Call); err == nil { // it may have ended meanwhile
+			c.To = recordInfo(rec).To
+		}
+		v.Refusals = append(v.Refusals, c)
 	}
 	return v
 }
