@@ -37,7 +37,7 @@ func self() string {
 
 // spec is a Spec of this binary. Its directory is in the environment of run.
 func spec(name, how string, args ...string) Spec {
-	return Spec{Name: name, Role: "test", Argv: append([]string{self(), how}, args...), Env: []string{roleEnv + "=1"}}
+	return Spec{Name: name, Role: "test", Argv: append([]string{self(), how}, args...), Env: []string{roleEnv + "=1", "GORACE=atexit_sleep_ms=0"}}
 }
 
 const (

@@ -54,12 +54,17 @@ func run(t *testing.T, cfg Config) *rig {
 	return r
 }
 
-// await returns the next event of a kind of a child. Others wait for their await.
+// await returns the next event of a kind of a child, passing over its others;
+// those of other children wait for their await.
 func (r *rig) await(kind, child string) Event {
 	r.t.Helper()
-	for i, e := range r.passed {
-		if e.Kind == kind && e.Child == child {
-			r.passed = slices.Delete(r.passed, i, i+1)
+	for len(r.passed) > 0 {
+		i := slices.IndexFunc(r.passed, func(e Event) bool { return e.Child == child })
+		if i < 0 {
+			break
+		}
+		e := r.passed[i]
+		if r.passed = slices.Delete(r.passed, i, i+1); e.Kind == kind {
 			return e
 		}
 	}
@@ -70,7 +75,9 @@ func (r *rig) await(kind, child string) Event {
 			if e.Kind == kind && e.Child == child {
 				return e
 			}
-			r.passed = append(r.passed, e)
+			if e.Child != child {
+				r.passed = append(r.passed, e)
+			}
 		case <-end:
 			r.t.Fatalf("no event %s of %s", kind, child)
 		}
@@ -149,7 +156,8 @@ func TestRestartPolicies(t *testing.T) {
 	temporary.Restart, done.Restart, failed.Restart = Temporary, Transient, Transient
 	r := run(t, Config{Dir: dir, Children: []Spec{temporary, done, failed}})
 	r.await(Restarting, "failed")
-	r.await(Restarting, "failed")
+	r.await(Ended, "temporary")
+	r.await(Ended, "done")
 	c, _ := observe(t, dir)
 	if l := r.list(c); len(l.Children) != 1 || l.Children[0].Spec.Name != "failed" {
 		t.Errorf("left: %+v", l.Children)
@@ -411,8 +419,9 @@ func TestStopInOrder(t *testing.T) {
 	}
 }
 
+// The path of this one is longer than a socket's address may be.
 func TestOneHostOnly(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), strings.Repeat("long/", 30))
 	r := run(t, Config{Dir: dir, Children: []Spec{spec("w", "plain")}})
 	r.await(Ready, "w")
 	h, err := New(Config{Dir: dir})
@@ -457,7 +466,7 @@ func TestOtherUserIsRefused(t *testing.T) {
 			if err != nil {
 				return err.Error()
 			}
-			defer unix.Close(fd)
+			defer func() { _ = unix.Close(fd) }()
 			if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
 				return err.Error()
 			}
@@ -476,8 +485,10 @@ func TestGarbageOnTheSocket(t *testing.T) {
 	dir := t.TempDir()
 	r := run(t, Config{Dir: dir, Children: []Spec{spec("w", "plain")}})
 	r.await(Ready, "w")
-	for _, say := range []string{"\n", "{}\n", `{"op":"keep","fds":3}` + "\n", `{"op":"hello","fds":-1}` + "\n", `{"op":"hello","hello":null}` + "\n", "null\n",
-		`{"op":"hello","hello":{}}` + "\n" + `{"op":"start"}` + "\n" + `{"op":"keep","names":["a"]}` + "\n" + `{"op":"x"}` + "\n", strings.Repeat("x", 2<<20)} {
+	for _, say := range []string{
+		"\n", "{}\n", `{"op":"keep","fds":3}` + "\n", `{"op":"hello","fds":-1}` + "\n", `{"op":"hello","hello":null}` + "\n", "null\n",
+		`{"op":"hello","hello":{}}` + "\n" + `{"op":"start"}` + "\n" + `{"op":"keep","names":["a"]}` + "\n" + `{"op":"x"}` + "\n", strings.Repeat("x", 2<<20),
+	} {
 		c, err := net.Dial("unix", filepath.Join(dir, "run", "host.sock"))
 		if err != nil {
 			t.Fatal(err)
