@@ -23,7 +23,8 @@ type Backend interface {
 	Processes(ctx context.Context) ([]Process, error)
 	Calls(ctx context.Context) ([]CallInfo, error)
 	Call(ctx context.Context, id codecore.CallID) (Call, error)
-	HangUp(ctx context.Context, id codecore.CallID, cause string) error
+	HangUp(ctx context.Context, id codecore.CallID, cause string) error // id "": all calls
+	Admit(ctx context.Context, on bool) error
 	CDRs(ctx context.Context, since time.Time, fn func(codecore.CDR) error) error
 	Plan(ctx context.Context) (codecore.Plan, error)
 	SetPlan(ctx context.Context, source []byte) (codecore.Plan, error)
@@ -79,6 +80,14 @@ func Handler(b Backend) http.Handler {
 	})
 	post("/v1/calls/{id}/hangup", func(r *http.Request) (any, error) {
 		return struct{}{}, b.HangUp(r.Context(), codecore.CallID(r.PathValue("id")), "operator")
+	})
+	post("/v1/hangup-all", func(r *http.Request) (any, error) { return struct{}{}, b.HangUp(r.Context(), "", "shutdown") })
+	post("/v1/admit", func(r *http.Request) (any, error) {
+		var on bool
+		if err := decode(r, &on); err != nil {
+			return nil, err
+		}
+		return struct{}{}, b.Admit(r.Context(), on)
 	})
 	get("/v1/moves", func(r *http.Request) (any, error) { return b.Moves(r.Context()) })
 	get("/v1/dialplan", func(r *http.Request) (any, error) { return b.Plan(r.Context()) })
