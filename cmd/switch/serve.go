@@ -107,7 +107,14 @@ func serve(cmd *cobra.Command, cfg Config) error {
 // are stopped the other way round.
 func children(cfg Config, binary string) []host.Spec {
 	spec := func(name, role string) host.Spec {
-		return host.Spec{Name: name, Role: role, Argv: []string{binary, "child", role, "--state", cfg.State}}
+		s := host.Spec{Name: name, Role: role, Argv: []string{binary, "child", role, "--state", cfg.State}}
+		switch role {
+		case "edge", "media": // nobody else can do their work
+			s.Silent = 5 * time.Second
+		case "worker":
+			s.Grace = cfg.Worker.DrainTimeout + 2*time.Second
+		}
+		return s
 	}
 	var all []host.Spec
 	if cfg.NATS.URL == "" {
