@@ -41,7 +41,12 @@ type child struct {
 	nats     *nats.Conn // nil in the nats role
 	metrics  *prometheus.Registry
 	describe func(*sessions.Process) // fills in what changes
+	busy     func() bool             // there is work that must go on without a host
 }
+
+// aloneFor is how long a child waits for a new host before it asks whether it
+// is still needed.
+const aloneFor = time.Minute
 
 const (
 	configFile  = "config.json" // in run/: the configuration as serve resolved it
@@ -68,7 +73,15 @@ func childCommand() *cobra.Command {
 				return fmt.Errorf("%s: %w", role, err)
 			}
 			defer c.close()
-			if err := fn(cmd.Context(), c); err != nil && !errors.Is(err, context.Canceled) {
+			ctx, leave := context.WithCancel(cmd.Context())
+			defer leave()
+			c.host.WhenAlone(aloneFor, func() {
+				if !c.busy() {
+					c.log.Info("no host and nothing to do: leaving")
+					leave()
+				}
+			})
+			if err := fn(ctx, c); err != nil && !errors.Is(err, context.Canceled) {
 				c.log.Error("ended", "err", err)
 				return fmt.Errorf("%s: %w", role, err)
 			}
@@ -88,7 +101,7 @@ func newID(role, node string) string {
 }
 
 func newChild(ctx context.Context, role, state string) (*child, error) {
-	c := &child{role: role, run: filepath.Join(state, "run"), describe: func(*sessions.Process) {}}
+	c := &child{role: role, run: filepath.Join(state, "run"), describe: func(*sessions.Process) {}, busy: func() bool { return false }}
 	raw, err := os.ReadFile(filepath.Join(c.run, configFile))
 	if err != nil {
 		return nil, err
@@ -235,4 +248,15 @@ func (c *child) inherit(ctx context.Context, prefix string) (map[string]*os.File
 		files[strings.TrimPrefix(k.Name, prefix)] = k.File
 	}
 	return files, nil
+}
+
+// othersLive reports whether a worker or the media plane of this host still
+// runs: while there are calls they do.
+func (c *child) othersLive() bool {
+	for _, role := range []string{"worker", "media"} {
+		if c.role != role && metrics.Answers(c.run, role) {
+			return true
+		}
+	}
+	return false
 }

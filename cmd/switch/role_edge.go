@@ -63,6 +63,7 @@ func runEdge(ctx context.Context, c *child) error {
 			p.Listen = append(p.Listen, transport(c.cfg.Edge.Listen[i])+":"+a.String())
 		}
 	}
+	c.busy = c.othersLive // a talking call leaves no trace here: the media plane knows
 	c.metrics.MustRegister(edgeCollector{stats})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return e.Run(ctx) })

@@ -46,6 +46,7 @@ func runMedia(ctx context.Context, c *child) error {
 	if err != nil {
 		return err
 	}
+	c.busy = func() bool { return m.Stats().Calls > 0 }
 	c.metrics.MustRegister(mediaCollector{m.Stats})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.Run(ctx) })

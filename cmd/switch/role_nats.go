@@ -10,6 +10,7 @@ import (
 
 // runNATS is the embedded server, in a process of its own.
 func runNATS(ctx context.Context, c *child) error {
+	c.busy = c.othersLive
 	return nats.RunServer(ctx, nats.ServerConfig{
 		Dir: filepath.Join(c.cfg.State, "nats"), Host: c.cfg.NATS.Host(), Port: c.cfg.NATS.Port(),
 		Token: natsToken(c.key), SyncInterval: c.cfg.NATS.SyncInterval, Log: c.log,

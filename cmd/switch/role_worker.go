@@ -72,6 +72,7 @@ func runWorker(ctx context.Context, c *child) error {
 	c.describe = func(p *sessions.Process) {
 		p.Calls, p.Draining = runner.Len(), driver.Draining()
 	}
+	c.busy = func() bool { return runner.Len() > 0 }
 	m.watch(runner.Phases)
 
 	serve, stop := context.WithCancel(context.WithoutCancel(ctx)) // outlives the signal: a drain needs it

@@ -122,6 +122,18 @@ func scrape(ctx context.Context, path string) map[string]*dto.MetricFamily {
 	return families
 }
 
+// Answers reports whether a process of that role serves its page under dir.
+func Answers(dir, role string) bool {
+	paths, _ := filepath.Glob(filepath.Join(dir, role+".*"+suffix))
+	for _, path := range paths {
+		if c, err := net.Dial("unix", path); err == nil {
+			_ = c.Close()
+			return true
+		}
+	}
+	return false
+}
+
 // Handler serves the gathered page.
 func Handler(dir string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
