@@ -83,6 +83,8 @@ func (o *pool) bind(i int, had [2]*os.File) (*pair, error) {
 			if f, err = adoptUDP(had[k], o.ip, num); err != nil {
 				o.log.Warn("media: inherited socket refused", "port", num, "err", err)
 				o.keep.drop(num)
+			} else {
+				o.keep.keep(num, f) // again: a host that starts later gets it from us
 			}
 		}
 		if err != nil {
