@@ -32,6 +32,13 @@ func (c *call) side(id LegID) MediaLeg {
 	return m
 }
 
+// held reports whether either party has put the other on hold: then silence is
+// no fault, though a phone that holds may send music.
+func (c *call) held() bool {
+	a, b := c.A.Sound, c.B.Sound
+	return !(a.Sends && a.Hears && b.Sends && b.Hears)
+}
+
 func contains(s []byte, b byte) bool {
 	for _, x := range s {
 		if x == b {

@@ -25,7 +25,7 @@ func Step(s State, now time.Time, e Event) (State, Result) {
 	case Fired:
 		c.fired(e)
 	case MediaSilent:
-		if c.Phase == Talking || c.Phase == Answered {
+		if (c.Phase == Talking || c.Phase == Answered) && !c.held() {
 			c.hangUp("switch", "rtp-timeout", e.At)
 		}
 	case Accepted:
