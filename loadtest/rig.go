@@ -2,6 +2,7 @@ package loadtest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -102,7 +103,8 @@ func (r *Rig) SetSwitch(at netip.AddrPort) {
 // Dialplan has the rig's sockets as peers and its prefix as routes, one digit
 // after the prefix for each callee socket.
 func (r *Rig) Dialplan() Dialplan {
-	var p Dialplan
+	// A demo's calls may ring for longer than the default minute.
+	p := Dialplan{Limits: json.RawMessage(`{"no_answer": 3600}`)}
 	add := func(side string, us []*UA) {
 		for i, u := range us {
 			src, target := u.Addr().String(), "sip:"+u.Addr().String()
