@@ -1,0 +1,73 @@
+package metrics_test
+
+import (
+	"context"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"callswitch/internal/metrics"
+)
+
+func serve(t *testing.T, dir, name string, value float64) context.CancelFunc {
+	t.Helper()
+	r := prometheus.NewRegistry()
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "things", Help: "Things."})
+	g.Set(value)
+	r.MustRegister(g)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- metrics.Serve(ctx, dir, name, r) }()
+	for path := filepath.Join(dir, name+".metrics"); ; {
+		if _, err := os.Stat(path); err == nil {
+			break
+		}
+		select {
+		case err := <-done:
+			t.Fatal(err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Two processes give one page; a process that has gone leaves no trace on it.
+func TestGather(t *testing.T) {
+	dir := t.TempDir()
+	stopA, stopB := serve(t, dir, "worker.a", 1), serve(t, dir, "edge.b", 2)
+	defer stopB()
+	page := func() string {
+		rec := httptest.NewRecorder()
+		metrics.Handler(dir).ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+		return rec.Body.String()
+	}
+	got := page()
+	for _, want := range []string{`role="worker"`, `role="edge"`, "} 1\n", "} 2\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("page lacks %q:\n%s", want, got)
+		}
+	}
+	if strings.Count(got, "# TYPE things gauge") != 1 {
+		t.Errorf("the family is not one:\n%s", got)
+	}
+	if !metrics.Answers(dir, "worker") || metrics.Answers(dir, "media") {
+		t.Error("Answers does not say who lives")
+	}
+	stopA()
+	if got := page(); strings.Contains(got, `role="worker"`) {
+		t.Errorf("the dead process is still on the page:\n%s", got)
+	}
+	if metrics.Answers(dir, "worker") {
+		t.Error("the dead process answers")
+	}
+}
