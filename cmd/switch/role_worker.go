@@ -81,6 +81,7 @@ func runWorker(ctx context.Context, c *child) error {
 	g.Go(func() error { return runner.Run(serve) })
 	g.Go(func() error { return driver.Run(serve) })
 	g.Go(func() error { c.beat(serve); return nil })
+	g.Go(func() error { return speaksWith(serve, dir.Processes) })
 	g.Go(func() error { return serveControl(serve, c, runner, m, &admitting) })
 	t := takeovers{child: c, driver: driver, store: store, dir: dir, claims: claims}
 	g.Go(func() error { return t.run(serve) })
