@@ -53,6 +53,7 @@ type Conn struct {
 
 	mu          sync.Mutex
 	onReconnect []func()
+	onClose     []func()
 }
 
 // Connect waits until the server has let us in, or ctx ends (ErrNoServer). From
@@ -150,6 +151,13 @@ func (c *Conn) OnReconnect(fn func()) {
 	c.onReconnect = append(c.onReconnect, fn)
 }
 
+// atClose registers what is still to be sent when the connections are closed.
+func (c *Conn) atClose(fn func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.onClose = append(c.onClose, fn)
+}
+
 func (c *Conn) reconnected() {
 	c.Stats.Reconnects.Add(1)
 	c.mu.Lock()
@@ -181,6 +189,13 @@ func (c *Conn) Flush(ctx context.Context) error {
 
 // Close ends both connections; subscriptions end with them.
 func (c *Conn) Close() {
+	c.mu.Lock()
+	last := c.onClose
+	c.onClose = nil
+	c.mu.Unlock()
+	for _, fn := range last {
+		fn()
+	}
 	if c.bus != nil {
 		_ = c.bus.FlushTimeout(500 * time.Millisecond) // a last answer or goodbye is worth the wait
 		c.bus.Close()

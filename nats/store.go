@@ -30,6 +30,7 @@ type Store struct {
 	rec  *table
 	cdr  *table
 	old  *table // stories
+	told stories
 	room room
 }
 
@@ -46,6 +47,8 @@ func NewStore(c *Conn, cfg StoreConfig) *Store {
 		old: newTable(c, streamStory, "story.", cfg.Patience),
 	}
 	s.room.table, s.room.age = s.rec, cfg.InfoAge
+	s.told.send = func(id codecore.CallID, body []byte) { _ = c.bus.Publish("story."+string(id), body) }
+	c.atClose(s.told.flush)
 	return s
 }
 
@@ -138,17 +141,12 @@ func (s *Store) CDRs(ctx context.Context, since time.Time, fn func(codecore.CDR)
 	})
 }
 
-// Tell appends to the story of a call, without an answer: lines may be lost. It
-// goes over the bus, in one system call with the messages that follow it.
+// Tell appends to the story of a call, a little later and without an answer:
+// lines may be lost.
 func (s *Store) Tell(id codecore.CallID, line sessions.StoryLine) {
-	if !validKey(string(id)) {
-		return
+	if validKey(string(id)) {
+		s.told.tell(id, line)
 	}
-	body, err := json.Marshal(line)
-	if err != nil {
-		return
-	}
-	_ = s.c.bus.Publish("story."+string(id), body)
 }
 
 // Story returns what is left of a call's story, oldest line first.
@@ -158,9 +156,9 @@ func (s *Store) Story(ctx context.Context, id codecore.CallID) ([]sessions.Story
 	}
 	var lines []sessions.StoryLine
 	err := s.old.scan(ctx, scanOpts{key: string(id), every: true}, func(e entry) error {
-		var l sessions.StoryLine
-		if json.Unmarshal(e.Data, &l) == nil {
-			lines = append(lines, l)
+		var some []sessions.StoryLine
+		if json.Unmarshal(e.Data, &some) == nil {
+			lines = append(lines, some...)
 		}
 		return nil
 	})

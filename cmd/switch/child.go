@@ -110,6 +110,8 @@ func newChild(ctx context.Context, role, state string) (*child, error) {
 		return nil, err
 	}
 	c.cfg.State = state
+	useCPUs(c.cfg.Procs)
+	coalesceTimers()
 	c.id = newID(role, c.cfg.Node)
 	if c.digest, err = executableDigest(); err != nil {
 		return nil, err

@@ -29,6 +29,7 @@ type Config struct {
 	Node    string        `yaml:"node" json:"node" doc:"name of this host in the cluster: letters, digits and hyphens, at most 32"`
 	State   string        `yaml:"state" json:"state" doc:"directory of everything that must survive: records of the embedded NATS, cluster key, sockets between processes"`
 	Workers int           `yaml:"workers" json:"workers" doc:"processes that step calls"`
+	Procs   int           `yaml:"procs" json:"procs" doc:"CPUs that each process uses at a time (GOMAXPROCS); 0: one where the machine has no more than 4, since the processes share them and a wake-up across CPUs costs more than most work here; else all"`
 	Plan    string        `yaml:"plan" json:"plan" doc:"dialplan file that is put in force when there is none yet; later 'switch dialplan set' changes it"`
 	NATS    NATSConfig    `yaml:"nats" json:"nats" doc:"the store of records and the bus between processes"`
 	Edge    EdgeConfig    `yaml:"edge" json:"edge" doc:"SIP"`

@@ -24,6 +24,9 @@ func (c *Config) check(bad func(key, format string, a ...any)) {
 	if c.State == "" {
 		bad("state", "is empty: name a directory")
 	}
+	if c.Procs < 0 || c.Procs > 1024 {
+		bad("procs", "%d cannot be used: write 0 to 1024", c.Procs)
+	}
 	if c.Workers < 1 || c.Workers > 64 {
 		bad("workers", "%d cannot be used: write 1 to 64", c.Workers)
 	}
