@@ -8,14 +8,15 @@ import (
 
 // A MoveReport says what became of a MoveOrder, a dry run or a drain.
 type MoveReport struct {
-	Worker  string    `json:"worker"` // the source
-	Asked   int       `json:"asked"`
-	Moved   int       `json:"moved"` // of a dry run: could be moved
-	Gone    int       `json:"gone"`  // ended or lost before their turn
-	Refused []Refusal `json:"refused,omitempty"`
-	Freeze  []float64 `json:"freeze_ms,omitempty"` // of each moved call, at the target
-	Seconds float64   `json:"seconds"`
-	Error   string    `json:"error,omitempty"` // why the order ended early
+	Worker  string       `json:"worker"` // the source
+	Asked   int          `json:"asked"`
+	Moved   int          `json:"moved"` // of a dry run: could be moved
+	Gone    int          `json:"gone"`  // ended or lost before their turn
+	Refused []Refusal    `json:"refused,omitempty"`
+	Why     map[Code]int `json:"why,omitempty"`       // refusals by code; of a rollout's dry run, which keeps no list of them
+	Freeze  []float64    `json:"freeze_ms,omitempty"` // of each moved call, at the target
+	Seconds float64      `json:"seconds"`
+	Error   string       `json:"error,omitempty"` // why the order ended early
 }
 
 // Quantile returns the freeze in ms that a share q (0..1) of the calls did not exceed.

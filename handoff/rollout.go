@@ -102,7 +102,8 @@ type Gate struct {
 type Facts struct {
 	Workers []sessions.Process // living, with their Calls: counted now, not at the last heartbeat
 	Health  Health
-	Below   int // records and processes under To.Schema; asked for in PhaseConfirmed only
+	Below   int    // records and processes under To.Schema; asked for in PhaseConfirmed only
+	Broken  string // why workers of To do not start; asked for in PhasePreparing only
 }
 
 // NewRollout checks the wishes and returns the document that begins.

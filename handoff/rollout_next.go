@@ -3,6 +3,7 @@ package handoff
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"time"
@@ -47,7 +48,7 @@ func Next(r Rollout, now time.Time, f Facts) (Rollout, []Order) {
 	from, to := workersOf(f, r.From.Digest), workersOf(f, r.To.Digest)
 	switch r.Phase {
 	case PhasePreparing:
-		return r.prepare(now, from, to)
+		return r.prepare(now, f, from, to)
 	case PhaseMoving:
 		return r.moving(now, f, from, to)
 	case PhasePausing:
@@ -77,13 +78,15 @@ func Next(r Rollout, now time.Time, f Facts) (Rollout, []Order) {
 }
 
 // prepare starts workers of the new release and asks them about every call.
-func (r Rollout) prepare(now time.Time, from, to []sessions.Process) (Rollout, []Order) {
+func (r Rollout) prepare(now time.Time, f Facts, from, to []sessions.Process) (Rollout, []Order) {
 	switch {
 	case len(to) == 0 && r.Tries == 0:
 		r.Tries = 1
 		return r, []Order{{Kind: OrderStart, Binary: r.To.Binary, Digest: r.To.Digest}}
+	case len(to) == 0 && f.Broken != "":
+		return r.enter(PhaseFailed, now, f.Broken), []Order{{Kind: OrderStop, Digest: r.To.Digest}}
 	case len(to) == 0 && now.Sub(r.Since) > startLimit:
-		return r.enter(PhaseFailed, now, "no worker of "+r.To.Release+" started within "+startLimit.String()), nil
+		return r.enter(PhaseFailed, now, "no worker of "+r.To.Release+" started within "+startLimit.String()), []Order{{Kind: OrderStop, Digest: r.To.Digest}}
 	case len(to) == 0:
 		return r, nil
 	case r.DryRun == nil:
@@ -178,6 +181,13 @@ func Record(r Rollout, o Order, m MoveReport) Rollout {
 	case o.Kind == OrderDryRun && r.DryRun != nil:
 		sum := *r.DryRun
 		sum.add(MoveReport{Asked: m.Asked, Moved: m.Moved, Gone: m.Gone, Error: m.Error})
+		sum.Why = maps.Clone(sum.Why)
+		for _, f := range m.Refused {
+			if sum.Why == nil {
+				sum.Why = map[Code]int{}
+			}
+			sum.Why[f.Code]++
+		}
 		r.DryRun = &sum
 	case o.Kind == OrderMove && len(r.Waves) > 0 && (r.Phase == PhaseMoving || r.Phase == PhaseUndoing):
 		w := &r.Waves[len(r.Waves)-1]

@@ -21,7 +21,8 @@ type stage struct {
 	refuse  map[string]int // of a worker's calls
 	health  Health
 	orders  []Order
-	stuck   bool // OrderStart brings nobody
+	stuck   bool   // OrderStart brings nobody
+	broken  string // why
 	doc     []byte
 	rev     uint64
 	raised  int
@@ -51,7 +52,7 @@ func (s *stage) pass(d time.Duration) { s.mu.Lock(); defer s.mu.Unlock(); s.now 
 func (s *stage) Facts(context.Context, Rollout) (Facts, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Facts{Workers: append([]sessions.Process(nil), s.workers...), Health: s.health}, nil
+	return Facts{Workers: append([]sessions.Process(nil), s.workers...), Health: s.health, Broken: s.broken}, nil
 }
 
 func (s *stage) Do(_ context.Context, o Order) (MoveReport, error) {
@@ -252,7 +253,7 @@ func TestRefusedStay(t *testing.T) {
 	s.refuse["w-old0"] = 3
 	s.start(t, 100)
 	r := s.settle(t)
-	if r.Phase != PhaseDone || s.on("old") != 3 || len(r.Refused) != 3 || r.Waves[0].Moved != 97 || r.Waves[0].Refused != 3 || len(r.DryRun.Refused) != 0 {
+	if r.Phase != PhaseDone || s.on("old") != 3 || len(r.Refused) != 3 || r.Waves[0].Moved != 97 || r.Waves[0].Refused != 3 || len(r.DryRun.Refused) != 0 || r.DryRun.Why[CodePinned] != 3 {
 		t.Fatalf("%+v", r)
 	}
 	s.steer(t, SteerConfirm)
@@ -286,7 +287,17 @@ func TestNoNewWorker(t *testing.T) {
 	s.start(t)
 	s.settle(t)
 	s.pass(2 * time.Minute)
-	if r := s.settle(t); r.Phase != PhaseFailed || s.on("old") != 10 || len(s.orders) != 1 {
+	if r := s.settle(t); r.Phase != PhaseFailed || s.on("old") != 10 || len(s.orders) != 2 || s.orders[1].Kind != OrderStop {
+		t.Errorf("%s: %s, orders %v; want start, then stop: the host would try for ever", r.Phase, r.Reason, s.orders)
+	}
+}
+
+// TestBrokenRelease: workers that end again and again are not waited for.
+func TestBrokenRelease(t *testing.T) {
+	s := newStage(10)
+	s.stuck, s.broken = true, "exit code 7"
+	s.start(t)
+	if r := s.settle(t); r.Phase != PhaseFailed || r.Reason != "exit code 7" || len(s.orders) != 2 || s.orders[1].Kind != OrderStop {
 		t.Errorf("%s: %s, orders %v", r.Phase, r.Reason, s.orders)
 	}
 }
