@@ -21,7 +21,7 @@ import (
 type Backend interface {
 	Status(ctx context.Context) (Status, error)
 	Processes(ctx context.Context) ([]Process, error)
-	Calls(ctx context.Context) ([]CallInfo, error)
+	Calls(ctx context.Context) (Calls, error)
 	Call(ctx context.Context, id codecore.CallID) (Call, error)
 	HangUp(ctx context.Context, id codecore.CallID, cause string) error // id "": all calls
 	Admit(ctx context.Context, on bool) error
@@ -71,10 +71,7 @@ func Handler(b Backend) http.Handler {
 		ps, err := b.Processes(r.Context())
 		return map[string]any{"processes": ps}, err
 	})
-	get("/v1/calls", func(r *http.Request) (any, error) {
-		cs, err := b.Calls(r.Context())
-		return map[string]any{"calls": cs}, err
-	})
+	get("/v1/calls", func(r *http.Request) (any, error) { return b.Calls(r.Context()) })
 	get("/v1/calls/{id}", func(r *http.Request) (any, error) {
 		return b.Call(r.Context(), codecore.CallID(r.PathValue("id")))
 	})

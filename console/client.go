@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Client speaks to the API; the command line is one.
@@ -32,9 +33,14 @@ func NewClient(addr string) *Client {
 	return &Client{&http.Client{Transport: &http.Transport{DialContext: dial}}, "http://switch", addr}
 }
 
+// answerWithin bounds a request of Do; an export streams for as long as it takes.
+const answerWithin = 30 * time.Second
+
 // Do sends body (nil, a string as it is, or a value as JSON) and decodes the
 // answer into out, if it is not nil. An *Error of the API is returned as it is.
 func (c *Client) Do(ctx context.Context, method, path string, body, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
 	resp, err := c.open(ctx, method, path, body)
 	if err != nil {
 		return err
@@ -44,7 +50,10 @@ func (c *Client) Do(ctx context.Context, method, path string, body, out any) err
 		_, err = io.Copy(io.Discard, resp.Body)
 		return err
 	}
-	return json.NewDecoder(resp.Body).Decode(out)
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("%s does not answer like a switch: %w", c.addr, err)
+	}
+	return nil
 }
 
 // Stream sends a GET and copies the answer to w.
@@ -77,8 +86,11 @@ func (c *Client) open(ctx context.Context, method, path string, body any) (*http
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) {
+		if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOTSOCK) {
 			return nil, fmt.Errorf("no switch answers at %s: start one with 'switch serve', or name its socket with --api", c.addr)
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			return nil, fmt.Errorf("the switch at %s does not answer in time: see the log of 'switch serve' (%w)", c.addr, context.DeadlineExceeded)
 		}
 		return nil, err
 	}

@@ -43,6 +43,12 @@ type CallInfo struct {
 	Aside    bool      `json:"aside,omitempty"`
 }
 
+// Calls is the page of all living calls.
+type Calls struct {
+	Calls  []CallInfo `json:"calls"`
+	Silent []string   `json:"silent,omitempty"` // workers that did not answer: their calls are missing here
+}
+
 // Call is one call with its whole story.
 type Call struct {
 	CallInfo
@@ -144,8 +150,9 @@ type Refusal struct {
 
 // DryRun is what preparing every call without committing found.
 type DryRun struct {
-	Would  int `json:"would"`
-	Cannot int `json:"cannot"`
+	Would  int            `json:"would"`
+	Cannot int            `json:"cannot"`
+	Why    map[string]int `json:"why,omitempty"` // those that cannot, by reason code
 }
 
 // Moves sums up what the living workers know of moves.

@@ -28,6 +28,9 @@ type Config struct {
 	// MaxKept bounds the kept descriptors; those beyond it are not kept and
 	// reported. Default: the limit of open files less 512.
 	MaxKept int
+	// Begin is called once the state directory is this host's alone, before any
+	// child starts: the place to write what the children read. Its error ends Run.
+	Begin func() error
 	// OnEvent is told what happens. It must not block, nor call the Host.
 	OnEvent func(Event)
 	Log     *slog.Logger // default: nowhere

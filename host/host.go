@@ -94,6 +94,11 @@ func (h *Host) Run(ctx context.Context) error {
 		return err
 	}
 	defer lock.Close()
+	if h.cfg.Begin != nil {
+		if err := h.cfg.Begin(); err != nil {
+			return err
+		}
+	}
 	listener, err := h.listen()
 	if err != nil {
 		return err

@@ -424,7 +424,7 @@ func TestOneHostOnly(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), strings.Repeat("long/", 30))
 	r := run(t, Config{Dir: dir, Children: []Spec{spec("w", "plain")}})
 	r.await(Ready, "w")
-	h, err := New(Config{Dir: dir})
+	h, err := New(Config{Dir: dir, Begin: func() error { t.Error("the second host touches what is not its own"); return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,8 +46,8 @@ func ask[Out any](ctx context.Context, b sessions.Bus, subject string, in any) (
 }
 
 // askAll asks every living worker and gives each answer to take, one at a time.
-// A worker that does not answer in time is left out.
-func askAll[Out any](ctx context.Context, b *backend, verb string, in any, take func(sessions.Process, Out)) {
+// Those that do not answer in time are returned.
+func askAll[Out any](ctx context.Context, b *backend, verb string, in any, take func(sessions.Process, Out)) (silent []string) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	var mu sync.Mutex
@@ -58,16 +58,18 @@ func askAll[Out any](ctx context.Context, b *backend, verb string, in any, take 
 		}
 		wg.Go(func() {
 			out, err := ask[Out](ctx, b.nats, sessions.SubjectControl(p.ID, verb), in)
-			if err != nil {
-				b.log.Warn("worker does not answer", "worker", p.ID, "verb", verb, "err", err)
-				return
-			}
 			mu.Lock()
 			defer mu.Unlock()
+			if err != nil {
+				b.log.Warn("worker does not answer", "worker", p.ID, "verb", verb, "err", err)
+				silent = append(silent, p.ID)
+				return
+			}
 			take(p, out)
 		})
 	}
 	wg.Wait()
+	return silent
 }
 
 func (b *backend) Processes(ctx context.Context) ([]console.Process, error) {
@@ -123,9 +125,9 @@ func (b *backend) Status(ctx context.Context) (console.Status, error) {
 	return s, nil
 }
 
-func (b *backend) Calls(ctx context.Context) ([]console.CallInfo, error) {
+func (b *backend) Calls(ctx context.Context) (console.Calls, error) {
 	calls := []console.CallInfo{}
-	askAll(ctx, b, verbList, nil, func(p sessions.Process, cs []sessions.CallInfo) {
+	silent := askAll(ctx, b, verbList, nil, func(p sessions.Process, cs []sessions.CallInfo) {
 		for _, c := range cs {
 			calls = append(calls, callInfo(c))
 		}
@@ -136,7 +138,7 @@ func (b *backend) Calls(ctx context.Context) ([]console.CallInfo, error) {
 		}
 		return strings.Compare(x.ID, y.ID)
 	})
-	return calls, nil
+	return console.Calls{Calls: calls, Silent: silent}, nil
 }
 
 func (b *backend) Call(ctx context.Context, id codecore.CallID) (console.Call, error) {
@@ -153,7 +155,7 @@ func (b *backend) Call(ctx context.Context, id codecore.CallID) (console.Call, e
 		return c, err
 	}
 	if c.Ended && len(story) == 0 {
-		return c, &console.Error{Status: 404, Code: "not-found", Text: fmt.Sprintf("no call %s", id), Fix: "'switch calls' lists the living ones; 'switch cdr export' has those that ended"}
+		return c, noCall(id)
 	}
 	if !c.Ended {
 		c.CallInfo = recordInfo(rec)
@@ -167,6 +169,10 @@ func (b *backend) Call(ctx context.Context, id codecore.CallID) (console.Call, e
 		b.live(ctx, id, &c)
 	}
 	return c, nil
+}
+
+func noCall(id codecore.CallID) error {
+	return &console.Error{Status: 404, Code: "not-found", Text: fmt.Sprintf("no call %s is in progress", id), Fix: "'switch calls' lists the living ones; 'switch cdr export' has those that ended"}
 }
 
 // live fills in what only the owner and the media plane know.
@@ -189,9 +195,12 @@ func (b *backend) live(ctx context.Context, id codecore.CallID, c *console.Call)
 
 func (b *backend) HangUp(ctx context.Context, id codecore.CallID, cause string) error {
 	ended := 0
-	askAll(ctx, b, verbHangUp, hangUpOrder{id, cause}, func(_ sessions.Process, n int) { ended += n })
-	if ended == 0 && id != "" {
-		return sessions.ErrNotFound
+	silent := askAll(ctx, b, verbHangUp, hangUpOrder{id, cause}, func(_ sessions.Process, n int) { ended += n })
+	switch {
+	case ended == 0 && len(silent) > 0:
+		return &console.Error{Status: 504, Code: "time-out", Text: "no answer from " + strings.Join(silent, ", "), Fix: "try again; a silent worker's calls are taken over by another"}
+	case ended == 0 && id != "":
+		return noCall(id)
 	}
 	return nil
 }
@@ -239,7 +248,7 @@ func storePlan(ctx context.Context, docs *nats.Docs, p codecore.Plan) (codecore.
 func (b *backend) TestPlan(_ context.Context, from, number string) (codecore.RouteResult, error) {
 	r, err := codecore.Route(b.plan(), from, number)
 	if err != nil {
-		return r, &console.Error{Status: 404, Code: "no-route", Text: err.Error()}
+		return r, &console.Error{Status: 404, Code: "no-route", Text: strings.TrimPrefix(err.Error(), "codecore: "), Fix: "'switch dialplan get' shows the routes"}
 	}
 	return r, nil
 }

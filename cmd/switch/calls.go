@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"callswitch/console"
+	"callswitch/media"
 )
 
 func callsCommand() *cobra.Command {
@@ -19,11 +21,12 @@ func callsCommand() *cobra.Command {
 		Short: "list the calls in progress, with their phase, release and owner",
 		Args:  args(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var page struct {
-				Calls []console.CallInfo `json:"calls"`
-			}
+			var page console.Calls
 			if err := apiClient(cmd).Do(cmd.Context(), http.MethodGet, "/v1/calls", nil, &page); err != nil {
 				return apiError(err)
+			}
+			for _, w := range page.Silent {
+				fmt.Fprintf(cmd.ErrOrStderr(), "switch: %s does not answer: its calls are missing here\n", w)
 			}
 			return show(cmd, page.Calls, func(w io.Writer) {
 				row(w, "CALL", "FROM", "TO", "PHASE", "SINCE", "RELEASE", "EPOCH", "OWNER", "NOTE")
@@ -54,31 +57,10 @@ func callCommand() *cobra.Command {
 			if err := apiClient(cmd).Do(cmd.Context(), http.MethodGet, "/v1/calls/"+url.PathEscape(ids[0]), nil, &c); err != nil {
 				return apiError(err)
 			}
-			return show(cmd, c, func(w io.Writer) {
-				row(w, "call", c.ID)
-				row(w, "from", c.From, "by "+c.FromPeer)
-				row(w, "to", c.To, "by "+c.ToPeer)
-				row(w, "phase", c.Phase)
-				row(w, "release", c.Release, fmt.Sprintf("schema %d", c.Schema))
-				row(w, "owner", c.Owner, fmt.Sprintf("epoch %d, n %d", c.Epoch, c.N))
-				row(w)
-				row(w, "TIME", "N", "EPOCH", "RELEASE", "WHAT", "PHASE", "ACTIONS")
-				for _, l := range c.Story {
-					what := l.Text
-					if l.FreezeMS > 0 {
-						what += fmt.Sprintf(" (frozen %.1f ms)", l.FreezeMS)
-					}
-					if l.Reason != "" {
-						what += ": " + l.Reason
-					}
-					row(w, l.At.Format("15:04:05.000"), l.N, l.Epoch, l.Release, what, l.Phase, strings.Join(l.Actions, ", "))
-				}
-			})
+			return show(cmd, c, func(w io.Writer) { drawCall(w, c) })
 		},
 		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-			var page struct {
-				Calls []console.CallInfo `json:"calls"`
-			}
+			var page console.Calls
 			_ = apiClient(cmd).Do(cmd.Context(), http.MethodGet, "/v1/calls", nil, &page)
 			var ids []string
 			for _, c := range page.Calls {
@@ -88,55 +70,76 @@ func callCommand() *cobra.Command {
 		},
 	}
 	outputFlag(cmd)
-	cmd.AddCommand(&cobra.Command{
+	hangup := &cobra.Command{
 		Use:   "hangup ID",
 		Short: "end a call on both sides, with its CDR",
 		Args:  args(1, "the id of one call"),
 		RunE: func(cmd *cobra.Command, ids []string) error {
-			return apiError(apiClient(cmd).Do(cmd.Context(), http.MethodPost, "/v1/calls/"+url.PathEscape(ids[0])+"/hangup", nil, nil))
+			if err := apiClient(cmd).Do(cmd.Context(), http.MethodPost, "/v1/calls/"+url.PathEscape(ids[0])+"/hangup", nil, nil); err != nil {
+				return apiError(err)
+			}
+			return show(cmd, map[string]string{"id": ids[0]}, func(w io.Writer) { row(w, "hanging up "+ids[0]) })
 		},
-	})
+		ValidArgsFunction: cmd.ValidArgsFunction,
+	}
+	outputFlag(hangup)
+	cmd.AddCommand(hangup)
 	return cmd
 }
 
-func statusCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "status",
-		Short: "say what the switch does: readiness, calls by release, processes",
-		Args:  args(0, "no argument"),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			api := apiClient(cmd)
-			var s struct {
-				console.Status
-				Processes []console.Process `json:"processes"`
-			}
-			if err := api.Do(cmd.Context(), http.MethodGet, "/v1/status", nil, &s.Status); err != nil {
-				return apiError(err)
-			}
-			if err := api.Do(cmd.Context(), http.MethodGet, "/v1/processes", nil, &s); err != nil {
-				return apiError(err)
-			}
-			return show(cmd, s, func(w io.Writer) {
-				state := "ready"
-				if !s.Ready {
-					state = "not ready: " + s.Reason
-				}
-				row(w, "node", s.Node, state)
-				row(w, "listens on", strings.Join(s.Listen, " "))
-				row(w, "calls", s.Calls)
-				for release, n := range s.CallsByRelease {
-					row(w, "  on "+release, n)
-				}
-				row(w)
-				row(w, "ROLE", "ID", "PID", "RELEASE", "DIGEST", "SCHEMAS", "CALLS")
-				for _, p := range s.Processes {
-					row(w, p.Role, p.ID, p.PID, p.Release, p.Digest, fmt.Sprintf("%d-%d", p.SchemaMin, p.SchemaMax), p.Calls)
-				}
-			})
-		},
+func drawCall(w io.Writer, c console.Call) {
+	phase := c.Phase
+	if c.Ended {
+		phase = "ended"
 	}
-	outputFlag(cmd)
-	return cmd
+	row(w, "call", c.ID)
+	if c.From != "" || c.To != "" {
+		row(w, "from", c.From, "by "+c.FromPeer)
+		row(w, "to", c.To, "by "+c.ToPeer)
+	}
+	row(w, "phase", phase)
+	if c.Pinned != "" {
+		row(w, "pinned", c.Pinned, "it stays on its release until it ends")
+	}
+	if c.Aside {
+		row(w, "set aside", "it crashed its workers; its sound goes on, and it can end")
+	}
+	if c.Owner != "" {
+		row(w, "release", c.Release, fmt.Sprintf("schema %d", c.Schema))
+		row(w, "owner", c.Owner, fmt.Sprintf("epoch %d, n %d", c.Epoch, c.N))
+	}
+	drawSound(w, c.Media)
+	row(w)
+	row(w, "TIME", "N", "EPOCH", "RELEASE", "WHAT", "PHASE", "ACTIONS")
+	owner := ""
+	for _, l := range c.Story {
+		what := l.Text
+		if owner != "" && l.Owner != owner {
+			what += " from " + owner
+		}
+		owner = l.Owner
+		if l.Kind == "owner" {
+			what += ", now " + l.Owner
+		}
+		if l.FreezeMS > 0 {
+			what += fmt.Sprintf(", frozen %.1f ms", l.FreezeMS)
+		}
+		if l.Reason != "" {
+			what += ": " + l.Reason
+		}
+		row(w, l.At.Format("15:04:05.000"), l.N, l.Epoch, l.Release, what, l.Phase, strings.Join(l.Actions, ", "))
+	}
+}
+
+// drawSound tells what the media plane counts for each leg.
+func drawSound(w io.Writer, raw json.RawMessage) {
+	var m media.CallStats
+	if json.Unmarshal(raw, &m) != nil {
+		return
+	}
+	for _, l := range m.Legs {
+		row(w, "leg "+string(l.Leg), fmt.Sprintf("port %d", l.Port), fmt.Sprintf("%d packets in, %d out, %d lost, jitter %.1f ms", l.PacketsIn, l.PacketsOut, l.Lost, l.JitterMS))
+	}
 }
 
 func cdrCommand() *cobra.Command {
@@ -146,6 +149,9 @@ func cdrCommand() *cobra.Command {
 		Args:  args(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			since, _ := cmd.Flags().GetString("since")
+			if _, err := time.Parse(time.RFC3339, since); since != "" && err != nil {
+				return usagef("--since %s: write it like 2026-01-02T15:04:05Z", since)
+			}
 			return apiError(apiClient(cmd).Stream(cmd.Context(), "/v1/cdrs?since="+url.QueryEscape(since), cmd.OutOrStdout()))
 		},
 	}

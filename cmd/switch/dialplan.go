@@ -39,7 +39,7 @@ func dialplanCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, files []string) error {
 			source, err := readFile(cmd, files[0])
 			if err != nil {
-				return err
+				return usagef("%w", err)
 			}
 			if _, err := parsePlan(source); err != nil {
 				return usagef("%s: %w", files[0], err)
@@ -48,10 +48,10 @@ func dialplanCommand() *cobra.Command {
 			if err := apiClient(cmd).Do(cmd.Context(), http.MethodPut, "/v1/dialplan", string(source), &p); err != nil {
 				return apiError(err)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "dialplan version %d is in force\n", p.Version)
-			return nil
+			return show(cmd, p, func(w io.Writer) { row(w, fmt.Sprintf("dialplan version %d is in force", p.Version)) })
 		},
 	}
+	outputFlag(set)
 	test := &cobra.Command{
 		Use:   "test NUMBER",
 		Short: "say where a number would go",

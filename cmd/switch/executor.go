@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,7 +48,12 @@ func (x executor) Facts(ctx context.Context, r handoff.Rollout) (handoff.Facts, 
 		f.Health.Drops += h.Drops
 		f.Health.MediaGaps += h.MediaGaps
 	})
-	if r.Phase != handoff.PhaseConfirmed {
+	switch r.Phase {
+	case handoff.PhasePreparing:
+		f.Broken = x.broken(ctx, r.To)
+		return f, nil
+	case handoff.PhaseConfirmed:
+	default:
 		return f, nil
 	}
 	for _, p := range x.dir.Processes() {
@@ -92,7 +99,7 @@ func (x executor) order(ctx context.Context, o handoff.Order, verb string) (hand
 // startWorkers runs as many workers of a release as the configuration says.
 func (x executor) startWorkers(ctx context.Context, binary, digest string) error {
 	for i := range x.cfg.Workers {
-		name := fmt.Sprintf("worker-%s-%d", digest[:12], i+1)
+		name := fmt.Sprintf("%s%d", workerPrefix(digest), i+1)
 		err := x.host.Start(ctx, host.Spec{Name: name, Role: "worker", Argv: []string{binary, "child", "worker", "--state", x.cfg.State}})
 		if err != nil && !errors.Is(err, host.ErrExists) {
 			return err
@@ -101,20 +108,43 @@ func (x executor) startWorkers(ctx context.Context, binary, digest string) error
 	return nil
 }
 
-// stopIdle ends the workers of a release that own nothing. A worker that still
-// has calls (pinned, refused) is left alone.
+// workerPrefix begins the names of a release's workers at the host.
+func workerPrefix(digest string) string { return "worker-" + digest[:12] + "-" }
+
+// tooManyStarts is how often a new release's worker may end before it is ready.
+const tooManyStarts = 3
+
+// broken says why the workers of a release do not come up; "": they may.
+func (x executor) broken(ctx context.Context, to handoff.Side) string {
+	list, err := x.host.List(ctx)
+	if err != nil {
+		return ""
+	}
+	for _, c := range list.Children {
+		if strings.HasPrefix(c.Spec.Name, workerPrefix(to.Digest)) && !c.Ready && c.Restarts >= tooManyStarts {
+			return fmt.Sprintf("workers of %s end as soon as they start (%d times): the log of 'switch serve' says why", to.Release, c.Restarts)
+		}
+	}
+	return ""
+}
+
+// stopIdle ends the workers of a release that own nothing, those too that the
+// host starts in vain. A worker that still has calls (pinned, refused) is left
+// alone, and one that does not answer.
 func (x executor) stopIdle(ctx context.Context, digest string) error {
-	idle := map[string]bool{}
-	askAll(ctx, x.backend, verbHealth, nil, func(p sessions.Process, h workerHealth) {
-		idle[p.ID] = p.Digest == digest && h.Calls == 0
-	})
+	calls := map[string]int{}
+	askAll(ctx, x.backend, verbHealth, nil, func(p sessions.Process, h workerHealth) { calls[p.ID] = h.Calls })
 	list, err := x.host.List(ctx)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, c := range list.Children {
-		if idle[c.Hello.ID] {
+		if c.Spec.Role != "worker" || c.Hello.Digest != digest && !strings.HasPrefix(c.Spec.Name, workerPrefix(digest)) {
+			continue
+		}
+		n, answers := calls[c.Hello.ID]
+		if answers && n == 0 || !c.Ready {
 			errs = append(errs, x.host.Stop(ctx, c.Spec.Name, 0))
 		}
 	}
@@ -153,8 +183,15 @@ func (b *backend) StartRollout(ctx context.Context, req console.RolloutStart) (c
 			}
 		}
 	}
+	if pause < 0 || within < 0 {
+		return none, usage("durations are not negative")
+	}
+	if err := checkSteps(req.Steps); err != nil {
+		return none, err
+	}
 	if r := b.rollout(); r != nil && r.Running() {
-		return none, console.Refused("rollout-running", fmt.Sprintf("rollout %s is %s", r.ID, r.Phase), "end it with confirm, undo or abort first")
+		return none, console.Refused("rollout-running", fmt.Sprintf("rollout %s to %s is %s", r.ID, r.To.Release, r.Phase),
+			"end it first: 'switch rollout confirm' when it is done, 'switch rollout abort' to go back")
 	}
 	to, err := b.install(ctx, req.Binary)
 	if err != nil {
@@ -169,7 +206,7 @@ func (b *backend) StartRollout(ctx context.Context, req console.RolloutStart) (c
 		return none, usage("%v", err)
 	}
 	if err := handoff.StartRollout(ctx, b.docs, nats.DocRollout, r); err != nil {
-		return none, rolloutError(err)
+		return none, rolloutError("start", b.rollout(), err)
 	}
 	return b.rolloutView(ctx, r), nil
 }
@@ -178,11 +215,39 @@ func usage(format string, a ...any) error {
 	return &console.Error{Status: 400, Code: "usage", Text: fmt.Sprintf(format, a...)}
 }
 
-func rolloutError(err error) error {
-	if errors.Is(err, handoff.ErrPhase) {
-		return console.Refused("rollout-phase", err.Error(), "see 'switch rollout status'")
+func checkSteps(steps []int) error {
+	for i, n := range steps {
+		if n < 1 || n > 100 || i > 0 && n <= steps[i-1] {
+			return usage("steps %v cannot be used: write per cents that grow, from 1 to 100, such as 10,50,100", steps)
+		}
 	}
-	return err
+	return nil
+}
+
+// rolloutError says what the operator can do instead.
+func rolloutError(verb string, r *handoff.Rollout, err error) error {
+	if errors.Is(err, sessions.ErrConflict) {
+		return console.Refused("rollout-running", "somebody else began a rollout at the same moment", "see 'switch rollout status'")
+	}
+	if !errors.Is(err, handoff.ErrPhase) {
+		return err
+	}
+	text := strings.TrimPrefix(err.Error(), handoff.ErrPhase.Error()+": ")
+	if r == nil || r.Phase == "" {
+		return console.Refused("rollout-phase", "there has been no rollout", "begin one with 'switch rollout start BINARY'")
+	}
+	fix := "see 'switch rollout status'"
+	switch {
+	case r.Over():
+		fix = "it is over; begin another with 'switch rollout start BINARY'"
+	case verb == handoff.SteerConfirm && (r.Phase == handoff.PhaseMoving || r.Phase == handoff.PhasePausing):
+		fix = "wait for the last wave ('switch rollout status --watch'), or hurry it with 'switch rollout promote'"
+	case verb == handoff.SteerFinalize && r.Phase == handoff.PhaseConfirmed:
+		fix = "the old release may still be needed for them: finalize when those calls have ended ('switch calls')"
+	case verb == handoff.SteerFinalize:
+		fix = "confirm it first, with 'switch rollout confirm'"
+	}
+	return console.Refused("rollout-phase", text, fix)
 }
 
 // install copies a release's executable into the state directory and asks it
@@ -198,7 +263,8 @@ func (b *backend) install(ctx context.Context, path string) (handoff.Side, error
 		return s, err
 	}
 	s.Binary = filepath.Join(b.cfg.State, "releases", s.Digest[:12], "switch")
-	if _, err := os.Stat(s.Binary); err != nil {
+	_, missing := os.Stat(s.Binary)
+	if missing != nil {
 		if err := copyExecutable(f, s.Binary); err != nil {
 			return s, err
 		}
@@ -211,12 +277,16 @@ func (b *backend) install(ctx context.Context, path string) (handoff.Side, error
 		Schema  int    `json:"schema"`
 		Min     int    `json:"schema_min"`
 	}
-	if err != nil || json.Unmarshal(out, &v) != nil || v.Release == "" {
-		return s, console.Refused("not-a-release", path+" does not answer 'version' as a release of the switch does", "build it from this project")
+	if err != nil || json.Unmarshal(out, &v) != nil || v.Release == "" || v.Schema < 1 {
+		if missing != nil {
+			_ = os.RemoveAll(filepath.Dir(s.Binary))
+		}
+		return s, console.Refused("not-a-release", path+" does not answer 'version' as a release of the switch does", "build it from this project: go build -o FILE ./cmd/switch")
 	}
 	s.Release, s.Schema = v.Release, v.Schema
 	if floor := b.floor(); v.Schema < floor {
-		return s, console.Refused("under-floor", fmt.Sprintf("%s writes schema %d and the floor is %d", v.Release, v.Schema, floor), "a release that is older than the floor cannot come back; push a newer one")
+		return s, console.Refused("under-floor", fmt.Sprintf("%s reads schemas up to %d and the floor is %d since a rollout was finalized", v.Release, v.Schema, floor),
+			"an older release cannot come back after that; push one that knows the floor")
 	}
 	return s, nil
 }
@@ -252,7 +322,7 @@ func (b *backend) currentSide(ctx context.Context, to string) (handoff.Side, err
 		}
 	}
 	if s.Digest == "" {
-		return s, console.Refused("same-release", "that release is the one that runs", "push another executable")
+		return s, console.Refused("same-release", "that executable is the release that runs", "push another one; 'switch status' shows the digests")
 	}
 	for _, p := range b.dir.Processes() {
 		if p.Role == "worker" && p.Digest == s.Digest {
@@ -282,10 +352,20 @@ func (b *backend) Rollout(ctx context.Context) (console.Rollout, error) {
 	return b.rolloutView(ctx, r), nil
 }
 
+var steerVerbs = []string{
+	handoff.SteerPause, handoff.SteerPromote, handoff.SteerAbort, handoff.SteerUndo, handoff.SteerConfirm, handoff.SteerFinalize,
+}
+
 func (b *backend) SteerRollout(ctx context.Context, verb string, s console.Steer) (console.Rollout, error) {
+	if !slices.Contains(steerVerbs, verb) {
+		return console.Rollout{}, &console.Error{Status: 404, Code: "not-found", Text: fmt.Sprintf("a rollout has no verb %q", verb), Fix: "one of " + strings.Join(steerVerbs, ", ")}
+	}
+	if err := checkSteps(s.Steps); err != nil {
+		return console.Rollout{}, err
+	}
 	r, err := handoff.SteerRollout(ctx, b.rolloutConfig(), verb, s.Steps)
 	if err != nil {
-		return console.Rollout{}, rolloutError(err)
+		return console.Rollout{}, rolloutError(verb, &r, err)
 	}
 	return b.rolloutView(ctx, r), nil
 }
@@ -303,6 +383,12 @@ func (b *backend) rolloutView(ctx context.Context, r handoff.Rollout) console.Ro
 	}
 	if r.DryRun != nil {
 		v.DryRun = &console.DryRun{Would: r.DryRun.Moved, Cannot: r.DryRun.Asked - r.DryRun.Moved - r.DryRun.Gone}
+		for code, n := range r.DryRun.Why {
+			if v.DryRun.Why == nil {
+				v.DryRun.Why = map[string]int{}
+			}
+			v.DryRun.Why[string(code)] = n
+		}
 	}
 	for _, w := range r.Waves {
 		v.Waves = append(v.Waves, console.Wave{

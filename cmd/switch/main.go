@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -73,6 +74,15 @@ no call drops; going back works the same way.
 Exit codes: 0 ok, 1 error, 2 usage, 3 rolled back, 4 time-out, 5 refused.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Args: func(cmd *cobra.Command, words []string) error {
+			if len(words) == 0 {
+				return nil
+			}
+			if near := cmd.SuggestionsFor(words[0]); len(near) > 0 {
+				return usagef("there is no verb %q; did you mean %s?", words[0], strings.Join(near, " or "))
+			}
+			return usagef("there is no verb %q; see 'switch --help'", words[0])
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cmd.Help()
 		},

@@ -122,7 +122,7 @@ func (m *workerMetrics) observer() sessions.Observer {
 		PostDial: func(d time.Duration) { m.postDial.Observe(d.Seconds()) },
 		Step: func(event, _ string, _ time.Duration) {
 			m.steps.WithLabelValues(event).Inc()
-			if event == "media_silent" {
+			if event == "media silent" {
 				m.tally.gaps.Add(1)
 			}
 		},

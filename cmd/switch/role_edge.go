@@ -121,7 +121,7 @@ func (c edgeCollector) Collect(ch chan<- prometheus.Metric) {
 	count(edgeRepeats, s.Absorbed.Load(), "in")
 	count(edgeRepeats, s.Repeated.Load(), "out")
 	for reason, n := range s.Reasons() {
-		if reason != "" {
+		if reason != "" && reason != "ok" {
 			count(edgeRefused, n, reason)
 		}
 	}

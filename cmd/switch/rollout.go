@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,7 +39,7 @@ func rolloutStart() *cobra.Command {
 				return err
 			}
 			if info, err := os.Stat(binary); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
-				return usagef("%s is not an executable file; build the release first, for example with 'go build -o %s ./cmd/switch'", binary, paths[0])
+				return usagef("%s is not an executable file: build the release first, such as with 'go build -o %s ./cmd/switch'", binary, paths[0])
 			}
 			steps, _ := cmd.Flags().GetIntSlice("steps")
 			pause, _ := cmd.Flags().GetDuration("pause")
@@ -161,6 +163,9 @@ func watchRollout(cmd *cobra.Command, until ...string) error {
 		}
 		select {
 		case <-ctx.Done():
+			if cmd.Context().Err() != nil { // Ctrl-C
+				return fmt.Errorf("no longer watching; the rollout is %s and goes on", r.State)
+			}
 			return codedError{exitTimeout, fmt.Errorf("the rollout is still %s; follow it with 'switch rollout status --watch'", r.State)}
 		case <-tick.C:
 		}
@@ -182,47 +187,87 @@ func rolledBack(err error) bool {
 	return ok && coded.code == exitRolledBack
 }
 
+// waveLine is the progress of a rollout: what happens now, and the wave's bar.
 func waveLine(r console.Rollout) string {
 	if len(r.Waves) == 0 {
-		return r.State
+		switch {
+		case r.State != console.RolloutPreparing:
+			return r.State
+		case r.DryRun == nil:
+			return fmt.Sprintf("%-11s starting workers of %s", r.State, r.To.Name)
+		}
+		return fmt.Sprintf("%-11s dry run: %s", r.State, dryRunLine(r.DryRun))
 	}
 	w := r.Waves[len(r.Waves)-1]
-	const width = 30
-	done := width
-	if w.Calls > 0 {
-		done = min(width, width*(w.Moved+w.Refused)/w.Calls)
-	}
 	way := "to " + r.To.Name
 	if w.Back {
 		way = "back to " + r.From.Name
 	}
-	return fmt.Sprintf("%-11s wave %d %s %3d %% [%s%s] %d moved, %d refused, freeze p50 %.1f p99 %.1f max %.1f ms", r.State, len(r.Waves), way,
-		w.Percent, strings.Repeat("#", done), strings.Repeat(".", width-done), w.Moved, w.Refused, w.FreezeMS.P50, w.FreezeMS.P99, w.FreezeMS.Max)
+	return fmt.Sprintf("%-11s wave %d %s %3d %% %s %d moved, %d refused, freeze p50 %.1f p99 %.1f max %.1f ms", r.State, len(r.Waves), way,
+		w.Percent, bar(r.Waves), w.Moved, w.Refused, w.FreezeMS.P50, w.FreezeMS.P99, w.FreezeMS.Max)
+}
+
+// bar draws how much of the last wave is done: it moves what the waves of its
+// direction have not moved before.
+func bar(waves []console.Wave) string {
+	const width = 30
+	w := waves[len(waves)-1]
+	want := (w.Calls*w.Percent + 99) / 100
+	for _, before := range waves[:len(waves)-1] {
+		if before.Back == w.Back {
+			want -= before.Moved
+		}
+	}
+	done := width
+	if w.Ended.IsZero() && want > 0 {
+		done = min(width, width*(w.Moved+w.Refused)/want)
+	}
+	return "[" + strings.Repeat("#", done) + strings.Repeat(".", width-done) + "]"
+}
+
+// dryRunLine is "would move 4298, cannot move 12, because 9 pinned, 3 migrate-refused".
+func dryRunLine(d *console.DryRun) string {
+	s := fmt.Sprintf("would move %d, cannot move %d", d.Would, d.Cannot)
+	var why []string
+	for _, code := range slices.Sorted(maps.Keys(d.Why)) {
+		why = append(why, fmt.Sprintf("%d %s", d.Why[code], code))
+	}
+	if len(why) > 0 {
+		s += ", because " + strings.Join(why, ", ")
+	}
+	return s
 }
 
 func drawRollout(w io.Writer, r console.Rollout) {
 	row(w, "rollout", r.ID, r.State)
-	row(w, "from", r.From.Name, r.From.Digest)
-	row(w, "to", r.To.Name, r.To.Digest)
+	row(w, "from", r.From.Name, short(r.From.Digest), fmt.Sprintf("schema %d", r.From.Schema))
+	row(w, "to", r.To.Name, short(r.To.Digest), fmt.Sprintf("schema %d", r.To.Schema))
 	if r.Confirm != nil {
-		row(w, "confirm by", r.Confirm.Format(time.TimeOnly), "'switch rollout confirm' keeps it, 'switch rollout undo' goes back")
+		row(w, "confirm by", r.Confirm.Local().Format(time.TimeOnly), "'switch rollout confirm' keeps it, 'switch rollout undo' goes back")
 	}
 	if r.DryRun != nil {
-		row(w, "dry run", fmt.Sprintf("would move %d, cannot move %d", r.DryRun.Would, r.DryRun.Cannot))
+		row(w, "dry run", dryRunLine(r.DryRun))
 	}
 	if r.Error != "" {
 		row(w, "because", r.Error)
 	}
-	row(w)
-	row(w, "WAVE", "WAY", "PER CENT", "CALLS", "MOVED", "REFUSED", "FREEZE P50", "P99", "MAX ms")
+	if len(r.Waves) > 0 {
+		row(w)
+		row(w, "WAVE", "WAY", "PER CENT", "CALLS", "MOVED", "REFUSED", "FREEZE P50", "P99", "MAX ms")
+	}
 	for i, wave := range r.Waves {
 		way := "to " + r.To.Name
 		if wave.Back {
 			way = "back to " + r.From.Name
 		}
-		row(w, i+1, way, wave.Percent, wave.Calls, wave.Moved, wave.Refused, wave.FreezeMS.P50, wave.FreezeMS.P99, wave.FreezeMS.Max)
+		f := wave.FreezeMS
+		row(w, i+1, way, wave.Percent, wave.Calls, wave.Moved, wave.Refused, fmt.Sprintf("%.1f", f.P50), fmt.Sprintf("%.1f", f.P99), fmt.Sprintf("%.1f", f.Max))
+	}
+	if len(r.Refusals) > 0 {
+		row(w)
+		row(w, "REFUSED", "TO", "REASON", "DETAIL")
 	}
 	for _, f := range r.Refusals {
-		row(w, "refused", f.Call, f.Reason, f.Detail)
+		row(w, f.Call, f.To, f.Reason, f.Detail)
 	}
 }

@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
-
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -81,17 +81,17 @@ func serve(cmd *cobra.Command, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	if err := writeAtomic(filepath.Join(state, "run", configFile), raw); err != nil {
-		return err
-	}
-	if err := writeAtomic(filepath.Join(state, "run", hostPIDFile), []byte(strconv.Itoa(os.Getpid()))); err != nil {
-		return err
-	}
 	binary, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	h, err := host.New(host.Config{Dir: state, Children: children(cfg, binary), Log: log})
+	begin := func() error { // another host's files are left alone
+		if err := writeAtomic(filepath.Join(state, "run", configFile), raw); err != nil {
+			return err
+		}
+		return writeAtomic(filepath.Join(state, "run", hostPIDFile), []byte(strconv.Itoa(os.Getpid())))
+	}
+	h, err := host.New(host.Config{Dir: state, Children: children(cfg, binary), Begin: begin, Log: log})
 	if err != nil {
 		return err
 	}
@@ -99,8 +99,12 @@ func serve(cmd *cobra.Command, cfg Config) error {
 	ctx, stop := context.WithCancel(context.WithoutCancel(cmd.Context()))
 	defer stop()
 	go signals(ctx, cfg, log, stop)
-	go announce(ctx, cmd.OutOrStdout(), cfg)
-	return h.Run(ctx)
+	go announce(ctx, cmd.OutOrStdout(), cfg, log)
+	err = h.Run(ctx)
+	if errors.Is(err, host.ErrRunning) {
+		return codedError{exitRefused, fmt.Errorf("another 'switch serve' runs on %s: stop it, or name another directory with --state", state)}
+	}
+	return err
 }
 
 // children lists what a node runs, in the order in which it starts them; they
@@ -196,13 +200,18 @@ func waitForCalls(ctx context.Context, api *console.Client, log logger, ended ch
 	}
 }
 
-// announce says where the switch listens, once it is ready.
-func announce(ctx context.Context, w io.Writer, cfg Config) {
+// stillNot is how long a start may take before it is explained, and then again.
+const stillNot = 5 * time.Second
+
+// announce says where the switch listens, once it is ready; while it is not, why.
+func announce(ctx context.Context, w io.Writer, cfg Config, log logger) {
 	socket := filepath.Join(cfg.State, "run", apiSocket)
 	api := console.NewClient(socket)
+	told := time.Now()
 	for tick := time.NewTicker(50 * time.Millisecond); ; {
 		var s console.Status
-		if err := api.Do(ctx, http.MethodGet, "/v1/status", nil, &s); err == nil && s.Ready {
+		err := api.Do(ctx, http.MethodGet, "/v1/status", nil, &s)
+		if err == nil && s.Ready {
 			fmt.Fprintf(w, "switch %s, node %s, is ready\n  SIP      %s\n  API      %s\n", codecore.Release, cfg.Node, strings.Join(s.Listen, " "), socket)
 			if cfg.Metrics.Listen != "" {
 				fmt.Fprintf(w, "  metrics  http://%s/metrics\n", cfg.Metrics.Listen)
@@ -211,6 +220,14 @@ func announce(ctx context.Context, w io.Writer, cfg Config) {
 				fmt.Fprintf(w, "  resumed  %d calls\n", s.Calls)
 			}
 			return
+		}
+		if time.Since(told) > stillNot {
+			told = time.Now()
+			why := s.Reason
+			if err != nil {
+				why = "the api child does not answer yet"
+			}
+			log.Warn("not ready yet", "why", why)
 		}
 		select {
 		case <-ctx.Done():
