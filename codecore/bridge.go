@@ -1,12 +1,33 @@
 package codecore
 
-import "github.com/pion/sdp/v3"
+import (
+	"encoding/hex"
+	"fmt"
+	"hash/fnv"
+	"slices"
+)
+
+// offer is the SDP that passes the other party's offer on to the leg.
+func (c *call) offer(leg LegID, s said) []byte { return c.tell(leg, s, s.sound) }
+
+// answer is the SDP that answers the leg's offer with the other party's answer.
+func (c *call) answer(leg LegID, s said, offer *Sound) []byte {
+	return c.tell(leg, s, s.sound.to(offer))
+}
 
 // tell is the SDP that the leg is told: the other party's words, our address.
-func (c *call) tell(leg LegID, d *sdp.SessionDescription) []byte {
+// The version of the o= line grows when the rest has changed (RFC 3264 8), not
+// when a 200 repeats what a 183 said.
+func (c *call) tell(leg LegID, s said, sound Sound) []byte {
 	l := c.leg(leg)
-	l.SDPs++
-	return rewrite(d, l.Media, c.sessionID(leg), l.SDPs)
+	rest := s.write(sound, l.Lines, l.Media)
+	h := fnv.New64a()
+	h.Write([]byte(rest))
+	if told := hex.EncodeToString(h.Sum(nil)); told != l.Told {
+		l.Told = told
+		l.SDPs++
+	}
+	return fmt.Appendf(nil, "v=0\r\no=- %d %d IN %s\r\n%s", c.sessionID(leg), l.SDPs, network(l.Media.Addr), rest)
 }
 
 // bridge brings the desired media to what both parties last described: each
@@ -24,8 +45,8 @@ func (c *call) side(id LegID) MediaLeg {
 		Learn: l.Answers + 1, DTMF: l.Sound.DTMF,
 		Send: l.Sound.Hears && far.Sound.Sends, Recv: l.Sound.Sends && far.Sound.Hears,
 	}
-	for _, pt := range append(append([]byte{}, l.Sound.Payloads...), far.Sound.Payloads...) {
-		if !contains(m.Payloads, pt) {
+	for _, pt := range slices.Concat(l.Sound.Payloads, far.Sound.Payloads) {
+		if !slices.Contains(m.Payloads, pt) {
 			m.Payloads = append(m.Payloads, pt)
 		}
 	}
@@ -37,13 +58,4 @@ func (c *call) side(id LegID) MediaLeg {
 func (c *call) held() bool {
 	a, b := c.A.Sound, c.B.Sound
 	return !(a.Sends && a.Hears && b.Sends && b.Hears)
-}
-
-func contains(s []byte, b byte) bool {
-	for _, x := range s {
-		if x == b {
-			return true
-		}
-	}
-	return false
 }

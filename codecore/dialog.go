@@ -2,7 +2,6 @@ package codecore
 
 import (
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -13,23 +12,33 @@ func (c *call) inDialog(leg LegID, e SIPRequest) {
 	d := l.dialog(tag)
 	cseq, _ := cseqOf(&e.Msg)
 	if e.Msg.Method == "ACK" {
-		c.callerAcked(leg)
+		c.acked(leg, cseq)
 		return
 	}
 	switch {
-	case d.Gone || c.Phase == Over && e.Msg.Method != "BYE":
+	case d.Gone && e.Msg.Method == "BYE" && l.byeOut(d):
+		// It crosses ours: both are right (RFC 3261 15.1.2).
+		c.respond(leg, c.serve(leg, e), 200, nil)
+		return
+	case d.Gone || c.Phase == PhaseEnded && e.Msg.Method != "BYE":
 		c.refuse(e, 481, "no-dialog")
 		return
 	case cseq <= d.CSeq:
 		c.refuse(e, 500, "cseq", Header{"Retry-After", "1"})
 		return
+	case l.busy() && e.Msg.Method != "BYE":
+		c.refuse(e, 500, "too-many", Header{"Retry-After", "1"})
+		return
 	}
 	d.CSeq = cseq
+	if leg == LegA { // a phone behind NAT may come by another flow
+		l.Edge, l.Flow = e.Edge, e.Flow
+	}
 	switch e.Msg.Method {
 	case "BYE":
 		c.byeFrom(leg, d, e)
 	case "INVITE":
-		c.reinvite(leg, e)
+		c.reinvite(leg, d, e)
 	case "INFO":
 		c.pass(leg, e)
 	case "OPTIONS":
@@ -41,20 +50,30 @@ func (c *call) inDialog(leg LegID, e SIPRequest) {
 	}
 }
 
+// byeOut reports whether our BYE in d has no answer yet.
+func (l *Leg) byeOut(d *Dialog) bool {
+	return slices.ContainsFunc(l.Cli, func(t ClientTx) bool { return t.Method == "BYE" && t.Tag == d.Tag })
+}
+
 // pass hands a request over to the other party, body and all.
 func (c *call) pass(leg LegID, e SIPRequest) {
 	far := c.leg(other(leg))
 	d := far.live()
 	t := c.serve(leg, e)
-	if d == nil {
-		c.respond(leg, t, 481, nil, reason(481, "no-peer-dialog"))
-		return
-	}
-	if hops, err := strconv.Atoi(e.Msg.Get("Max-Forwards")); err == nil && hops <= 0 {
+	hops, ok := hopsOf(&e.Msg)
+	unknown := e.Msg.All("Require")
+	switch {
+	case !ok:
 		c.respond(leg, t, 483, nil, reason(483, "max-forwards"))
 		return
+	case len(unknown) > 0:
+		c.respond(leg, t, 420, nil, Header{"Unsupported", strings.Join(unknown, ", ")}, reason(420, "extension"))
+		return
+	case d == nil: // not confirmed yet: 481 would end the caller's dialog
+		c.respond(leg, t, 500, nil, Header{"Retry-After", "1"}, reason(500, "no-peer-dialog"))
+		return
 	}
-	var more []Header
+	more := []Header{maxForwards(hops)}
 	for _, h := range e.Msg.Headers {
 		switch strings.ToLower(h.Name) {
 		case "content-type", "info-package", "content-disposition":
@@ -66,37 +85,48 @@ func (c *call) pass(leg LegID, e SIPRequest) {
 }
 
 // reinvite passes an offer on to the other party (hold, resume, new address).
-// Two at once are glare: 491 (RFC 3261 14.2).
-func (c *call) reinvite(leg LegID, e SIPRequest) {
-	far := c.leg(other(leg))
+// Two at once are glare: 491; a second one of the same party comes too early
+// (RFC 3261 14.2).
+func (c *call) reinvite(leg LegID, own *Dialog, e SIPRequest) {
+	l, far := c.leg(leg), c.leg(other(leg))
 	d := far.live()
-	busy := c.A.open("INVITE") != nil || c.B.open("INVITE") != nil || c.asking("INVITE") || c.Phase == Answered
+	before := l.open("INVITE") != nil
+	if !before {
+		cseq, _ := cseqOf(&e.Msg)
+		c.acked(leg, cseq-1) // it would not ask again without having acknowledged
+	}
+	glare := far.open("INVITE") != nil || c.asking("INVITE") || c.Phase == PhaseAnswered
 	t := c.serve(leg, e)
+	hops, ok := hopsOf(&e.Msg)
+	unknown := e.Msg.All("Require")
 	switch {
-	case busy:
+	case before:
+		c.respond(leg, t, 500, nil, Header{"Retry-After", "2"}, reason(500, "invite-in-progress"))
+		return
+	case glare:
 		c.respond(leg, t, 491, nil, reason(491, "glare"))
+		return
+	case !ok:
+		c.respond(leg, t, 483, nil, reason(483, "max-forwards"))
+		return
+	case len(unknown) > 0:
+		c.respond(leg, t, 420, nil, Header{"Unsupported", strings.Join(unknown, ", ")}, reason(420, "extension"))
 		return
 	case d == nil:
 		c.respond(leg, t, 481, nil, reason(481, "no-peer-dialog"))
 		return
-	case len(e.Msg.Body) == 0:
-		c.respond(leg, t, 488, nil, reason(488, "no-offer"))
+	}
+	offer, no := offered(&e.Msg)
+	if no != nil {
+		c.respond(leg, t, no.status, nil, append(no.more, reason(no.status, no.cause))...)
 		return
 	}
-	desc, sound, err := describe(e.Msg.Body)
-	if err != nil {
-		status, cause := statusOf(err)
-		c.respond(leg, t, status, nil, reason(status, cause))
-		return
-	}
-	c.leg(leg).Offer = &sound
-	if target := uriOf(e.Msg.Get("Contact")); target != "" { // target refresh (RFC 3261 12.2.2)
-		if own := c.leg(leg).live(); own != nil {
-			own.Target = target
-		}
+	l.Offer, l.Lines = &offer.sound, offer.lines
+	if target := contactOf(&e.Msg); target != "" { // target refresh (RFC 3261 12.2.2)
+		own.Target = target
 	}
 	far.CSeq++
-	c.ask(other(leg), d, "INVITE", far.CSeq, t.Tx, c.tell(other(leg), desc), Header{"Content-Type", "application/sdp"})
+	c.ask(other(leg), d, "INVITE", far.CSeq, t.Tx, c.offer(other(leg), offer), maxForwards(hops), sdpType)
 }
 
 // asking reports whether a request of ours of that method is out.
@@ -114,7 +144,7 @@ func (c *call) response(e SIPResponse) {
 		}
 		tx := *t
 		if e.Msg.Status < 200 {
-			if id == LegB && tx.Method == "INVITE" && tx.Tag == "" && c.Phase == Inviting {
+			if id == LegB && tx.Method == "INVITE" && tx.Tag == "" && c.Phase == PhaseInviting {
 				c.calleeRinging(e)
 			}
 			return
@@ -165,52 +195,48 @@ func (c *call) reinvited(leg LegID, t ClientTx, e SIPResponse) {
 	asker, asked := c.leg(from), c.leg(leg)
 	srv := asker.srv(t.For)
 	if e.Msg.Status < 300 {
-		d := asked.dialog(t.Tag)
-		if target := uriOf(e.Msg.Get("Contact")); target != "" && d != nil {
-			d.Target = target
-		}
-		if d != nil {
-			c.ackIn(leg, d, t.CSeq, false)
+		if d := asked.dialog(t.Tag); d != nil {
+			if target := contactOf(&e.Msg); target != "" {
+				d.Target = target
+			}
+			c.ask(leg, d, "ACK", t.CSeq, "", nil)
 		}
 	}
-	if srv == nil || c.Phase == Over {
+	if srv == nil || srv.Status != 0 || c.Phase == PhaseEnded {
 		return
 	}
 	offer := asker.Offer
 	asker.Offer = nil
 	switch {
 	case e.Msg.Status >= 300:
-		c.respond(from, srv, e.Msg.Status, nil)
+		c.respond(from, srv, mappedInside(e.Msg.Status), nil)
 		if gone(e.Msg.Status) {
 			c.lost(leg, e)
 		}
 	case offer == nil:
 		c.respond(from, srv, 500, nil, reason(500, "no-offer"))
 	default:
-		desc, sound, err := describe(e.Msg.Body)
+		s, err := c.answered(leg, e.Msg.Body)
 		if err != nil {
-			c.respond(from, srv, 500, nil, reason(500, "sdp-answer"))
+			status, cause := badAnswer(err)
+			c.respond(from, srv, status, nil, reason(status, cause))
 			return
 		}
-		asker.Sound, asked.Sound = *offer, sound
+		asker.Sound, asked.Sound = *offer, s.sound
 		asker.Answers++
 		asked.Answers++
 		c.bridge()
-		c.respond(from, srv, 200, c.tell(from, desc))
+		c.respond(from, srv, 200, c.answer(from, s, offer))
 	}
 }
 
 // passBack returns the answer to a request that was passed on.
 func (c *call) passBack(leg LegID, t ClientTx, e SIPResponse) {
 	srv := c.leg(other(leg)).srv(t.For)
-	if srv == nil || c.Phase == Over {
+	if srv == nil || srv.Status != 0 || c.Phase == PhaseEnded {
 		return
 	}
-	var more []Header
-	if ct := e.Msg.Get("Content-Type"); ct != "" && len(e.Msg.Body) > 0 && len(e.Msg.Body) < maxSDP {
-		more = append(more, Header{"Content-Type", ct})
-	}
-	c.respond(other(leg), srv, e.Msg.Status, nil, more...)
+	c.respond(other(leg), srv, mappedInside(e.Msg.Status), nil)
 	if gone(e.Msg.Status) {
 		c.lost(leg, e)
 	}
@@ -219,10 +245,13 @@ func (c *call) passBack(leg LegID, t ClientTx, e SIPResponse) {
 // gone reports whether a status ends the dialog (RFC 3261 12.2.1.2).
 func gone(status int) bool { return status == 408 || status == 481 }
 
-// lost ends the call when a leg's dialog is gone at the far end.
+// lost ends the call when a leg's dialog is gone at the far end. One that is
+// only silent may still talk: it gets a BYE (RFC 3261 12.2.1.2).
 func (c *call) lost(leg LegID, e SIPResponse) {
-	for i := range c.leg(leg).Dialogs {
-		c.leg(leg).Dialogs[i].Gone = true
+	if e.Msg.Status == 481 {
+		for i := range c.leg(leg).Dialogs {
+			c.leg(leg).Dialogs[i].Gone = true
+		}
 	}
 	c.hangUp(string(leg), "dialog-lost", e.At)
 }
@@ -233,15 +262,18 @@ func (c *call) late2xx(e SIPResponse) {
 	_, tag := tagOf(e.Msg.Get("To"))
 	cseq, _ := cseqOf(&e.Msg)
 	for _, id := range []LegID{LegA, LegB} {
-		if d := c.leg(id).dialog(tag); d != nil && c.leg(id).CallID == e.Msg.Get("Call-ID") && d.Confirmed {
-			c.ackIn(id, d, cseq, true)
+		l := c.leg(id)
+		if d := l.dialog(tag); d != nil && l.CallID == e.Msg.Get("Call-ID") && d.Confirmed {
+			// The same transaction again: not numbered, not saved.
+			c.lossy(edgeOf(l.Edge), Effect{Request: c.compose(id, d, "ACK", cseq, nil)})
 			return
 		}
 	}
 	if e.Branch != c.branch(LegB, "INVITE", 1, "") {
 		return
 	}
-	d := c.confirm(e)
-	c.ackIn(LegB, d, cseq, false)
-	c.bye(LegB, d)
+	if d := c.confirm(e); d != nil {
+		c.ask(LegB, d, "ACK", cseq, "", nil)
+		c.bye(LegB, d)
+	}
 }

@@ -6,23 +6,29 @@ import "time"
 // answered the CANCEL itself, once this is saved. A final response that is out
 // already wins.
 func (c *call) cancel(leg LegID, t *ServerTx, e SIPRequest) {
-	if t.Method != "INVITE" || t.Last != nil {
+	if t.Method != "INVITE" || t.Status != 0 {
 		return
 	}
-	if leg == LegA && (c.Phase == Inviting || c.Phase == Routing) {
+	if leg == LegA && (c.Phase == PhaseInviting || c.Phase == PhaseRouting) {
 		c.respond(LegA, t, 487, nil)
 		c.cancelCallee()
 		c.finish("cancelled", 487, "a", e.At)
 		return
 	}
-	// A re-INVITE: the party waits no longer; the other's answer decides.
-	c.respond(leg, t, 487, nil)
+	// A re-INVITE: the other party's answer decides, 487 or what crossed.
+	far := c.leg(other(leg))
+	for _, out := range far.Cli {
+		if d := far.dialog(out.Tag); out.Method == "INVITE" && out.For == t.Tx && d != nil && far.cli(out.Branch, "CANCEL") == nil {
+			c.ask(other(leg), d, "CANCEL", out.CSeq, "", nil)
+			return
+		}
+	}
 }
 
 // cancelCallee cancels the INVITE to the callee if it has no final response.
 func (c *call) cancelCallee() {
 	for _, t := range c.B.Cli {
-		if t.Method == "INVITE" && t.Tag == "" {
+		if t.Method == "INVITE" && t.Tag == "" && c.B.cli(t.Branch, "CANCEL") == nil {
 			c.ask(LegB, nil, "CANCEL", t.CSeq, "", nil)
 			return
 		}
@@ -32,7 +38,7 @@ func (c *call) cancelCallee() {
 // calleeFailed passes the callee's refusal to the caller.
 func (c *call) calleeFailed(status int, e SIPResponse) {
 	t := c.A.open("INVITE")
-	if c.Phase != Inviting || t == nil {
+	if c.Phase != PhaseInviting || t == nil {
 		return // it was cancelled: 487 is the end of it
 	}
 	var more []Header
@@ -64,7 +70,7 @@ func (c *call) fired(e Fired) {
 		}
 	}
 	switch {
-	case e.Timer == TimerNoAnswer && c.Phase == Inviting:
+	case e.Timer == TimerNoAnswer && c.Phase == PhaseInviting:
 		t := c.A.open("INVITE")
 		if t == nil {
 			return
@@ -73,10 +79,15 @@ func (c *call) fired(e Fired) {
 		c.respond(LegA, t, 480, nil, reason(480, "no-answer"))
 		c.CDR.Cause = "no-answer"
 		c.finish("no-answer", 480, "switch", c.now)
-	case e.Timer == TimerMaxCall && (c.Phase == Answered || c.Phase == Talking):
+	case e.Timer == TimerMaxCall && (c.Phase == PhaseAnswered || c.Phase == PhaseTalking):
 		c.hangUp("switch", "max-call", c.now)
 	case e.Timer == TimerAck:
-		c.callerAcked(LegA)
+		c.acked(LegA, c.A.Dialogs[0].CSeq)
+	case e.Timer == TimerGiveUp && c.Phase == PhaseEnded:
+		c.forget(func(a Action) bool { return a.To != receiverCDR })
+		c.A.ByeDue, c.B.ByeDue, c.MediaDue = false, false, false
+		c.A.Cli, c.B.Cli = nil, nil
+		c.res.Save = true
 	}
 }
 
@@ -87,11 +98,16 @@ func (c *call) byeFrom(leg LegID, d *Dialog, e SIPRequest) {
 	d.Gone = true
 	l.ByeDue = false
 	c.respond(leg, c.serve(leg, e), 200, nil)
-	if c.Phase == Over || !first && leg == LegB {
+	if c.Phase == PhaseEnded || !first && leg == LegB {
 		return // it crossed ours, or is a fork's that lost
 	}
-	c.endLegs(string(leg))
-	c.CDR.Cause = ""
+	if c.Phase == PhaseInviting { // of the early dialog (RFC 3261 15)
+		c.endLegs()
+		c.cancelCallee()
+		c.finish("cancelled", 487, string(leg), e.At)
+		return
+	}
+	c.endLegs()
 	c.finish("answered", 200, string(leg), e.At)
 }
 
@@ -99,30 +115,30 @@ func (c *call) byeFrom(leg LegID, d *Dialog, e SIPRequest) {
 func (c *call) hangUp(by, cause string, at time.Time) {
 	c.CDR.Cause = cause
 	switch c.Phase {
-	case Routing, Inviting:
+	case PhaseRouting, PhaseInviting:
 		if t := c.A.open("INVITE"); t != nil {
 			c.respond(LegA, t, 503, nil, reason(503, cause))
 		}
 		c.cancelCallee()
 		c.finish("failed", 503, by, at)
-	case Answered, Talking:
-		c.endLegs(cause)
+	case PhaseAnswered, PhaseTalking:
+		c.endLegs()
 		c.finish("answered", 200, by, at)
 	}
 }
 
 // endLegs sends the BYEs that are due. A caller whose ACK has not come gets its
 // BYE after it (RFC 3261 15).
-func (c *call) endLegs(string) {
+func (c *call) endLegs() {
 	for _, id := range []LegID{LegA, LegB} {
 		l := c.leg(id)
 		for _, t := range l.Srv { // requests that wait get their end
-			if t.Last == nil && t.Method != "BYE" {
+			if t.Status == 0 && t.Method != "BYE" {
 				c.respond(id, l.srv(t.Tx), 487, nil)
 			}
 		}
 		if d := l.live(); d != nil {
-			if id == LegA && c.Phase == Answered {
+			if id == LegA && c.Phase == PhaseAnswered {
 				l.ByeDue = true
 				continue
 			}
@@ -144,18 +160,15 @@ func (c *call) bye(leg LegID, d *Dialog) {
 
 // finish decides everything that is left: the CDR, the media, the phase.
 func (c *call) finish(result string, code int, by string, at time.Time) {
-	c.become(Over)
+	c.become(PhaseEnded)
 	c.CDR.Result, c.CDR.Code, c.CDR.HungUpBy, c.CDR.End = result, code, by, at
 	if !c.CDR.Answer.IsZero() {
 		c.CDR.Seconds = max(0, at.Sub(c.CDR.Answer).Seconds())
 	}
 	if c.A.ByeDue { // its BYE waits for the ACK, but not for ever
-		c.Timers = []Deadline{{TimerAck, c.now.Add(ackWait)}}
-	} else {
-		c.forget(func(a Action) bool {
-			return a.Response != nil && a.Response.Msg.Method == "INVITE" && a.Response.Msg.Status/100 == 2
-		})
+		c.Timers = append(c.Timers, Deadline{TimerAck, c.now.Add(ackWait)})
 	}
+	c.forget(c.over) // nobody waits for the ACK to a 2xx any more
 	cdr := c.CDR
 	c.do(receiverCDR, Effect{CDR: &cdr})
 }

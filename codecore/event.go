@@ -119,8 +119,8 @@ type eventBox struct {
 // ErrUnknownKind reports an event or effect of a kind this release does not know.
 var ErrUnknownKind = errors.New("codecore: unknown kind")
 
-// MarshalJSON writes {"<kind>": {…}}.
-func (a AnyEvent) MarshalJSON() ([]byte, error) {
+// Box is how an event goes through JSON, and over the wire: {"<kind>": {…}}.
+func (a AnyEvent) Box() (any, error) {
 	var b eventBox
 	switch e := a.Event.(type) {
 	case SIPRequest:
@@ -146,14 +146,35 @@ func (a AnyEvent) MarshalJSON() ([]byte, error) {
 	default:
 		return nil, ErrUnknownKind
 	}
+	return &b, nil
+}
+
+// NewBox returns what Unbox takes, to be filled.
+func (a *AnyEvent) NewBox() any { return new(eventBox) }
+
+// MarshalJSON writes the box.
+func (a AnyEvent) MarshalJSON() ([]byte, error) {
+	b, err := a.Box()
+	if err != nil {
+		return nil, err
+	}
 	return json.Marshal(b)
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote.
 func (a *AnyEvent) UnmarshalJSON(raw []byte) error {
-	var b eventBox
-	if err := json.Unmarshal(raw, &b); err != nil {
+	b := new(eventBox)
+	if err := json.Unmarshal(raw, b); err != nil {
 		return err
+	}
+	return a.Unbox(b)
+}
+
+// Unbox takes the event out of a box.
+func (a *AnyEvent) Unbox(box any) error {
+	b, ok := box.(*eventBox)
+	if !ok {
+		return ErrUnknownKind
 	}
 	switch {
 	case b.Request != nil:

@@ -1,16 +1,12 @@
 package codecore
 
-import (
-	"slices"
-	"strconv"
-	"strings"
-)
+import "slices"
 
 // Leg is one party's side of a call: its dialogs (RFC 3261 12), the
 // transactions in hand on it, and what was last agreed about its sound.
 type Leg struct {
 	Edge    string        `json:"edge,omitempty"` // node of its edge
-	Flow    string        `json:"flow,omitempty"` // it came by (leg a)
+	Flow    string        `json:"flow,omitempty"` // it last came by (leg a)
 	CallID  string        `json:"call_id,omitempty"`
 	Tag     string        `json:"tag,omitempty"`     // ours
 	Local   string        `json:"local,omitempty"`   // our From/To value, without tag
@@ -21,10 +17,11 @@ type Leg struct {
 	Cli     []ClientTx    `json:"cli,omitempty"`     // our requests
 	Sound   Sound         `json:"sound,omitzero"`    // as they last described it
 	Offer   *Sound        `json:"offer,omitempty"`   // theirs, not answered yet
+	Lines   []string      `json:"lines,omitempty"`   // m= lines of the session with it, "" = the audio; none = the audio alone
 	Media   MediaEndpoint `json:"media,omitzero"`    // ours
-	SDPs    uint64        `json:"sdps,omitempty"`    // version of our next o= line
+	SDPs    uint64        `json:"sdps,omitempty"`    // version of our last o= line
+	Told    string        `json:"told,omitempty"`    // hash of the SDP of that version
 	Answers int           `json:"answers,omitempty"` // completed offer/answer exchanges: their address may be learned anew
-	Body    []byte        `json:"-"`                 // the caller's offer, between routing and allocation
 	ByeDue  bool          `json:"bye_due,omitempty"` // BYE waits for the ACK to our 2xx (RFC 3261 15)
 }
 
@@ -45,9 +42,14 @@ type ServerTx struct {
 	Flow   string        `json:"flow"`
 	Edge   string        `json:"edge"`
 	Method string        `json:"method"`
-	Head   []Header      `json:"head"`           // Via, From, To, Call-ID, CSeq, Record-Route: what a response repeats
-	Last   *SendResponse `json:"last,omitempty"` // final response, for a repeat
+	CSeq   uint32        `json:"cseq"`
+	Head   []Header      `json:"head,omitempty"`   // Via, From, To, Call-ID, CSeq, Record-Route: what a response repeats; none once it is final
+	Status int           `json:"status,omitempty"` // of the final response
+	Last   *SendResponse `json:"last,omitempty"`   // final response, for a repeat; a 2xx to INVITE is in Pending until its ACK
 }
+
+// accepted reports whether t is an INVITE whose 2xx awaits its ACK.
+func (t ServerTx) accepted() bool { return t.Method == "INVITE" && t.Status/100 == 2 }
 
 // ClientTx is a request of ours without a final response.
 type ClientTx struct {
@@ -89,7 +91,7 @@ func (l *Leg) srv(tx string) *ServerTx {
 // open is a request of the party of that method without a final response.
 func (l *Leg) open(method string) *ServerTx {
 	for i := range l.Srv {
-		if l.Srv[i].Method == method && l.Srv[i].Last == nil {
+		if l.Srv[i].Method == method && l.Srv[i].Status == 0 {
 			return &l.Srv[i]
 		}
 	}
@@ -105,102 +107,23 @@ func (l *Leg) cli(branch, method string) *ClientTx {
 	return nil
 }
 
-// keep adds a server transaction, and lets go of older ones that are answered.
+// keep adds a server transaction, and lets go of older ones that are answered:
+// a party that has gone on has its answers. Only a 2xx to INVITE awaits more.
 func (l *Leg) keep(t ServerTx) {
-	l.Srv = slices.DeleteFunc(l.Srv, func(o ServerTx) bool { return o.Last != nil && o.Method != "INVITE" })
+	l.Srv = slices.DeleteFunc(l.Srv, func(o ServerTx) bool { return o.Status != 0 && !o.accepted() })
 	l.Srv = append(l.Srv, t)
 }
 
+// busy reports whether so much waits on the leg that it takes no more.
+func (l *Leg) busy() bool { return len(l.Cli) >= maxWaiting || len(l.Srv) >= maxWaiting }
+
+// A party may have so many transactions waiting on a leg, and a fork so many
+// branches that answered: a record is bounded.
+const (
+	maxWaiting = 16
+	maxDialogs = 16
+)
+
 func (l *Leg) endSrv(tx string) {
 	l.Srv = slices.DeleteFunc(l.Srv, func(o ServerTx) bool { return o.Tx == tx })
-}
-
-// cseqOf reads "102 INVITE".
-func cseqOf(m *Message) (n uint32, method string) {
-	num, method, _ := strings.Cut(strings.TrimSpace(m.Get("CSeq")), " ")
-	v, _ := strconv.ParseUint(num, 10, 32)
-	return uint32(v), strings.TrimSpace(method)
-}
-
-// tagOf reads the tag parameter of a From or To value, and the value without it.
-func tagOf(value string) (bare, tag string) {
-	start := strings.LastIndexByte(value, '>') // parameters of the header stand behind it
-	if start < 0 {
-		start = 0
-		if i := strings.IndexByte(value, ';'); i >= 0 {
-			start = i
-		}
-	}
-	head, params := value[:start], value[start:]
-	var kept strings.Builder
-	for i, p := range strings.Split(params, ";") {
-		name, v, _ := strings.Cut(strings.TrimSpace(p), "=")
-		if i > 0 && strings.EqualFold(strings.TrimSpace(name), "tag") {
-			tag = strings.TrimSpace(v)
-			continue
-		}
-		if i > 0 {
-			kept.WriteByte(';')
-		}
-		kept.WriteString(p)
-	}
-	return strings.TrimSpace(head + kept.String()), tag
-}
-
-// uriOf reads the URI of a name-addr or addr-spec (RFC 3261 20.10).
-func uriOf(value string) string {
-	if _, rest, ok := cutName(value); ok {
-		uri, _, _ := strings.Cut(rest, ">")
-		return strings.TrimSpace(uri)
-	}
-	uri, _, _ := strings.Cut(value, ";")
-	return strings.TrimSpace(uri)
-}
-
-// cutName splits `"Name" <uri>…` at the angle, quoted strings passed over.
-func cutName(value string) (name, rest string, ok bool) {
-	quoted := false
-	for i := 0; i < len(value); i++ {
-		switch {
-		case quoted && value[i] == '\\':
-			i++
-		case value[i] == '"':
-			quoted = !quoted
-		case !quoted && value[i] == '<':
-			return strings.TrimSpace(value[:i]), value[i+1:], true
-		}
-	}
-	return "", "", false
-}
-
-// userOf reads the user part of a SIP or tel URI: the number.
-func userOf(uri string) string {
-	scheme, rest, ok := strings.Cut(uri, ":")
-	if !ok {
-		return ""
-	}
-	if strings.EqualFold(scheme, "tel") {
-		num, _, _ := strings.Cut(rest, ";")
-		return num
-	}
-	user, _, ok := strings.Cut(rest, "@")
-	if !ok {
-		return ""
-	}
-	user, _, _ = strings.Cut(user, ":")
-	user, _, _ = strings.Cut(user, ";")
-	return user
-}
-
-// hostOf reads host[:port] of a SIP URI.
-func hostOf(uri string) string {
-	_, rest, _ := strings.Cut(uri, ":")
-	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
-		rest = rest[i+1:]
-	}
-	end := strings.IndexAny(rest, ";?")
-	if end >= 0 {
-		rest = rest[:end]
-	}
-	return rest
 }

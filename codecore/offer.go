@@ -33,9 +33,48 @@ var (
 
 const maxSDP = 16 << 10
 
-// describe reads the audio of a party's SDP. The rest of its lines is treated
-// by rewrite.
-func describe(body []byte) (*sdp.SessionDescription, Sound, error) {
+// said is what a party's SDP says.
+type said struct {
+	audio *sdp.MediaDescription
+	sound Sound
+	lines []string // as Leg.Lines
+}
+
+// maxLines bounds the m= lines of an SDP.
+const maxLines = 16
+
+// describe reads a party's SDP.
+func describe(body []byte) (said, error) {
+	d, s, err := hear(body)
+	if err != nil {
+		return said{}, err
+	}
+	t := said{audio: audio(d), sound: s}
+	if len(d.MediaDescriptions) > maxLines {
+		return t, fmt.Errorf("%w: more than %d media", ErrSDP, maxLines)
+	}
+	if len(d.MediaDescriptions) > 1 {
+		for _, m := range d.MediaDescriptions {
+			line := ""
+			if m != t.audio {
+				line = m.MediaName.Media + " 0 " + strings.Join(m.MediaName.Protos, "/") + " " + strings.Join(m.MediaName.Formats, " ")
+			}
+			t.lines = append(t.lines, line)
+		}
+	}
+	return t, nil
+}
+
+// answers reports whether s fits an offer of these lines (RFC 3264 6): as many
+// lines, the audio in its place.
+func (s said) answers(lines []string) error {
+	if max(1, len(s.lines)) != max(1, len(lines)) || slices.Index(s.lines, "") != slices.Index(lines, "") {
+		return fmt.Errorf("%w: %d media lines for %d", ErrMismatch, max(1, len(s.lines)), max(1, len(lines)))
+	}
+	return nil
+}
+
+func hear(body []byte) (*sdp.SessionDescription, Sound, error) {
 	var d sdp.SessionDescription
 	var s Sound
 	if len(body) > maxSDP {
@@ -141,54 +180,71 @@ func audio(d *sdp.SessionDescription) *sdp.MediaDescription {
 }
 
 // passed are the attributes that cross the switch: those that say how the audio
-// is coded and which way it flows. Addresses, keys and candidates never do.
-var passed = []string{"rtpmap", "fmtp", "ptime", "maxptime", "sendrecv", "sendonly", "recvonly", "inactive", "rtcp-mux", "silenceSupp"}
+// is coded. Addresses, keys and candidates never do.
+var passed = []string{"rtpmap", "fmtp", "ptime", "maxptime", "silenceSupp"}
 
-// rewrite turns one party's SDP into what the other is told: same audio coding
-// in the same order, so that nothing is transcoded; our address and port; our
-// o= line, whose version grows with each (RFC 3264 8); every other media line
-// refused with port 0.
-func rewrite(d *sdp.SessionDescription, ours MediaEndpoint, session, version uint64) []byte {
-	kind := "IP4"
-	if strings.Contains(ours.Addr, ":") {
-		kind = "IP6"
-	}
+// write says a party's words to the other: same audio coding in the same order,
+// so that nothing is transcoded; our address and port; every other line of the
+// session with the listener refused with port 0. The o= line is not in it: its
+// version depends on the rest.
+func (s said) write(sound Sound, lines []string, ours MediaEndpoint) string {
 	var b strings.Builder
 	line := func(format string, a ...any) { fmt.Fprintf(&b, format+"\r\n", a...) }
-	line("v=0")
-	line("o=- %d %d IN %s %s", session, version, kind, ours.Addr)
 	line("s=-")
-	line("c=IN %s %s", kind, ours.Addr)
+	line("c=IN %s", network(ours.Addr))
 	line("t=0 0")
-	mine := audio(d)
-	for _, m := range d.MediaDescriptions {
-		if m != mine {
-			line("m=%s 0 %s %s", m.MediaName.Media, strings.Join(m.MediaName.Protos, "/"), strings.Join(m.MediaName.Formats, " "))
+	if len(lines) == 0 {
+		lines = []string{""}
+	}
+	for _, other := range lines {
+		if other != "" {
+			line("m=%s", other)
 			continue
 		}
-		line("m=audio %d RTP/AVP %s", ours.Port, strings.Join(m.MediaName.Formats, " "))
-		direction := false
-		for _, a := range m.Attributes {
-			if !slices.Contains(passed, a.Key) {
-				continue
-			}
-			direction = direction || isDirection(a.Key)
-			if a.Value == "" {
+		line("m=audio %d RTP/AVP %s", ours.Port, strings.Join(s.audio.MediaName.Formats, " "))
+		for _, a := range s.audio.Attributes {
+			switch {
+			case !slices.Contains(passed, a.Key):
+			case a.Value == "":
 				line("a=%s", a.Key)
-			} else {
+			default:
 				line("a=%s:%s", a.Key, a.Value)
 			}
 		}
-		for _, a := range d.Attributes { // a direction for the whole session
-			if isDirection(a.Key) && !direction {
-				direction = true
-				line("a=%s", a.Key)
-			}
+		if sound.Mux {
+			line("a=rtcp-mux")
 		}
+		line("a=%s", sound.direction())
 	}
-	return []byte(b.String())
+	return b.String()
 }
 
-func isDirection(key string) bool {
-	return key == "sendrecv" || key == "sendonly" || key == "recvonly" || key == "inactive"
+// to fits an answer to its offer: sound flows only where the offer lets it
+// (RFC 3264 6.1), rtcp-mux only if offered (RFC 5761 5.1.1).
+func (s Sound) to(offer *Sound) Sound {
+	if offer == nil {
+		return s
+	}
+	s.Sends, s.Hears, s.Mux = s.Sends && offer.Hears, s.Hears && offer.Sends, s.Mux && offer.Mux
+	return s
+}
+
+func (s Sound) direction() string {
+	switch {
+	case s.Sends && s.Hears:
+		return "sendrecv"
+	case s.Sends:
+		return "sendonly"
+	case s.Hears:
+		return "recvonly"
+	}
+	return "inactive"
+}
+
+// network writes an address as c= and o= lines want it: "IP4 192.0.2.1".
+func network(addr string) string {
+	if strings.Contains(addr, ":") {
+		return "IP6 " + addr
+	}
+	return "IP4 " + addr
 }

@@ -77,20 +77,24 @@ func (c *call) accepted(e Accepted) {
 	}
 	p.Accepted = max(p.Accepted, min(e.Seq, p.Minted))
 	c.setPeer(e.To, p)
-	c.forget(func(a Action) bool { return a.To == e.To && a.Seq <= e.Seq && a.overWhenAccepted() })
+	c.forget(c.over)
 }
 
 // forget removes pending actions that are over.
 func (c *call) forget(over func(Action) bool) { c.Pending = slices.DeleteFunc(c.Pending, over) }
 
-// overWhenAccepted is false for what only the far end can finish (R3): a request
-// waits for its final response, a 2xx to INVITE for its ACK.
-func (e Effect) overWhenAccepted() bool {
+// over reports whether an action is over by having been accepted. What only the
+// far end can finish (R3) is not: a request waits for its final response, a 2xx
+// to INVITE for its ACK, as long as anything depends on that.
+func (c *call) over(a Action) bool {
+	if a.Seq > c.Peers[a.To].Accepted {
+		return false
+	}
 	switch {
-	case e.Request != nil:
-		return e.Request.Msg.Method == "ACK"
-	case e.Response != nil:
-		return e.Response.Msg.Method != "INVITE" || e.Response.Msg.Status >= 300 || e.Response.Msg.Status < 200
+	case a.Request != nil:
+		return a.Request.Msg.Method == "ACK"
+	case a.Response != nil && a.Response.Msg.Method == "INVITE" && a.Response.Msg.Status/100 == 2:
+		return c.Phase == PhaseEnded && !c.A.ByeDue
 	}
 	return true
 }

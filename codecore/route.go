@@ -43,7 +43,7 @@ func Route(p *Plan, from, number string) (RouteResult, error) {
 	r := p.Routes[best]
 	out := RouteResult{Number: r.Add + number[min(r.Strip, len(number)):], Prefix: r.Prefix}
 	if isURI(r.To) {
-		out.Target = strings.ReplaceAll(r.To, "{number}", out.Number)
+		out.Target = strings.ReplaceAll(r.To, "{number}", escapeUser(out.Number))
 		return out, nil
 	}
 	peer := p.peer(r.To)
@@ -57,10 +57,10 @@ func Route(p *Plan, from, number string) (RouteResult, error) {
 // withUser puts the number in front of a peer's address; a target that has a
 // user of its own keeps it.
 func withUser(target, number string) string {
-	if strings.Contains(target, "@") {
+	if strings.Contains(target, "@") || number == "" {
 		return target
 	}
-	return "sip:" + number + "@" + strings.TrimPrefix(target, "sip:")
+	return "sip:" + escapeUser(number) + "@" + strings.TrimPrefix(target, "sip:")
 }
 
 func isURI(s string) bool { return strings.HasPrefix(s, "sip:") }

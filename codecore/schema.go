@@ -130,14 +130,14 @@ func Check(s State) error {
 		return fmt.Errorf("%w: "+format, append([]any{ErrBroken}, a...)...)
 	}
 	switch s.Phase {
-	case Inviting, Answered, Talking, Over:
+	case PhaseInviting, PhaseAnswered, PhaseTalking, PhaseEnded:
 	default:
 		return bad("phase %q", s.Phase)
 	}
 	if s.Token == "" {
 		return bad("no token")
 	}
-	if s.Phase != Over && (s.A.CallID == "" || s.B.CallID == "") {
+	if s.Phase != PhaseEnded && (s.A.CallID == "" || s.B.CallID == "") {
 		return bad("%s without two legs", s.Phase)
 	}
 	last := map[string]uint64{}

@@ -1,6 +1,7 @@
 package codecore
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,25 +20,23 @@ import (
 // begin takes the INVITE that makes the call. Every refusal is a saved decision
 // with its CDR: a short call.
 func (c *call) begin(e SIPRequest) {
-	c.Token, c.Seed = e.Token, e.Seed
 	m := &e.Msg
+	if m.Method != "INVITE" {
+		c.refuse(e, 481, "no-dialog")
+		return
+	}
+	c.Token, c.Seed = e.Token, e.Seed
 	from, theirs := tagOf(m.Get("From"))
 	to, _ := tagOf(m.Get("To"))
 	cseq, _ := cseqOf(m)
 	c.A = Leg{Edge: e.Edge, Flow: e.Flow, CallID: m.Get("Call-ID"), Tag: c.tag(LegA), Local: to, Remote: from}
-	c.A.Dialogs = []Dialog{{Tag: theirs, Target: uriOf(m.Get("Contact")), Routes: m.All("Record-Route"), CSeq: cseq}}
+	c.A.Dialogs = []Dialog{{Tag: theirs, Target: contactOf(m), Routes: m.All("Record-Route"), CSeq: cseq}}
 	c.CDR = CDR{
 		ID: callOf(e.Token), From: userOf(uriOf(from)), To: userOf(m.URI), FromPeer: e.Peer, Start: e.At,
 	}
-	if m.Method != "INVITE" {
-		c.become(Over)
-		c.refuse(e, 481, "no-dialog")
-		c.res.Save = false
-		return
-	}
 	t := c.serve(LegA, e)
 	reject := func(status int, cause string, more ...Header) { c.reject(t, status, cause, e.At, more...) }
-	if hops, err := strconv.Atoi(m.Get("Max-Forwards")); err == nil && hops <= 0 {
+	if _, ok := hopsOf(m); !ok {
 		reject(483, "max-forwards")
 		return
 	}
@@ -45,42 +44,63 @@ func (c *call) begin(e SIPRequest) {
 		reject(420, "extension", Header{"Unsupported", strings.Join(unknown, ", ")})
 		return
 	}
-	if len(m.Body) == 0 {
-		reject(488, "no-offer")
+	offer, no := offered(m)
+	if no != nil {
+		reject(no.status, no.cause, no.more...)
 		return
 	}
-	if ct := m.Get("Content-Type"); !strings.HasPrefix(strings.ToLower(ct), "application/sdp") {
-		reject(415, "content-type", Header{"Accept", "application/sdp"})
-		return
-	}
-	_, sound, err := describe(m.Body)
-	if err != nil {
-		status, cause := statusOf(err)
-		reject(status, cause)
-		return
-	}
-	c.A.Offer = &sound
 	if e.Plan == nil {
-		reject(503, "no-dialplan", Header{"Retry-After", "5"})
+		reject(503, "no-dialplan")
 		return
 	}
+	var err error
 	if c.Route, err = Route(e.Plan, e.Peer, c.CDR.To); err != nil {
 		reject(404, "no-route")
 		return
 	}
+	c.A.Offer, c.A.Lines = &offer.sound, offer.lines
 	c.CDR.ToPeer = c.Route.Peer
 	noAnswer, maxCall := e.Plan.limits()
 	c.setRouting(e.Plan.Version, noAnswer, maxCall)
 	c.note(m)
 	c.B = Leg{
 		Edge: e.Edge, CallID: c.callID(LegB), Tag: c.tag(LegB), CSeq: 1,
-		Remote: "<sip:" + c.Route.Number + "@" + hostOf(c.Route.Target) + ">",
+		Remote: "<" + address(c.Route.Number, hostOf(c.Route.Target)) + ">",
 	}
-	name, _, _ := cutName(from)
-	c.B.Local = name // the URI needs our address: Allocated brings it
-	c.B.Body = m.Body
-	c.become(Routing)
+	c.invite = m
+	c.become(PhaseRouting)
 	c.res.Allocate = []LegID{LegA, LegB}
+}
+
+// refusal is the answer to a request that cannot be granted.
+type refusal struct {
+	status int
+	cause  string
+	more   []Header
+}
+
+// offered reads the offer of an INVITE, or says how it is refused.
+func offered(m *Message) (said, *refusal) {
+	if len(m.Body) == 0 {
+		return said{}, &refusal{488, "no-offer", nil}
+	}
+	if ct := strings.ToLower(m.Get("Content-Type")); !strings.HasPrefix(ct, "application/sdp") {
+		return said{}, &refusal{415, "content-type", []Header{{"Accept", "application/sdp"}}}
+	}
+	s, err := describe(m.Body)
+	if err != nil {
+		status, cause := statusOf(err)
+		return said{}, &refusal{status, cause, nil}
+	}
+	return s, nil
+}
+
+// address is the SIP URI of a number at a host; without one, of the host.
+func address(number, host string) string {
+	if number == "" {
+		return "sip:" + host
+	}
+	return "sip:" + escapeUser(number) + "@" + host
 }
 
 // callOf is the call id in a token: its first 24 digits.
@@ -101,33 +121,45 @@ func (c *call) reject(t *ServerTx, status int, cause string, at time.Time, more 
 
 // allocated goes on with the INVITE once there are ports.
 func (c *call) allocated(e Allocated) {
-	if c.Phase != Routing {
+	if c.Phase != PhaseRouting {
 		return
 	}
-	t := c.A.open("INVITE")
-	body := c.B.Body
-	c.B.Body = nil
-	if e.Reason != "" || len(e.Legs) < 2 {
+	t, m := c.A.open("INVITE"), c.invite
+	c.invite = nil
+	for _, end := range e.Legs {
+		if end.Leg == LegA || end.Leg == LegB {
+			c.leg(end.Leg).Media = end
+		}
+	}
+	if e.Reason != "" || c.A.Media.Port == 0 || c.B.Media.Port == 0 {
 		cause := e.Reason
 		if cause == "" {
 			cause = "media-away"
 		}
-		c.reject(t, 503, cause, c.now, Header{"Retry-After", "5"})
+		c.reject(t, 503, cause, c.now)
 		return
 	}
-	for _, m := range e.Legs {
-		c.leg(m.Leg).Media = m
-	}
 	c.Media = Media{Node: e.Node}
-	c.B.Local += "<sip:" + escapeUser(c.CDR.From) + "@" + hostLiteral(c.B.Media.Addr) + ">"
-	d, _, err := describe(body)
+	from, _ := tagOf(m.Get("From"))
+	name, _, _ := cutName(from)
+	user := c.CDR.From
+	if user == "" {
+		user = "anonymous"
+	}
+	c.B.Local = strings.TrimSpace(name + " <" + address(user, hostLiteral(c.B.Media.Addr)) + ">")
+	s, err := describe(m.Body)
 	if err != nil { // described a Step ago
 		c.reject(t, 400, "sdp-malformed", c.now)
 		return
 	}
-	c.become(Inviting)
-	c.ask(LegB, nil, "INVITE", 1, t.Tx, c.tell(LegB, d), Header{"Content-Type", "application/sdp"})
+	hops, _ := hopsOf(m)
+	c.become(PhaseInviting)
+	c.ask(LegB, nil, "INVITE", 1, t.Tx, c.offer(LegB, s), maxForwards(hops), sdpType)
 }
+
+var sdpType = Header{"Content-Type", "application/sdp"}
+
+func maxForwards(hops int) Header { return Header{"Max-Forwards", strconv.Itoa(hops)} }
 
 func hostLiteral(ip string) string {
 	if strings.Contains(ip, ":") {
@@ -136,62 +168,81 @@ func hostLiteral(ip string) string {
 	return ip
 }
 
-// escapeUser keeps what RFC 3261 allows in a user part; an empty one is anonymous.
-func escapeUser(u string) string {
-	if u == "" {
-		return "anonymous"
-	}
-	return u
-}
-
 // calleeRinging passes a provisional response on. Without SDP it may be lost by
 // anybody, so it is not saved.
 func (c *call) calleeRinging(e SIPResponse) {
 	t := c.A.open("INVITE")
-	if t == nil || e.Msg.Status == 199 {
+	if t == nil || c.A.Offer == nil || e.Msg.Status == 199 {
 		return
 	}
 	if len(e.Msg.Body) == 0 {
 		c.respond(LegA, t, e.Msg.Status, nil)
 		return
 	}
-	d, sound, err := describe(e.Msg.Body)
+	s, err := c.answered(LegB, e.Msg.Body)
 	if err != nil { // a bad early answer is no reason to end the call
 		c.respond(LegA, t, 180, nil)
 		return
 	}
-	c.B.Sound = sound
-	c.A.Sound = *c.A.Offer
+	_, tag := tagOf(e.Msg.Get("To"))
+	c.Early = &Early{tag, e.Msg.Body}
+	c.B.Sound, c.A.Sound = s.sound, *c.A.Offer
 	c.bridge()
-	c.respond(LegA, t, e.Msg.Status, c.tell(LegA, d))
+	c.respond(LegA, t, e.Msg.Status, c.answer(LegA, s, c.A.Offer))
+}
+
+// answered reads a party's answer to our offer.
+func (c *call) answered(leg LegID, body []byte) (said, error) {
+	s, err := describe(body)
+	if err != nil {
+		return s, err
+	}
+	return s, s.answers(c.leg(leg).Lines)
 }
 
 // calleeAnswered takes the 2xx to the INVITE: the ACK goes out at once, the
 // answer to the caller with it.
 func (c *call) calleeAnswered(e SIPResponse, t ClientTx) {
 	d := c.confirm(e)
-	c.ackIn(LegB, d, t.CSeq, false)
+	if d == nil {
+		return
+	}
+	c.ask(LegB, d, "ACK", t.CSeq, "", nil)
 	srv := c.A.open("INVITE")
-	if c.Phase != Inviting || srv == nil { // it crossed our CANCEL
+	if c.Phase != PhaseInviting || srv == nil || c.A.Offer == nil { // it crossed our CANCEL
 		c.bye(LegB, d)
 		return
 	}
-	desc, sound, err := describe(e.Msg.Body)
+	body := e.Msg.Body
+	if len(body) == 0 && c.Early != nil && c.Early.Tag == d.Tag {
+		body = c.Early.SDP
+	}
+	s, err := c.answered(LegB, body)
 	if err != nil {
+		status, cause := badAnswer(err)
+		c.CDR.Cause = cause
 		c.bye(LegB, d)
-		c.respond(LegA, srv, 500, nil, reason(500, "sdp-answer"))
-		c.CDR.Cause = "sdp-answer"
-		c.finish("failed", 500, "switch", e.At)
+		c.respond(LegA, srv, status, nil, reason(status, cause))
+		c.finish("failed", status, "switch", e.At)
 		return
 	}
-	c.B.Sound, c.A.Sound, c.A.Offer = sound, *c.A.Offer, nil
+	offer := c.A.Offer
+	c.B.Sound, c.A.Sound, c.A.Offer, c.Early = s.sound, *offer, nil, nil
 	c.A.Answers++
 	c.B.Answers++
 	c.A.Dialogs[0].Confirmed = true
 	c.CDR.Answer, c.CDR.Code = e.At, 200
-	c.become(Answered)
+	c.become(PhaseAnswered)
 	c.bridge()
-	c.respond(LegA, srv, 200, c.tell(LegA, desc))
+	c.respond(LegA, srv, 200, c.answer(LegA, s, offer))
+}
+
+// badAnswer is what the one who offered is told of an answer that cannot be used.
+func badAnswer(err error) (status int, cause string) {
+	if status, cause = statusOf(err); status == 400 {
+		return 500, "sdp-answer" // no fault of his
+	}
+	return status, cause
 }
 
 // confirm makes the dialog that a 2xx to our INVITE sets up (RFC 3261 13.2.2.4).
@@ -201,12 +252,15 @@ func (c *call) confirm(e SIPResponse) *Dialog {
 	for i, j := 0, len(routes)-1; i < j; i, j = i+1, j-1 {
 		routes[i], routes[j] = routes[j], routes[i]
 	}
-	target := uriOf(e.Msg.Get("Contact"))
+	target := contactOf(&e.Msg)
 	if target == "" {
 		target = c.Route.Target
 	}
 	d := c.B.dialog(tag)
 	if d == nil {
+		if len(c.B.Dialogs) >= maxDialogs {
+			return nil
+		}
 		c.B.Dialogs = append(c.B.Dialogs, Dialog{Tag: tag})
 		d = &c.B.Dialogs[len(c.B.Dialogs)-1]
 	}
@@ -214,37 +268,26 @@ func (c *call) confirm(e SIPResponse) *Dialog {
 	return d
 }
 
-// ackIn acknowledges a 2xx (RFC 3261 13.2.2.4); again, when the 2xx came again
-// and the edge that had the ACK is gone.
-func (c *call) ackIn(leg LegID, d *Dialog, cseq uint32, again bool) {
-	peers, pending, save := c.Peers, len(c.Pending), c.res.Save
-	c.ask(leg, d, "ACK", cseq, "", nil)
-	if again { // the same transaction, once and unsaved
-		a := c.Pending[pending]
-		c.Pending, c.Peers, c.res.Save = c.Pending[:pending], peers, save
-		c.res.Actions[len(c.res.Actions)-1] = Action{To: a.To, Effect: a.Effect}
-	}
-}
-
-// callerAcked ends the set-up.
-func (c *call) callerAcked(leg LegID) {
-	c.forget(func(a Action) bool {
-		return a.Response != nil && a.Response.Msg.Method == "INVITE" && a.Response.Msg.Status/100 == 2 && c.leg(leg).srv(a.Response.Tx) != nil
-	})
+// acked takes an ACK to a 2xx, or what implies it: a later request of the party.
+// INVITEs up to number cseq are done with.
+func (c *call) acked(leg LegID, cseq uint32) {
 	l := c.leg(leg)
-	for _, t := range l.Srv {
-		if t.Method == "INVITE" && t.Last != nil {
+	for _, t := range slices.Clone(l.Srv) {
+		if t.accepted() && t.CSeq <= cseq {
 			l.endSrv(t.Tx)
-			break
+			c.forget(func(a Action) bool { return a.Response != nil && a.Response.Tx == t.Tx })
 		}
+	}
+	if slices.ContainsFunc(l.Srv, ServerTx.accepted) {
+		return // a later one still waits
 	}
 	if d := l.live(); l.ByeDue && d != nil {
 		l.ByeDue = false
 		c.bye(leg, d)
 		return
 	}
-	if c.Phase == Answered {
-		c.become(Talking)
+	if leg == LegA && c.Phase == PhaseAnswered {
+		c.become(PhaseTalking)
 		c.res.Save = false // a successor learns it from the dialog's next message, or needs not
 	}
 }
@@ -258,10 +301,11 @@ func (c *call) noAck(e NoAck) {
 		}
 		c.forget(func(a Action) bool { return a.Response != nil && a.Response.Tx == e.Tx })
 		l.endSrv(e.Tx)
+		c.res.Save = true
 		if d := l.live(); d != nil && l.ByeDue {
 			l.ByeDue = false
 			c.bye(id, d)
-		} else if c.Phase != Over {
+		} else if c.Phase != PhaseEnded {
 			c.hangUp("switch", "no-ack", e.At)
 		}
 		return

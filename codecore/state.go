@@ -42,20 +42,20 @@ type Result struct {
 type Phase string
 
 const (
-	// Routing: the INVITE is routed and media is being allocated. Never saved:
-	// the Step after it decides. Next: inviting, over.
-	Routing Phase = "routing"
-	// Inviting: the INVITE to the callee is out; the caller hears ringing at
-	// most. Timer no-answer runs. Next: answered, over.
-	Inviting Phase = "inviting"
-	// Answered: the callee's 2xx is acknowledged, ours to the caller awaits its
-	// ACK. Timer max-call runs from here on. Next: talking, over.
-	Answered Phase = "answered"
-	// Talking: both dialogs are confirmed. Next: over.
-	Talking Phase = "talking"
-	// Over: everything is decided, the CDR minted; what is pending is carried
+	// PhaseRouting: the INVITE is routed and media is being allocated. Never saved:
+	// the Step after it decides. Next: inviting, ended.
+	PhaseRouting Phase = "routing"
+	// PhaseInviting: the INVITE to the callee is out; the caller hears ringing at
+	// most. Timer no-answer runs. Next: answered, ended.
+	PhaseInviting Phase = "inviting"
+	// PhaseAnswered: the callee's 2xx is acknowledged, ours to the caller awaits its
+	// ACK. Timer max-call runs from here on. Next: talking, ended.
+	PhaseAnswered Phase = "answered"
+	// PhaseTalking: both dialogs are confirmed. Next: ended.
+	PhaseTalking Phase = "talking"
+	// PhaseEnded: everything is decided, the CDR minted; what is pending is carried
 	// out, late messages get their answers. Terminal.
-	Over Phase = "ended"
+	PhaseEnded Phase = "ended"
 )
 
 // Timers of a call. Stored: never rename.
@@ -65,9 +65,15 @@ const (
 	// TimerAck takes the caller's ACK for granted when neither it nor NoAck has
 	// come by then: an ACK is not saved, so a crash may have swallowed it.
 	TimerAck Timer = "ack"
+	// TimerGiveUp drops what an ended call still has pending for an edge or a
+	// media node that never came back, so that its tombstone can be written.
+	TimerGiveUp Timer = "give-up"
 )
 
-const ackWait = 40 * time.Second // > 64*T1, when the edge says NoAck
+const (
+	ackWait = 40 * time.Second // > 64*T1, when the edge says NoAck
+	giveUp  = 2 * ackWait      // the longest wait for an ACK, then the longest for the answer to a BYE
+)
 
 // State is everything a worker must know to carry on a call. It holds values
 // only, so that it can be stored, sent to another worker, and rewritten by a
@@ -87,4 +93,14 @@ type State struct {
 	Timers   []Deadline      `json:"timers,omitempty"`
 	Media    Media           `json:"media,omitzero"`
 	MediaDue bool            `json:"media_due,omitempty"`
+	Early    *Early          `json:"early,omitempty"` // while inviting
+
+	invite *Message // the INVITE while routing, a phase that is never stored
+}
+
+// Early is an answer that the callee gave while ringing: its 2xx need not repeat
+// it.
+type Early struct {
+	Tag string `json:"tag"`
+	SDP []byte `json:"sdp"`
 }

@@ -25,7 +25,7 @@ func Step(s State, now time.Time, e Event) (State, Result) {
 	case Fired:
 		c.fired(e)
 	case MediaSilent:
-		if (c.Phase == Talking || c.Phase == Answered) && !c.held() {
+		if (c.Phase == PhaseTalking || c.Phase == PhaseAnswered) && !c.held() {
 			c.hangUp("switch", "rtp-timeout", e.At)
 		}
 	case Accepted:
@@ -33,7 +33,7 @@ func Step(s State, now time.Time, e Event) (State, Result) {
 	case MediaApplied:
 		c.MediaDue = false
 	case HangUp:
-		if c.Phase != "" && c.Phase != Over {
+		if c.Phase != "" && c.Phase != PhaseEnded {
 			c.hangUp("switch", e.Cause, now)
 		}
 	}
@@ -84,16 +84,17 @@ func (c *call) become(p Phase) {
 	c.Phase, c.res.Save = p, true
 	noAnswer, maxCall := c.limits()
 	switch p {
-	case Routing:
+	case PhaseRouting:
 		c.res.Save = false // Allocated decides
-	case Inviting:
+	case PhaseInviting:
 		c.Timers = []Deadline{{TimerNoAnswer, c.now.Add(noAnswer.duration())}}
-	case Answered:
+	case PhaseAnswered:
 		c.Timers = []Deadline{{TimerMaxCall, c.now.Add(maxCall.duration())}, {TimerAck, c.now.Add(ackWait)}}
-	case Talking:
+	case PhaseTalking:
 		c.stop(TimerAck)
-	case Over:
-		c.Timers = nil
+	case PhaseEnded:
+		c.Timers = []Deadline{{TimerGiveUp, c.now.Add(giveUp)}}
+		c.Early, c.A.Offer, c.B.Offer = nil, nil, nil
 		c.Media.Legs = nil
 		c.MediaDue = c.Media.Node != ""
 	}
@@ -120,11 +121,11 @@ func (c *call) lossy(to string, e Effect) {
 }
 
 // Ended reports whether the call is over, whatever is still to be carried out.
-func Ended(s State) bool { return s.Phase == Over }
+func Ended(s State) bool { return s.Phase == PhaseEnded }
 
 // Settled reports whether nothing is left to do: the tombstone may be written.
 func Settled(s State) bool {
-	return s.Phase == Over && len(s.Pending) == 0 && !s.MediaDue && !s.A.ByeDue && !s.B.ByeDue
+	return s.Phase == PhaseEnded && len(s.Pending) == 0 && !s.MediaDue && !s.A.ByeDue && !s.B.ByeDue
 }
 
 // Info is what lists of calls show.
@@ -163,7 +164,7 @@ func (c *call) request(e SIPRequest) {
 		c.cancel(leg, tx, e)
 	case tx != nil && tx.Last != nil: // again: the edge that had the answer has gone
 		c.lossy(edgeOf(e.Edge), Effect{Response: tx.Last})
-	case tx != nil: // again, and still no answer
+	case tx != nil && e.Msg.Method != "ACK": // again; no answer yet, or the 2xx is pending
 	case e.Msg.Method == "CANCEL":
 		c.refuse(e, 481, "no-transaction") // nothing to cancel (RFC 3261 9.2)
 	case leg == "":
@@ -194,6 +195,7 @@ func (c *call) find(e SIPRequest) (LegID, *ServerTx) {
 // serve takes down a request that is going to be answered.
 func (c *call) serve(leg LegID, e SIPRequest) *ServerTx {
 	t := ServerTx{Tx: e.Tx, Flow: e.Flow, Edge: e.Edge, Method: e.Msg.Method}
+	t.CSeq, _ = cseqOf(&e.Msg)
 	for _, h := range e.Msg.Headers {
 		switch strings.ToLower(h.Name) {
 		case "via", "from", "to", "call-id", "cseq", "record-route":
@@ -208,8 +210,11 @@ func (c *call) serve(leg LegID, e SIPRequest) *ServerTx {
 // respond answers a request of the leg: numbered, and kept for a repeat when it
 // is final. A provisional response without SDP is lossy.
 func (c *call) respond(leg LegID, t *ServerTx, status int, body []byte, more ...Header) {
-	r := SendResponse{Tx: t.Tx, Flow: t.Flow, Msg: response(t.Method, t.Head, status, c.leg(leg).Tag, status < 300 || t.Method != "INVITE")}
+	r := SendResponse{Tx: t.Tx, Flow: t.Flow, Msg: response(t.Method, t.Head, status, c.leg(leg).Tag, t.Method == "INVITE" && status < 300)}
 	r.Msg.Headers = append(r.Msg.Headers, more...)
+	if status == 503 && r.Msg.Get("Retry-After") == "" {
+		r.Msg.Add("Retry-After", "5")
+	}
 	if t.Method == "INVITE" && status < 300 {
 		r.ContactUser = c.Token
 		r.Msg.Add("Allow", allowed)
@@ -223,7 +228,10 @@ func (c *call) respond(leg LegID, t *ServerTx, status int, body []byte, more ...
 		return
 	}
 	if status >= 200 {
-		t.Last = &r
+		t.Status, t.Head = status, nil
+		if !t.accepted() {
+			t.Last = &r
+		}
 	}
 	c.do(edgeOf(t.Edge), Effect{Response: &r})
 }
@@ -263,8 +271,22 @@ func response(method string, head []Header, status int, tag string, routes bool)
 
 // ask sends a request in the leg's dialog d (nil: before there is one).
 func (c *call) ask(leg LegID, d *Dialog, method string, cseq uint32, forTx string, body []byte, more ...Header) {
+	r := c.compose(leg, d, method, cseq, body, more...)
 	l := c.leg(leg)
-	r := SendRequest{Msg: Message{Method: method, URI: c.Route.Target}, Target: c.Route.Target}
+	if method != "ACK" {
+		t := ClientTx{Branch: r.Branch, Method: method, CSeq: cseq, For: forTx}
+		if d != nil {
+			t.Tag = d.Tag
+		}
+		l.Cli = append(l.Cli, t)
+	}
+	c.do(edgeOf(l.Edge), Effect{Request: r})
+}
+
+// compose writes a request of ours (RFC 3261 8.1.1, 12.2.1.1).
+func (c *call) compose(leg LegID, d *Dialog, method string, cseq uint32, body []byte, more ...Header) *SendRequest {
+	l := c.leg(leg)
+	r := SendRequest{Msg: Message{Method: method, URI: c.Route.Target, Body: body}, Target: c.Route.Target}
 	to, tag := l.Remote, ""
 	if d != nil {
 		tag = d.Tag
@@ -280,12 +302,15 @@ func (c *call) ask(leg LegID, d *Dialog, method string, cseq uint32, forTx strin
 			r.Msg.Add("Route", route)
 		}
 	}
-	r.Branch = c.branch(leg, method, cseq, tag)
-	if method == "CANCEL" {
-		r.Branch = c.branch(leg, "INVITE", cseq, tag)
+	transaction := method
+	if method == "CANCEL" { // it has the branch of its INVITE (RFC 3261 9.1)
+		transaction = "INVITE"
+	}
+	r.Branch = c.branch(leg, transaction, cseq, tag)
+	if !slices.ContainsFunc(more, func(h Header) bool { return h.Name == "Max-Forwards" }) {
+		r.Msg.Add("Max-Forwards", "70")
 	}
 	r.Msg.Headers = append(r.Msg.Headers,
-		Header{"Max-Forwards", "70"},
 		Header{"From", l.Local + ";tag=" + l.Tag},
 		Header{"To", to},
 		Header{"Call-ID", l.CallID},
@@ -295,11 +320,5 @@ func (c *call) ask(leg LegID, d *Dialog, method string, cseq uint32, forTx strin
 		r.Msg.Add("Allow", allowed)
 	}
 	r.Msg.Headers = append(r.Msg.Headers, more...)
-	if len(body) > 0 {
-		r.Msg.Body = body
-	}
-	if method != "ACK" {
-		l.Cli = append(l.Cli, ClientTx{Branch: r.Branch, Method: method, CSeq: cseq, For: forTx, Tag: tag})
-	}
-	c.do(edgeOf(l.Edge), Effect{Request: &r})
+	return &r
 }

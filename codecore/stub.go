@@ -38,7 +38,7 @@ type StubLeg struct {
 
 // StubOf makes the stub of a state.
 func StubOf(s State) Stub {
-	t := Stub{Token: s.Token, Seed: s.Seed, Ended: s.Phase == Over, Node: s.Media.Node, CDR: s.CDR, Peers: s.Peers}
+	t := Stub{Token: s.Token, Seed: s.Seed, Ended: s.Phase == PhaseEnded, Node: s.Media.Node, CDR: s.CDR, Peers: s.Peers}
 	for _, d := range s.Timers {
 		if d.Timer == TimerMaxCall {
 			t.Until = d.At
@@ -77,7 +77,7 @@ func DecodeStub(raw []byte) (Stub, error) {
 // dialogs and nothing else of what it was, so that a BYE ends it, its CDR is
 // written and its media is freed; an answered call keeps its sound till then.
 func Caretaken(t Stub, now time.Time) State {
-	s := State{Phase: Talking, Token: t.Token, Seed: t.Seed, CDR: t.CDR, Peers: t.Peers}
+	s := State{Phase: PhaseTalking, Token: t.Token, Seed: t.Seed, CDR: t.CDR, Peers: t.Peers}
 	s.Media.Node = t.Node
 	for _, x := range t.Legs {
 		l := Leg{
@@ -90,10 +90,19 @@ func Caretaken(t Stub, now time.Time) State {
 			s.B = l
 		}
 	}
-	until := t.Until
-	if len(t.Legs) < 2 || until.IsZero() || t.Ended {
-		until = now // nobody talks: end it at once
+	if len(t.Legs) == 2 && !t.Until.IsZero() && !t.Ended {
+		s.Timers = []Deadline{{TimerMaxCall, t.Until}}
+		return s
 	}
-	s.Timers = []Deadline{{TimerMaxCall, until}}
-	return s
+	// Nobody talks: end it at once.
+	c := call{State: s, now: now}
+	c.endLegs()
+	if t.Ended { // its CDR was decided
+		c.become(PhaseEnded)
+		c.do(receiverCDR, Effect{CDR: &t.CDR})
+		return c.State
+	}
+	c.CDR.Cause = "set-aside"
+	c.finish("set-aside", 500, "switch", now)
+	return c.State
 }

@@ -103,6 +103,21 @@ func mapped(status int) int {
 	return status
 }
 
+// mappedInside is the status that a party gets for the other's answer to a
+// request inside the dialog. What would end his own dialog is not passed on.
+func mappedInside(status int) int {
+	switch {
+	case status < 300, status == 487, status == 488, status == 491:
+		return status
+	case status < 400, status == 408:
+		return 500
+	}
+	if status = mapped(status); status == 480 {
+		return 500
+	}
+	return status
+}
+
 // resultOf names the outcome of an unanswered call for its CDR.
 func resultOf(status int) string {
 	switch status {
