@@ -79,6 +79,9 @@ func Dial(ctx context.Context, dir string, hello Hello) (*Client, error) {
 	}
 }
 
+// Name is what the host calls this process: its successors have the same.
+func (c *Client) Name() string { return c.hello.Name }
+
 // SetLog has the Client tell of lost and found hosts. Call it before anything else.
 func (c *Client) SetLog(log *slog.Logger) {
 	c.mu.Lock()

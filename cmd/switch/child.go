@@ -100,6 +100,9 @@ func newID(role, node string) string {
 	return fmt.Sprintf("%s-%s-%011s%s", role, node, strconv.FormatInt(time.Now().UnixNano()/1000, 36), hex.EncodeToString(b[:]))
 }
 
+// birth is the part of an id that sorts by time.
+func birth(id string) string { return id[strings.LastIndexByte(id, '-')+1:] }
+
 func newChild(ctx context.Context, role, state string) (*child, error) {
 	c := &child{role: role, run: filepath.Join(state, "run"), describe: func(*sessions.Process) {}, busy: func() bool { return false }}
 	raw, err := os.ReadFile(filepath.Join(c.run, configFile))
@@ -121,6 +124,7 @@ func newChild(ctx context.Context, role, state string) (*child, error) {
 	}
 	c.log = newLogger(c.cfg, os.Stderr).With("role", role, "id", c.id)
 	c.metrics = metrics.New()
+	c.metrics.MustRegister(releaseInfo(codecore.Release))
 	if c.host, err = c.dialHost(ctx); err != nil {
 		return nil, err
 	}
@@ -130,7 +134,7 @@ func newChild(ctx context.Context, role, state string) (*child, error) {
 		}
 	}
 	go func() {
-		if err := metrics.Serve(ctx, c.run, role+"."+c.id, c.metrics); err != nil && ctx.Err() == nil {
+		if err := metrics.Serve(ctx, c.run, c.host.Name(), birth(c.id), c.metrics); err != nil && ctx.Err() == nil {
 			c.log.Warn("metrics not served", "err", err)
 		}
 	}()
@@ -142,7 +146,7 @@ func (c *child) close() {
 		c.nats.Close()
 	}
 	c.host.Close()
-	_ = os.Remove(filepath.Join(c.run, c.role+"."+c.id+".metrics"))
+	_ = os.Remove(filepath.Join(c.run, c.host.Name()+"."+birth(c.id)+".metrics"))
 }
 
 // natsToken is the secret of the embedded server, derived from the cluster key.

@@ -2,12 +2,14 @@ package main
 
 import (
 	"errors"
+	"maps"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"callswitch/codecore"
 	"callswitch/handoff"
 	"callswitch/media"
 	"callswitch/sessions"
@@ -36,7 +38,7 @@ type workerMetrics struct {
 	lost     *prometheus.CounterVec
 }
 
-func newWorkerMetrics(r *prometheus.Registry, release string) *workerMetrics {
+func newWorkerMetrics(r prometheus.Registerer, release string) *workerMetrics {
 	m := &workerMetrics{
 		release:  release,
 		calls:    prometheus.NewDesc("switch_calls", "Calls owned now, by release and phase.", []string{"release", "phase"}, nil),
@@ -58,6 +60,14 @@ func newWorkerMetrics(r *prometheus.Registry, release string) *workerMetrics {
 		m.handoffs.WithLabelValues(result, "")
 	}
 	return m
+}
+
+// releaseInfo tells the release of a process: joined by role and process, and
+// counted, it says how many processes of which release run.
+func releaseInfo(release string) prometheus.Collector {
+	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "switch_release_info", Help: "1, for the release of each process."}, []string{"release"})
+	g.WithLabelValues(release).Set(1)
+	return g
 }
 
 func counters(name, help string, labels ...string) *prometheus.CounterVec {
@@ -92,7 +102,9 @@ func (m *workerMetrics) Collect(ch chan<- prometheus.Metric) {
 	if m.phases == nil {
 		return
 	}
-	for phase, n := range m.phases() {
+	now := map[string]int{string(codecore.PhaseInviting): 0, string(codecore.PhaseAnswered): 0, string(codecore.PhaseTalking): 0}
+	maps.Copy(now, m.phases())
+	for phase, n := range now {
 		ch <- prometheus.MustNewConstMetric(m.calls, prometheus.GaugeValue, float64(n), m.release, phase)
 	}
 }

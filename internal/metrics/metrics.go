@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -22,7 +23,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 )
 
 // New returns a registry with the Go and process collectors.
@@ -32,10 +32,11 @@ func New() *prometheus.Registry {
 	return r
 }
 
-// Serve answers GET /metrics on a unix socket dir/<name>.metrics until ctx ends.
-// The name is "<role>.<id>".
-func Serve(ctx context.Context, dir, name string, g prometheus.Gatherer) error {
-	path := filepath.Join(dir, name+suffix)
+// Serve answers GET /metrics on a unix socket in dir until ctx ends. The process
+// has a name that its successors share ("worker-1": the role, and a part after
+// a hyphen if there are several), and a birth that sorts by time.
+func Serve(ctx context.Context, dir, process, birth string, g prometheus.Gatherer) error {
+	path := filepath.Join(dir, process+"."+birth+suffix)
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
@@ -54,8 +55,10 @@ func Serve(ctx context.Context, dir, name string, g prometheus.Gatherer) error {
 const suffix = ".metrics"
 
 // Gather reads every process's page under dir and returns one set of families;
-// each sample gets the labels role and instance. Sockets nobody answers on (their
-// process is gone) are removed.
+// each sample gets the labels role and process. A process keeps its label over
+// restarts, so that the number of series is bounded (its counters begin at 0
+// again, as rate() expects); of two that share a name the younger one counts.
+// Sockets nobody answers on (their process is gone) are removed.
 func Gather(ctx context.Context, dir string) []*dto.MetricFamily {
 	paths, _ := filepath.Glob(filepath.Join(dir, "*"+suffix))
 	pages := make([]map[string]*dto.MetricFamily, len(paths))
@@ -64,12 +67,22 @@ func Gather(ctx context.Context, dir string) []*dto.MetricFamily {
 		wg.Go(func() { pages[i] = scrape(ctx, path) })
 	}
 	wg.Wait()
+	youngest := map[string]int{} // paths are in the order of birth
+	for i, page := range pages {
+		if page != nil {
+			youngest[processOf(paths[i])] = i
+		}
+	}
 	all := map[string]*dto.MetricFamily{}
 	for i, page := range pages {
-		role, instance, _ := strings.Cut(strings.TrimSuffix(filepath.Base(paths[i]), suffix), ".")
+		process := processOf(paths[i])
+		if youngest[process] != i {
+			continue
+		}
+		role, _, _ := strings.Cut(process, "-")
 		for name, family := range page {
 			for _, m := range family.Metric {
-				m.Label = append(m.Label, label("role", role), label("instance", instance))
+				m.Label = append(m.Label, label("role", role), label("process", process))
 				slices.SortFunc(m.Label, func(a, b *dto.LabelPair) int { return strings.Compare(a.GetName(), b.GetName()) })
 			}
 			if all[name] == nil {
@@ -85,6 +98,11 @@ func Gather(ctx context.Context, dir string) []*dto.MetricFamily {
 	}
 	sort.Slice(families, func(i, j int) bool { return families[i].GetName() < families[j].GetName() })
 	return families
+}
+
+func processOf(path string) string {
+	process, _, _ := strings.Cut(filepath.Base(path), ".")
+	return process
 }
 
 func label(name, value string) *dto.LabelPair {
@@ -109,23 +127,33 @@ func scrape(ctx context.Context, path string) map[string]*dto.MetricFamily {
 	if err != nil {
 		return nil
 	}
+	req.Header.Set("Accept", string(expfmt.NewFormat(expfmt.TypeProtoDelim))) // text has no native histograms
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil
 	}
 	defer resp.Body.Close()
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(resp.Body)
-	if err != nil {
-		return nil
+	families := map[string]*dto.MetricFamily{}
+	for dec := expfmt.NewDecoder(resp.Body, expfmt.ResponseFormat(resp.Header)); ; {
+		var f dto.MetricFamily
+		err := dec.Decode(&f)
+		if errors.Is(err, io.EOF) {
+			return families
+		}
+		if err != nil {
+			return nil
+		}
+		families[f.GetName()] = &f
 	}
-	return families
 }
 
 // Answers reports whether a process of that role serves its page under dir.
 func Answers(dir, role string) bool {
-	paths, _ := filepath.Glob(filepath.Join(dir, role+".*"+suffix))
+	paths, _ := filepath.Glob(filepath.Join(dir, role+"*"+suffix))
 	for _, path := range paths {
+		if process := processOf(path); process != role && !strings.HasPrefix(process, role+"-") {
+			continue
+		}
 		if c, err := net.Dial("unix", path); err == nil {
 			_ = c.Close()
 			return true

@@ -14,7 +14,7 @@ import (
 	"callswitch/internal/metrics"
 )
 
-func serve(t *testing.T, dir, name string, value float64) context.CancelFunc {
+func serve(t *testing.T, dir, process, birth string, value float64) context.CancelFunc {
 	t.Helper()
 	r := prometheus.NewRegistry()
 	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "things", Help: "Things."})
@@ -22,8 +22,8 @@ func serve(t *testing.T, dir, name string, value float64) context.CancelFunc {
 	r.MustRegister(g)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- metrics.Serve(ctx, dir, name, r) }()
-	for path := filepath.Join(dir, name+".metrics"); ; {
+	go func() { done <- metrics.Serve(ctx, dir, process, birth, r) }()
+	for path := filepath.Join(dir, process+"."+birth+".metrics"); ; {
 		if _, err := os.Stat(path); err == nil {
 			break
 		}
@@ -44,7 +44,7 @@ func serve(t *testing.T, dir, name string, value float64) context.CancelFunc {
 // Two processes give one page; a process that has gone leaves no trace on it.
 func TestGather(t *testing.T) {
 	dir := t.TempDir()
-	stopA, stopB := serve(t, dir, "worker.a", 1), serve(t, dir, "edge.b", 2)
+	stopA, stopB := serve(t, dir, "worker-1", "b", 1), serve(t, dir, "edge", "a", 2)
 	defer stopB()
 	page := func() string {
 		rec := httptest.NewRecorder()
@@ -63,6 +63,11 @@ func TestGather(t *testing.T) {
 	if !metrics.Answers(dir, "worker") || metrics.Answers(dir, "media") {
 		t.Error("Answers does not say who lives")
 	}
+	stopOld := serve(t, dir, "worker-1", "a", 7) // hung, and its successor lives
+	if got := page(); strings.Contains(got, "} 7\n") || !strings.Contains(got, `things{process="worker-1",role="worker"} 1`) {
+		t.Errorf("two of one name: want the younger one only\n%s", got)
+	}
+	stopOld()
 	stopA()
 	if got := page(); strings.Contains(got, `role="worker"`) {
 		t.Errorf("the dead process is still on the page:\n%s", got)
