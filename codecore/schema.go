@@ -38,13 +38,6 @@ func IsPinned(err error) bool { return errors.Is(err, ErrPinned) }
 // IsRefused reports whether a migration said no.
 func IsRefused(err error) bool { return errors.Is(err, ErrRefused) }
 
-// body is a record's body: the stub for every release there will ever be, the
-// state in its schema.
-type body struct {
-	Stub  Stub            `json:"stub"`
-	State json.RawMessage `json:"state"`
-}
-
 // Encode writes a state in the lowest schema that can say it and is not under
 // the floor (R6).
 func Encode(s State, floor int) (schema int, raw []byte, err error) {
@@ -58,8 +51,16 @@ func Encode(s State, floor int) (schema int, raw []byte, err error) {
 			return 0, nil, err
 		}
 	}
-	raw, err = json.Marshal(body{StubOf(s), state})
-	return schema, raw, err
+	stub, err := json.Marshal(StubOf(s))
+	if err != nil {
+		return 0, nil, fmt.Errorf("codecore: encode: %w", err)
+	}
+	// {"stub":…,"state":…} put together by hand: json.Marshal would read the
+	// state, written a moment ago, once more.
+	raw = make([]byte, 0, len(stub)+len(state)+len(`{"stub":,"state":}`))
+	raw = append(append(raw, `{"stub":`...), stub...)
+	raw = append(append(append(raw, `,"state":`...), state...), '}')
+	return schema, raw, nil
 }
 
 // lower takes a state of this release's schema down as far as it goes.

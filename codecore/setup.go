@@ -306,6 +306,7 @@ func (c *call) noAck(e NoAck) {
 			l.ByeDue = false
 			c.bye(id, d)
 		} else if c.Phase != PhaseEnded {
+			c.become(PhaseTalking) // nothing is waited for any more
 			c.hangUp("switch", "no-ack", e.At)
 		}
 		return

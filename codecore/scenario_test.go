@@ -1,0 +1,157 @@
+package codecore
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var rewriteFlag = flag.Bool("rewrite", false, "write testdata/call/*.txt anew from what the code does; read the diff")
+
+// TestCalls plays testdata/call/*.txt. A line at the margin is what happens; the
+// indented lines under it are what the switch does then, and "= phase" where
+// that has changed. Lines that begin with # are the story.
+func TestCalls(t *testing.T) {
+	files, err := filepath.Glob("testdata/call/*.txt")
+	if err != nil || len(files) < 20 {
+		t.Fatalf("%d scenarios, %v", len(files), err)
+	}
+	for _, name := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(name), ".txt"), func(t *testing.T) {
+			old, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := play(t, string(old))
+			if *rewriteFlag {
+				if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if got != string(old) {
+				t.Errorf("the call goes another way now; if that is right, run go test ./codecore -run TestCalls -rewrite and read the diff.\n%s", got)
+			}
+		})
+	}
+}
+
+func play(t *testing.T, text string) string {
+	w := newWorld(t)
+	var out strings.Builder
+	phase := Phase("")
+	for _, line := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
+		if strings.HasPrefix(line, " ") {
+			continue
+		}
+		fmt.Fprintln(&out, line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		media := w.s.Media
+		var results []Result
+		if d, ok := strings.CutPrefix(line, "wait "); ok {
+			span, err := time.ParseDuration(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			results = w.tick(span)
+		} else {
+			results = []Result{w.take(w.event(line))}
+		}
+		for _, r := range results {
+			for _, a := range r.Actions {
+				fmt.Fprintf(&out, "    %s\n", picture(w, a))
+			}
+		}
+		if fmt.Sprint(media.Legs) != fmt.Sprint(w.s.Media.Legs) {
+			fmt.Fprintf(&out, "    media %s\n", flowing(w.s.Media.Legs))
+		}
+		if w.s.Phase != phase {
+			phase = w.s.Phase
+			fmt.Fprintf(&out, "    = %s\n", phase)
+		}
+		if w.s.Phase != "" {
+			if err := Check(w.s); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if Settled(w.s) {
+		fmt.Fprintln(&out, "    = settled")
+	}
+	return out.String()
+}
+
+func flowing(legs []MediaLeg) string {
+	if len(legs) == 0 {
+		return "freed"
+	}
+	var s []string
+	for _, l := range legs {
+		s = append(s, fmt.Sprintf("%s: remote %s send %v recv %v learn %d", l.Leg, l.Remote, l.Send, l.Recv, l.Learn))
+	}
+	return strings.Join(s, "; ")
+}
+
+// picture is one line for one action, as a ladder diagram would have it.
+func picture(w *world, a Action) string {
+	num := fmt.Sprintf("%d", a.Seq)
+	if a.Seq == 0 {
+		num = "-"
+	}
+	party := func(m *Message) string {
+		if m.Get("Call-ID") == w.s.A.CallID {
+			return "a"
+		}
+		return "b"
+	}
+	describeBody := func(m *Message) string {
+		if len(m.Body) == 0 {
+			return ""
+		}
+		s, err := describe(m.Body)
+		if err != nil {
+			return fmt.Sprintf(" %q", m.Body)
+		}
+		_, o, _ := strings.Cut(string(m.Body), "o=- ")
+		version := strings.Fields(o)[1]
+		more := ""
+		if s.sound.Mux {
+			more += " mux"
+		}
+		for i, l := range s.lines {
+			if l != "" {
+				more += fmt.Sprintf(" line %d refused", i)
+			}
+		}
+		return fmt.Sprintf(" [%s %s v%s%s]", s.sound.Addr, s.sound.direction(), version, more)
+	}
+	tail := func(m *Message) string {
+		out := ""
+		for _, n := range []string{"Reason", "Retry-After", "Unsupported", "Max-Forwards"} {
+			if v := m.Get(n); v != "" && v != "70" {
+				out += fmt.Sprintf("  %s: %s", n, v)
+			}
+		}
+		return out
+	}
+	switch {
+	case a.Request != nil:
+		m := &a.Request.Msg
+		_, tag := tagOf(m.Get("To"))
+		if tag != "" {
+			tag = " in " + tag
+		}
+		return fmt.Sprintf("%s %s <- %s %s%s%s%s", num, party(m), m.Get("CSeq"), m.URI, tag, describeBody(m), tail(m))
+	case a.Response != nil:
+		m := &a.Response.Msg
+		return fmt.Sprintf("%s %s <- %d %s (%s)%s%s", num, party(m), m.Status, m.Reason, m.Get("CSeq"), describeBody(m), tail(m))
+	}
+	d := a.CDR
+	return fmt.Sprintf("%s CDR %s %d %gs by %s %s", num, d.Result, d.Code, d.Seconds, d.HungUpBy, d.Cause)
+}

@@ -1,0 +1,335 @@
+package codecore
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// world is the outside of one call as tests need it: two phones, an edge that
+// takes every action, a media plane. It turns words like "b 200 sdp" into
+// events, and remembers what reached the phones.
+type world struct {
+	t     testing.TB
+	s     State
+	now   time.Time
+	asked map[LegID][]*SendRequest // requests of ours that have no final answer yet
+	last  map[LegID]SIPRequest     // last request of each party
+	open  map[LegID]SIPRequest     // last INVITE of each party
+	cseq  map[LegID]uint32
+	toTag map[LegID]string // our tag, as learned
+	txs   int
+	step  func(State, time.Time, Event) (State, Result)
+	wire  map[string]string // transaction -> bytes: a second form of it is a second transaction
+	cdrs  []CDR
+}
+
+const testToken = "0123456789abcdef01234567ffff"
+
+var (
+	testStart = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	testPlan  = &Plan{
+		Version: 7,
+		Peers: []PlanPeer{
+			{Name: "alice", Kind: "phone", Sources: []string{"192.0.2.1"}, Target: "sip:192.0.2.1:5060"},
+			{Name: "bob", Kind: "phone", Sources: []string{"192.0.2.2"}, Target: "sip:192.0.2.2:5060"},
+		},
+		Routes: []PlanRoute{{Prefix: "1", To: "bob"}},
+	}
+)
+
+func newWorld(t testing.TB) *world {
+	return &world{
+		t: t, now: testStart, step: Step,
+		asked: map[LegID][]*SendRequest{}, last: map[LegID]SIPRequest{}, open: map[LegID]SIPRequest{},
+		cseq: map[LegID]uint32{}, toTag: map[LegID]string{}, wire: map[string]string{},
+	}
+}
+
+// sdps are the bodies that words name.
+func sdpOf(leg LegID, word string) []byte {
+	ip := map[LegID]string{LegA: "192.0.2.1", LegB: "192.0.2.2"}[leg]
+	conn, attr, extra, port := ip, "", "", 40000
+	switch word {
+	case "hold":
+		attr = "a=sendonly\r\n"
+	case "held":
+		attr = "a=recvonly\r\n"
+	case "zero":
+		conn = "0.0.0.0"
+	case "mux":
+		attr = "a=rtcp-mux\r\n"
+	case "video":
+		extra = "m=video 40002 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
+	case "moved":
+		port = 41000
+	case "secure":
+		return []byte("v=0\r\no=- 1 1 IN IP4 " + ip + "\r\ns=-\r\nc=IN IP4 " + ip + "\r\nt=0 0\r\nm=audio 40000 RTP/SAVP 0\r\n")
+	case "broken":
+		return []byte("v=0\r\nm=")
+	}
+	return fmt.Appendf(nil, "v=0\r\no=- 1 1 IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\nm=audio %d RTP/AVP 0 8 101\r\na=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\n%s%s",
+		ip, conn, port, attr, extra)
+}
+
+// isSDP reports whether a word names a body.
+func isSDP(w string) bool {
+	return slices.Contains([]string{"sdp", "hold", "held", "zero", "mux", "video", "moved", "secure", "broken"}, w)
+}
+
+// event makes the event of a line: "a INVITE sdp", "b 200 sdp tag=b2",
+// "a 200 BYE", "b timeout INVITE", "wait 60s" is not one (see tick).
+func (w *world) event(line string) Event {
+	f := strings.Fields(line)
+	switch f[0] {
+	case "silent":
+		return MediaSilent{Leg: LegID(f[1]), At: w.now}
+	case "hangup":
+		return HangUp{Cause: f[1]}
+	case "applied":
+		return MediaApplied{}
+	case "accept":
+		to := "edge.n1"
+		if len(f) > 1 {
+			to = f[1]
+		}
+		return Accepted{To: to, Boot: "b1", Seq: w.s.Peers[to].Minted}
+	case "stored":
+		return Accepted{To: "cdr", Seq: w.s.Peers["cdr"].Minted}
+	case "noack":
+		return NoAck{Tx: w.open[LegID(f[1])].Tx, At: w.now}
+	}
+	leg := LegID(f[0])
+	switch {
+	case f[1] == "again":
+		return w.last[leg]
+	case f[1] == "timeout":
+		if r := w.find(leg, f[2], true); r != nil {
+			return SIPTimeout{Branch: r.Branch, Code: 408, At: w.now}
+		}
+		w.t.Fatalf("%q: nothing was asked", line)
+	}
+	if status, err := strconv.Atoi(f[1]); err == nil {
+		return w.response(leg, status, f[2:], line)
+	}
+	return w.request(leg, f[1], f[2:])
+}
+
+// find is the newest request of ours to the party of that method.
+func (w *world) find(leg LegID, method string, take bool) *SendRequest {
+	for i, r := range slices.Backward(w.asked[leg]) {
+		if r.Msg.Method == method {
+			if take {
+				w.asked[leg] = slices.Delete(slices.Clone(w.asked[leg]), i, i+1)
+			}
+			return r
+		}
+	}
+	return nil
+}
+
+func (w *world) response(leg LegID, status int, words []string, line string) Event {
+	method, tag, body := "INVITE", "t"+string(leg), []byte(nil)
+	for _, x := range words {
+		switch {
+		case strings.HasPrefix(x, "tag="):
+			tag = x[4:]
+		case isSDP(x):
+			body = sdpOf(leg, x)
+		default:
+			method = x
+		}
+	}
+	r := w.find(leg, method, status >= 300 || status >= 200 && method != "INVITE")
+	if r == nil {
+		w.t.Fatalf("%q: nothing was asked", line)
+	}
+	m := Message{Method: method, Status: status, Body: body}
+	for _, h := range r.Msg.Headers {
+		switch h.Name {
+		case "From", "Call-ID", "CSeq":
+			m.Headers = append(m.Headers, h)
+		case "To":
+			if _, had := tagOf(h.Value); had == "" {
+				h.Value += ";tag=" + tag
+			}
+			m.Headers = append(m.Headers, h)
+		}
+	}
+	if method == "INVITE" {
+		m.Add("Contact", "<sip:"+string(leg)+"@192.0.2."+map[LegID]string{LegA: "1", LegB: "2"}[leg]+":5060>")
+	}
+	return SIPResponse{Branch: r.Branch, At: w.now, Msg: m}
+}
+
+func (w *world) request(leg LegID, method string, words []string) Event {
+	w.txs++
+	e := SIPRequest{
+		Edge: "n1", Flow: "udp/x/" + string(leg), Peer: map[LegID]string{LegA: "alice", LegB: "bob"}[leg],
+		Token: testToken, Tx: fmt.Sprintf("tx%d", w.txs), At: w.now,
+	}
+	seq := w.cseq[leg] + 1
+	if method == "ACK" || method == "CANCEL" {
+		inv := w.open[leg]
+		n, _ := cseqOf(&inv.Msg)
+		seq = n
+		if method == "CANCEL" {
+			e.Tx = inv.Tx
+		}
+	} else {
+		w.cseq[leg] = seq
+	}
+	from, to, callID := `"Alice" <sip:100@192.0.2.1>`, "<sip:123@198.51.100.1>", "call-a"
+	if leg == LegB {
+		from, to, callID = w.s.B.Remote, w.s.B.Local, w.s.B.CallID
+	}
+	if tag := w.toTag[leg]; tag != "" {
+		to += ";tag=" + tag
+	}
+	number := "123"
+	m := Message{Method: method}
+	m.Headers = []Header{
+		{"Via", "SIP/2.0/UDP 192.0.2.9;branch=z9hG4bK" + e.Tx}, {"From", from + ";tag=t" + string(leg)}, {"To", to},
+		{"Call-ID", callID}, {"CSeq", formatCSeq(seq, method)}, {"Contact", "<sip:" + string(leg) + "@192.0.2.1:5060>"},
+	}
+	hops := "70"
+	for _, x := range words {
+		switch {
+		case strings.HasPrefix(x, "to="):
+			number = x[3:]
+		case strings.HasPrefix(x, "require="):
+			m.Add("Require", x[8:])
+		case strings.HasPrefix(x, "hops="):
+			hops = x[5:]
+		case strings.HasPrefix(x, "cseq="):
+			n, _ := strconv.Atoi(x[5:])
+			m.Headers[4].Value = formatCSeq(uint32(n), method)
+		case strings.HasPrefix(x, "note="):
+			m.Add("X-Call-Note", x[5:])
+		case isSDP(x):
+			m.Body = sdpOf(leg, x)
+			m.Add("Content-Type", "application/sdp")
+		case x == "dtmf":
+			m.Body = []byte("Signal=5\r\n")
+			m.Add("Content-Type", "application/dtmf-relay")
+		}
+	}
+	m.Add("Max-Forwards", hops)
+	m.URI = "sip:" + number + "@198.51.100.1"
+	e.Msg = m
+	if method == "INVITE" && w.s.Phase == "" {
+		e.Seed, e.Plan = 42, testPlan
+	}
+	w.last[leg] = e
+	if method == "INVITE" {
+		w.open[leg] = e
+	}
+	return e
+}
+
+// take steps the call, allocates media when it asks, and notes what was done.
+func (w *world) take(e Event) Result {
+	s, res := w.stepOne(w.s, e)
+	w.s = s
+	for _, a := range res.Actions {
+		w.perform(a)
+	}
+	return res
+}
+
+// stepOne is what a Runner does with one event before it saves.
+func (w *world) stepOne(s State, e Event) (State, Result) {
+	s, res := w.step(s, w.now, e)
+	if len(res.Allocate) > 0 {
+		got := Allocated{Node: "n1", Legs: []MediaEndpoint{{LegA, "198.51.100.1", 20000}, {LegB, "198.51.100.1", 20002}}}
+		if r, ok := e.(SIPRequest); ok && strings.Contains(r.Msg.URI, "sip:1999@") {
+			got = Allocated{Reason: "ports-out"}
+		}
+		var more Result
+		s, more = w.step(s, w.now, got)
+		res.Actions, res.Save = append(res.Actions, more.Actions...), true
+	}
+	return s, res
+}
+
+// perform is what an edge and the phones behind it make of an action.
+func (w *world) perform(a Action) {
+	raw, _ := json.Marshal(a.Effect)
+	once := func(key string) {
+		if old, had := w.wire[key]; had && old != string(raw) {
+			w.t.Errorf("%s went out twice, and differs:\n%s\n%s", key, old, raw)
+		}
+		w.wire[key] = string(raw)
+	}
+	switch {
+	case a.Request != nil:
+		r := a.Request
+		if _, had := w.wire[r.Branch+r.Msg.Method]; !had && r.Msg.Method != "ACK" {
+			leg := LegB
+			if r.Msg.Get("Call-ID") == w.s.A.CallID {
+				leg = LegA
+			}
+			w.asked[leg] = append(slices.Clone(w.asked[leg]), r)
+			if _, tag := tagOf(r.Msg.Get("From")); tag != "" {
+				w.toTag[leg] = tag
+			}
+		}
+		once(r.Branch + r.Msg.Method)
+	case a.Response != nil:
+		if _, tag := tagOf(a.Response.Msg.Get("To")); tag != "" && a.Response.Msg.Get("Call-ID") == w.s.A.CallID {
+			w.toTag[LegA] = tag
+		}
+		if a.Response.Msg.Status >= 200 {
+			once(a.Response.Tx + a.Response.Msg.Method)
+		}
+	case a.CDR != nil:
+		if len(w.cdrs) == 0 || w.cdrs[len(w.cdrs)-1] != *a.CDR {
+			w.cdrs = append(w.cdrs, *a.CDR)
+		}
+	}
+}
+
+// tick lets time pass, and the deadlines come.
+func (w *world) tick(d time.Duration) (out []Result) {
+	end := w.now.Add(d)
+	for {
+		next := -1
+		for i, t := range w.s.Timers {
+			if !t.At.After(end) && (next < 0 || t.At.Before(w.s.Timers[next].At)) {
+				next = i
+			}
+		}
+		if next < 0 {
+			w.now = end
+			return out
+		}
+		if at := w.s.Timers[next].At; at.After(w.now) {
+			w.now = at
+		}
+		out = append(out, w.take(Fired{w.s.Timers[next].Timer}))
+	}
+}
+
+// do plays lines and returns what the last one did.
+func (w *world) do(lines ...string) Result {
+	w.t.Helper()
+	var r Result
+	for _, l := range lines {
+		if d, ok := strings.CutPrefix(l, "wait "); ok {
+			span, err := time.ParseDuration(d)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			for _, x := range w.tick(span) {
+				r = x
+			}
+			continue
+		}
+		r = w.take(w.event(l))
+	}
+	return r
+}
