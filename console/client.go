@@ -26,11 +26,8 @@ func NewClient(addr string) *Client {
 	if strings.HasPrefix(addr, "http://") || strings.HasPrefix(addr, "https://") {
 		return &Client{http.DefaultClient, strings.TrimSuffix(addr, "/"), addr}
 	}
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", addr)
-	}
-	return &Client{&http.Client{Transport: &http.Transport{DialContext: dial}}, "http://switch", addr}
+	socket := func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, addr) }
+	return &Client{&http.Client{Transport: &http.Transport{DialContext: socket}}, "http://switch", addr}
 }
 
 // answerWithin bounds a request of Do; an export streams for as long as it takes.

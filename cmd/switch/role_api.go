@@ -100,12 +100,8 @@ func (b *backend) observability() http.Handler {
 }
 
 func serveUnix(ctx context.Context, path string, h http.Handler) error {
-	_ = os.Remove(path) // of an api before us
-	l, err := net.Listen("unix", path)
+	l, err := console.Listen(path)
 	if err != nil {
-		return err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
 		return err
 	}
 	return serveHTTP(ctx, l, h)

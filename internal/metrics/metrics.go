@@ -36,8 +36,12 @@ func New() *prometheus.Registry {
 // has a name that its successors share ("worker-1": the role, and a part after
 // a hyphen if there are several), and a birth that sorts by time.
 func Serve(ctx context.Context, dir, process, birth string, g prometheus.Gatherer) error {
-	path := filepath.Join(dir, process+"."+birth+suffix)
-	l, err := net.Listen("unix", path)
+	short, done, err := shortPath(filepath.Join(dir, process+"."+birth+suffix))
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	defer done()
+	l, err := net.Listen("unix", short)
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
@@ -100,6 +104,19 @@ func Gather(ctx context.Context, dir string) []*dto.MetricFamily {
 	return families
 }
 
+// shortPath names a socket by way of its directory's descriptor when its path is
+// longer than a sockaddr_un (108 bytes).
+func shortPath(path string) (short string, done func(), err error) {
+	if len(path) < 100 {
+		return path, func() {}, nil
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return "", nil, err
+	}
+	return fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), filepath.Base(path)), func() { _ = d.Close() }, nil
+}
+
 func processOf(path string) string {
 	process, _, _ := strings.Cut(filepath.Base(path), ".")
 	return process
@@ -116,7 +133,12 @@ func scrape(ctx context.Context, path string) map[string]*dto.MetricFamily {
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
-			c, err := d.DialContext(ctx, "unix", path)
+			short, done, err := shortPath(path)
+			if err != nil {
+				return nil, err
+			}
+			defer done()
+			c, err := d.DialContext(ctx, "unix", short)
 			if err != nil && ctx.Err() == nil {
 				_ = os.Remove(path) // its process has gone; the name is not used again
 			}
@@ -154,7 +176,13 @@ func Answers(dir, role string) bool {
 		if process := processOf(path); process != role && !strings.HasPrefix(process, role+"-") {
 			continue
 		}
-		if c, err := net.Dial("unix", path); err == nil {
+		short, done, err := shortPath(path)
+		if err != nil {
+			continue
+		}
+		c, err := net.Dial("unix", short)
+		done()
+		if err == nil {
 			_ = c.Close()
 			return true
 		}

@@ -43,7 +43,10 @@ func serve(t *testing.T, dir, process, birth string, value float64) context.Canc
 
 // Two processes give one page; a process that has gone leaves no trace on it.
 func TestGather(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), strings.Repeat("long/", 20)) // longer than the address of a socket
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	stopA, stopB := serve(t, dir, "worker-1", "b", 1), serve(t, dir, "edge", "a", 2)
 	defer stopB()
 	page := func() string {

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"switch": main})
+}
+
+// The scripts in testdata/script run this very binary as an operator would.
+func TestScript(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts whole switches")
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: filepath.Join("testdata", "script"),
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("SWITCH_STATE", filepath.Join(env.WorkDir, "state"))
+			for _, name := range []string{"SIP", "METRICS", "API"} {
+				port, err := freePort()
+				if err != nil {
+					return err
+				}
+				env.Setenv(name+"_PORT", strconv.Itoa(port))
+			}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "await": await},
+	})
+}
+
+func freePort() (int, error) {
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).Port, nil
+}
+
+// exits CODE COMMAND… wants that exit code.
+func exits(ts *testscript.TestScript, neg bool, words []string) {
+	if neg || len(words) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND...")
+	}
+	err := ts.Exec(words[1], words[2:]...)
+	got := "0"
+	if err != nil {
+		got = strings.TrimPrefix(err.Error(), "exit status ")
+	}
+	if got != words[0] {
+		ts.Fatalf("%s exits with %s, want %s", strings.Join(words[1:], " "), got, words[0])
+	}
+}
+
+// await TEXT COMMAND… repeats a command until its output has the text.
+func await(ts *testscript.TestScript, neg bool, words []string) {
+	if neg || len(words) < 2 {
+		ts.Fatalf("usage: await TEXT COMMAND...")
+	}
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		_ = ts.Exec(words[1], words[2:]...)
+		if strings.Contains(ts.ReadFile("stdout"), words[0]) {
+			return
+		}
+	}
+	ts.Fatalf("%s never says %q", strings.Join(words[1:], " "), words[0])
+}
+
+// Every verb has a short text, and nothing that it prints of itself is on
+// standard output but what was asked for.
+func TestVerbs(t *testing.T) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGUSR1)
+	defer stop()
+	old := os.Stderr
+	defer func() { os.Stderr = old }()
+	os.Stderr, _ = os.Open(os.DevNull)
+	for words, want := range map[string]int{
+		"version": exitOK, "frobnicate": exitUsage, "--frobnicate": exitUsage, "calls extra": exitUsage, "rollout": exitUsage,
+		"rollout begin": exitUsage, "cdr export --since yesterday": exitUsage, "rollout start /nowhere": exitUsage,
+		"rollout undo --steps many": exitUsage, "status --api /nowhere": exitError,
+	} {
+		if got := run(ctx, strings.Fields(words)); got != want {
+			t.Errorf("switch %s exits with %d, want %d", words, got, want)
+		}
+	}
+	for _, cmd := range rootCommand().Commands() {
+		if cmd.Short == "" {
+			t.Errorf("%s says nothing of itself", cmd.Name())
+		}
+	}
+}
