@@ -53,15 +53,44 @@ func (e *Edge) enqueue(c *call, it *item) {
 	c.queue = append(c.queue, it)
 	if !c.busy {
 		c.busy = true
+		if last := len(e.idle) - 1; last >= 0 {
+			e.idle[last] <- c
+			e.idle = e.idle[:last]
+			return
+		}
 		e.wg.Add(1)
-		go e.drain(c)
+		go e.postman(c)
+	}
+}
+
+// idlePostmen is how many goroutines wait for the next call with events: one
+// that has worked before has the stack that the codecs need.
+const idlePostmen = 16
+
+// postman delivers for c, then for the calls that it is given.
+func (e *Edge) postman(c *call) {
+	defer e.wg.Done()
+	next := make(chan *call, 1)
+	for {
+		e.drain(c)
+		e.mu.Lock()
+		if len(e.idle) >= idlePostmen {
+			e.mu.Unlock()
+			return
+		}
+		e.idle = append(e.idle, next)
+		e.mu.Unlock()
+		select {
+		case c = <-next:
+		case <-e.ctx.Done():
+			return
+		}
 	}
 }
 
 // drain delivers the events of one call, one after the other, and ends when
 // there is none: a quiet call has no goroutine.
 func (e *Edge) drain(c *call) {
-	defer e.wg.Done()
 	for {
 		e.mu.Lock()
 		if len(c.queue) == 0 || e.ctx.Err() != nil {

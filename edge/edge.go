@@ -55,6 +55,7 @@ type Edge struct {
 	server map[string]*serverTx // by serverTx.key
 	client map[string]*clientTx // by branch and method
 	timers timers
+	idle   []chan *call // postmen that wait
 }
 
 // New binds the sockets; nothing is read before Run.

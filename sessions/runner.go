@@ -30,6 +30,7 @@ type Runner struct {
 
 	life     sync.Mutex // guards stopping and goroutines' additions
 	stopping bool
+	idle     []chan func() // goroutines that wait for work
 	tasks    sync.WaitGroup
 	ops      context.Context // ends the I/O of a Runner that does not stop in time
 	stopOps  context.CancelFunc
@@ -149,11 +150,19 @@ func (r *Runner) stop() {
 	r.alarm.stop()
 	r.life.Lock()
 	r.stopping = true
+	for _, next := range r.idle {
+		close(next)
+	}
+	r.idle = nil
 	r.life.Unlock()
 	late := time.AfterFunc(r.cfg.StopWait, r.stopOps)
 	r.tasks.Wait()
 	late.Stop()
 }
+
+// idleTasks is how many goroutines wait for the next piece of work: one that has
+// worked before has the stack that decoding and stepping need.
+const idleTasks = 16
 
 // launch runs f in a goroutine that stop waits for; false when it is too late.
 func (r *Runner) launch(f func()) bool {
@@ -163,12 +172,33 @@ func (r *Runner) launch(f func()) bool {
 		return false
 	}
 	r.tasks.Add(1)
+	if last := len(r.idle) - 1; last >= 0 {
+		next := r.idle[last]
+		r.idle = r.idle[:last]
+		r.life.Unlock()
+		next <- f
+		return true
+	}
 	r.life.Unlock()
-	go func() {
-		defer r.tasks.Done()
-		f()
-	}()
+	go r.work(f)
 	return true
+}
+
+// work runs f and what it is given then; it ends when enough others wait.
+func (r *Runner) work(f func()) {
+	next := make(chan func(), 1)
+	for f != nil {
+		f()
+		r.tasks.Done()
+		r.life.Lock()
+		if r.stopping || len(r.idle) >= idleTasks {
+			r.life.Unlock()
+			return
+		}
+		r.idle = append(r.idle, next)
+		r.life.Unlock()
+		f = <-next
+	}
 }
 
 func (r *Runner) isStopping() bool {
