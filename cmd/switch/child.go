@@ -115,6 +115,7 @@ func newChild(ctx context.Context, role, state string) (*child, error) {
 	c.cfg.State = state
 	useCPUs(c.cfg.Procs)
 	coalesceTimers()
+	go tendHeap(ctx)
 	c.id = newID(role, c.cfg.Node)
 	if c.digest, err = executableDigest(); err != nil {
 		return nil, err

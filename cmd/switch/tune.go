@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"time"
 )
@@ -42,5 +44,47 @@ func coalesceTimers() {
 	}
 	for _, t := range tasks {
 		_ = os.WriteFile(filepath.Join("/proc", t.Name(), "timerslack_ns"), []byte(strconv.FormatInt(timerSlack.Nanoseconds(), 10)), 0)
+	}
+}
+
+// Garbage collection: a small heap may grow to four times what lives in it, since
+// collecting it more often costs a tenth of a call; a large one to twice.
+const (
+	smallHeap   = 64 << 20
+	smallGrowth = 300 // GOGC
+	largeGrowth = 100
+	quiet       = 15 * time.Second
+)
+
+// tendHeap sets the growth, and collects when nothing has for a while: a process
+// at rest allocates too little to start a collection, and would keep what a
+// burst of calls left (the store alone 150 MB after 4,000 calls). GOGC in the
+// environment wins.
+func tendHeap(ctx context.Context) {
+	if os.Getenv("GOGC") != "" {
+		return
+	}
+	debug.SetGCPercent(smallGrowth)
+	tick := time.NewTicker(quiet)
+	defer tick.Stop()
+	for grown := smallGrowth; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		want := smallGrowth
+		if m.NextGC/uint64(100+grown) > smallHeap/100 { // what lived at the last collection
+			want = largeGrowth
+		}
+		if want != grown {
+			debug.SetGCPercent(want)
+			grown = want
+		}
+		if time.Since(time.Unix(0, int64(m.LastGC))) > quiet {
+			debug.FreeOSMemory()
+		}
 	}
 }
