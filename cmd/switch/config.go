@@ -82,7 +82,7 @@ type WorkerConfig struct {
 
 // ListenConfig is the key api.
 type ListenConfig struct {
-	Listen string `yaml:"listen" json:"listen" doc:"address:port of a TCP listener without any login; empty: none, the unix socket only"`
+	Listen string `yaml:"listen" json:"listen" doc:"address:port of a TCP listener without any login, on loopback only; empty: none, the unix socket only"`
 }
 
 // MetricsConfig is the key metrics.

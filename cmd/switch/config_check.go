@@ -38,6 +38,8 @@ func (c *Config) check(bad func(key, format string, a ...any)) {
 	}
 	if c.API.Listen != "" && !isAddrPort(c.API.Listen) {
 		bad("api.listen", "%q cannot be used: write address:port, such as 127.0.0.1:8080, or nothing", c.API.Listen)
+	} else if c.API.Listen != "" && !isLoopback(c.API.Listen) {
+		bad("api.listen", "%q is not on loopback, and the API has no login: write 127.0.0.1:port and put a proxy with a login before it", c.API.Listen)
 	}
 	if c.Metrics.Listen != "" && !isAddrPort(c.Metrics.Listen) {
 		bad("metrics.listen", "%q cannot be used: write address:port, such as 127.0.0.1:9464, or nothing", c.Metrics.Listen)
@@ -48,6 +50,12 @@ func (c *Config) check(bad func(key, format string, a ...any)) {
 	if c.Log.Format != "text" && c.Log.Format != "json" {
 		bad("log.format", "%q is no format: write text or json", c.Log.Format)
 	}
+}
+
+// isLoopback is for listeners without a login: who reaches them may do anything.
+func isLoopback(s string) bool {
+	ap, err := netip.ParseAddrPort(s)
+	return err == nil && ap.Addr().Unmap().IsLoopback()
 }
 
 func isAddrPort(s string) bool {

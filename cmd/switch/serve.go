@@ -63,6 +63,9 @@ func newLogger(cfg Config, w io.Writer) logger {
 
 func serve(cmd *cobra.Command, cfg Config) error {
 	log := newLogger(cfg, cmd.ErrOrStderr()).With("role", "host")
+	if cfg.Metrics.Listen != "" && !isLoopback(cfg.Metrics.Listen) {
+		log.Warn("metrics.listen is not on loopback: anybody who reaches it reads the metrics", "listen", cfg.Metrics.Listen)
+	}
 	state, err := filepath.Abs(cfg.State)
 	if err != nil {
 		return err
