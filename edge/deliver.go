@@ -260,11 +260,14 @@ func (e *Edge) settle(c *call, it *item, ans sessions.Answer, ok bool, now time.
 		if it.method == "INVITE" && it.tx != nil && it.tx.last == nil && !answers(ans.Actions, it.tx.key) {
 			e.finish(it, &req.Msg, 100, now)
 		}
+		if it.method == "CANCEL" { // saved; before the 487, as callers expect, and with its tag (RFC 3261 9.2)
+			if tag := tagOfAnswer(ans.Actions, req.Tx); tag != "" {
+				c.tag = tag
+			}
+			e.finish(it, &req.Msg, 200, now)
+		}
 		before := c.last
 		e.perform(c, ans.Actions, now)
-		if it.method == "CANCEL" {
-			e.finish(it, &req.Msg, 200, now) // saved; after the 487, whose tag it carries
-		}
 		if c.last > before && len(c.queue) == 0 {
 			c.confirm = now.Add(e.lim.Confirm)
 			c.rearm(e)
@@ -287,6 +290,16 @@ func (e *Edge) settle(c *call, it *item, ans sessions.Answer, ok bool, now time.
 		}
 		e.finish(it, &req.Msg, code, now, extra...)
 	}
+}
+
+// tagOfAnswer finds our tag in the response to a transaction that is about to be sent.
+func tagOfAnswer(actions []codecore.Action, tx string) string {
+	for i := range actions {
+		if r := actions[i].Response; r != nil && r.Tx == tx {
+			return tagOf(r.Msg.Get("To"))
+		}
+	}
+	return ""
 }
 
 // answers tells whether one of the actions is a response in the transaction.

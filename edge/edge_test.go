@@ -278,7 +278,9 @@ func TestCancelCrossesAndWaitsForAProvisional(t *testing.T) {
 	r.send(r.request("INVITE", "1", ""))
 	inv := r.hear("INVITE sip:2@")
 	r.send(r.request("CANCEL", "1", ""))
-	r.hear("200 OK")
+	if first := r.hear("SIP/2.0"); !strings.HasPrefix(first, "SIP/2.0 200") || !strings.Contains(first, ";tag=") || !strings.Contains(first, ".t") {
+		t.Fatalf("a CANCEL is answered first, with the tag of the call:\n%s", first)
+	}
 	fail := r.hear("487")
 	if !strings.Contains(fail, "CSeq: 7 INVITE") {
 		t.Fatal(fail)

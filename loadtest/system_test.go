@@ -33,6 +33,12 @@ var binaries = sync.OnceValues(func() ([2]string, error) {
 // realSwitch starts the tree's switch with a rig and n talking calls.
 func realSwitch(t *testing.T, n int, change func(*RigConfig)) (*bed, []*Call) {
 	t.Helper()
+	return realSwitchAs(t, n, change, nil)
+}
+
+// realSwitchAs is realSwitch with a configuration of the test's own.
+func realSwitchAs(t *testing.T, n int, change func(*RigConfig), config func(Site) []byte) (*bed, []*Call) {
+	t.Helper()
 	if os.Getenv("SWITCH_SYSTEM") == "" {
 		t.Skip("SWITCH_SYSTEM is not set: tests of the whole switch run in .ci/run")
 	}
@@ -44,7 +50,7 @@ func realSwitch(t *testing.T, n int, change func(*RigConfig)) (*bed, []*Call) {
 	if change != nil {
 		change(&rc)
 	}
-	b, err := newBed(t.Context(), BenchConfig{SwitchBinary: bin[0]}, max(n, 500), 1, rc)
+	b, err := newBed(t.Context(), BenchConfig{SwitchBinary: bin[0], Config: config}, max(n, 500), 1, rc)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,30 +247,13 @@ func TestStoppedNATS(t *testing.T) {
 	if err := b.sw.Freeze(p); err != nil {
 		t.Fatal(err)
 	}
-	bye := make(chan error, 1)
-	go func() {
-		calls[0].Hush(t.Context())
-		bye <- calls[0].HangUp(patient(t, 40*time.Second), true)
-	}()
-	fresh := b.rig.NewCall(Mark{}, answerAtOnce)
-	placed := make(chan error, 1)
-	go func() { placed <- fresh.Establish(patient(t, 40*time.Second)) }()
+	away := b.during(t, calls[0])
 	pause(t.Context(), 10*time.Second)
 	if err := b.sw.Wake(p); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-bye; err != nil {
-		t.Errorf("BYE during the outage: %v", err)
-	}
-	if err := <-placed; err == nil {
-		calls = append(calls, fresh)
-	} else if code, _ := fresh.A.Final(t.Context()); code != 503 {
-		t.Errorf("new call during the outage: %v", err)
-	} else if fresh.A.invite.final.get("retry-after") == "" {
-		t.Error("503 without Retry-After")
-	}
-	pause(t.Context(), 3*time.Second)
-	b.verdict(t, calls[1:], 0)
+	calls = append(calls[1:], away()...)
+	b.verdict(t, calls, 0)
 }
 
 // After many short calls nothing is left: descriptors and memory of every role.
