@@ -40,6 +40,11 @@ func tagOf(value string) (bare, tag string) {
 	return strings.TrimSpace(head + kept.String()), tag
 }
 
+func toTag(m *Message) string {
+	_, tag := tagOf(m.Get("To"))
+	return tag
+}
+
 // uriOf reads the URI of a name-addr or addr-spec (RFC 3261 20.10).
 func uriOf(value string) string {
 	if _, rest, ok := cutName(value); ok {

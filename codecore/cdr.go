@@ -12,7 +12,7 @@ type CDR struct {
 	ToPeer   string    `json:"to_peer,omitempty"`
 	Start    time.Time `json:"start"` // edge receive time of the INVITE
 	Answer   time.Time `json:"answer,omitzero"`
-	End      time.Time `json:"end"`
+	End      time.Time `json:"end,omitzero"`
 	Seconds  float64   `json:"seconds"`              // answered time
 	Result   string    `json:"result"`               // answered, busy, cancelled, no-answer, failed, set-aside
 	Code     int       `json:"code"`                 // final SIP status to the caller

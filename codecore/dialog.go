@@ -23,6 +23,9 @@ func (c *call) inDialog(leg LegID, e SIPRequest) {
 	case d.Gone || c.Phase == PhaseEnded && e.Msg.Method != "BYE":
 		c.refuse(e, 481, "no-dialog")
 		return
+	case cseq == d.CSeq && e.Msg.Method == "INVITE":
+		// Again, late: its ACK has come.
+		return
 	case cseq <= d.CSeq:
 		c.refuse(e, 500, "cseq", Header{"Retry-After", "1"})
 		return

@@ -1,6 +1,7 @@
 package codecore
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,10 +39,23 @@ func IsPinned(err error) bool { return errors.Is(err, ErrPinned) }
 // IsRefused reports whether a migration said no.
 func IsRefused(err error) bool { return errors.Is(err, ErrRefused) }
 
+// body is a record's body: the stub for every release there will ever be, the
+// state in its schema. What the stub says (token, seed, CDR, numbers of peers)
+// is not said again in the state.
+type body struct {
+	Stub  Stub            `json:"stub"`
+	State json.RawMessage `json:"state"`
+}
+
 // Encode writes a state in the lowest schema that can say it and is not under
 // the floor (R6).
 func Encode(s State, floor int) (schema int, raw []byte, err error) {
-	state, err := json.Marshal(s)
+	stub, err := marshal(StubOf(s))
+	if err != nil {
+		return 0, nil, fmt.Errorf("codecore: encode: %w", err)
+	}
+	s.Token, s.Seed, s.CDR, s.Peers = "", 0, CDR{}, nil // the stub has them
+	state, err := marshal(s)
 	if err != nil {
 		return 0, nil, fmt.Errorf("codecore: encode: %w", err)
 	}
@@ -51,16 +65,21 @@ func Encode(s State, floor int) (schema int, raw []byte, err error) {
 			return 0, nil, err
 		}
 	}
-	stub, err := json.Marshal(StubOf(s))
-	if err != nil {
-		return 0, nil, fmt.Errorf("codecore: encode: %w", err)
-	}
 	// {"stub":…,"state":…} put together by hand: json.Marshal would read the
 	// state, written a moment ago, once more.
 	raw = make([]byte, 0, len(stub)+len(state)+len(`{"stub":,"state":}`))
 	raw = append(append(raw, `{"stub":`...), stub...)
 	raw = append(append(append(raw, `,"state":`...), state...), '}')
 	return schema, raw, nil
+}
+
+// marshal is json.Marshal that leaves <, > and & as they are: SIP is full of them.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 // lower takes a state of this release's schema down as far as it goes.
@@ -77,7 +96,7 @@ func lower(state []byte, floor int) (int, []byte, error) {
 		} else if err != nil {
 			return 0, nil, fmt.Errorf("codecore: %s down: %w", m.Name, err)
 		}
-		if state, err = json.Marshal(f); err != nil {
+		if state, err = marshal(f); err != nil {
 			return 0, nil, err
 		}
 		schema--
@@ -99,9 +118,7 @@ func Decode(schema int, raw []byte) (State, error) {
 	if schema < SchemaMin || schema > Schema {
 		return s, fmt.Errorf("%w: record has %d, this release reads %d to %d", ErrSchema, schema, SchemaMin, Schema)
 	}
-	var b struct {
-		State json.RawMessage `json:"state"`
-	}
+	var b body
 	if err := json.Unmarshal(raw, &b); err != nil {
 		return s, fmt.Errorf("codecore: decode: %w", err)
 	}
@@ -110,18 +127,25 @@ func Decode(schema int, raw []byte) (State, error) {
 		if err != nil {
 			return s, err
 		}
+		if f == nil {
+			return s, fmt.Errorf("%w: no state", ErrBroken)
+		}
+		if f["cdr"], err = marshal(b.Stub.CDR); err != nil { // a migration may ask who calls whom
+			return s, err
+		}
 		for _, m := range migrations[schema-1:] {
 			if err := m.Up(f); err != nil {
 				return s, fmt.Errorf("codecore: %s up: %w", m.Name, err)
 			}
 		}
-		if b.State, err = json.Marshal(f); err != nil {
+		if b.State, err = marshal(f); err != nil {
 			return s, err
 		}
 	}
 	if err := json.Unmarshal(b.State, &s); err != nil {
 		return s, fmt.Errorf("codecore: decode: %w", err)
 	}
+	s.Token, s.Seed, s.CDR, s.Peers = b.Stub.Token, b.Stub.Seed, b.Stub.CDR, b.Stub.Peers
 	return s, nil
 }
 

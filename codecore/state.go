@@ -80,12 +80,12 @@ const (
 // migration.
 type State struct {
 	Phase Phase       `json:"phase"`
-	Token string      `json:"token"` // prefix of every id of ours on the wire
-	Seed  uint64      `json:"seed"`  // ids are hashes of it
+	Token string      `json:"token,omitempty"` // prefix of every id of ours on the wire
+	Seed  uint64      `json:"seed,omitempty"`  // ids are hashes of it
 	Route RouteResult `json:"route,omitzero"`
 	A     Leg         `json:"a"`
 	B     Leg         `json:"b"`
-	CDR   CDR         `json:"cdr"`
+	CDR   CDR         `json:"cdr,omitzero"`
 	versioned
 
 	Peers    map[string]Peer `json:"peers,omitempty"`

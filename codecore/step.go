@@ -167,6 +167,8 @@ func (c *call) request(e SIPRequest) {
 	case tx != nil && e.Msg.Method != "ACK": // again; no answer yet, or the 2xx is pending
 	case e.Msg.Method == "CANCEL":
 		c.refuse(e, 481, "no-transaction") // nothing to cancel (RFC 3261 9.2)
+	case e.Msg.Method == "INVITE" && e.Msg.Get("Call-ID") == c.A.CallID && toTag(&e.Msg) == "":
+		// The INVITE of the call again, late: its ACK has come.
 	case leg == "":
 		c.refuse(e, 481, "no-dialog")
 	default:

@@ -193,8 +193,12 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 	number := "123"
 	m := Message{Method: method}
 	m.Headers = []Header{
-		{"Via", "SIP/2.0/UDP 192.0.2.9;branch=z9hG4bK" + e.Tx}, {"From", from + ";tag=t" + string(leg)}, {"To", to},
-		{"Call-ID", callID}, {"CSeq", formatCSeq(seq, method)}, {"Contact", "<sip:" + string(leg) + "@192.0.2.1:5060>"},
+		{"Via", "SIP/2.0/UDP 192.0.2.9;branch=z9hG4bK" + e.Tx},
+		{"From", from + ";tag=t" + string(leg)},
+		{"To", to},
+		{"Call-ID", callID},
+		{"CSeq", formatCSeq(seq, method)},
+		{"Contact", "<sip:" + string(leg) + "@192.0.2." + map[LegID]string{LegA: "1", LegB: "2"}[leg] + ":5060>"},
 	}
 	hops := "70"
 	for _, x := range words {
@@ -278,7 +282,9 @@ func (w *world) perform(a Action) {
 				w.toTag[leg] = tag
 			}
 		}
-		once(r.Branch + r.Msg.Method)
+		if a.Seq > 0 { // an ACK said again follows a refreshed target
+			once(r.Branch + r.Msg.Method)
+		}
 	case a.Response != nil:
 		if _, tag := tagOf(a.Response.Msg.Get("To")); tag != "" && a.Response.Msg.Get("Call-ID") == w.s.A.CallID {
 			w.toTag[LegA] = tag

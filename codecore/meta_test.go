@@ -1,0 +1,297 @@
+package codecore
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+)
+
+// choices are the lines that make sense, or nonsense of an interesting kind,
+// where the call stands.
+func (w *world) choices() []string {
+	if w.s.Phase == "" {
+		return []string{"a INVITE sdp", "a INVITE mux", "a INVITE video", "a INVITE hold", "a INVITE sdp hops=3", "a INVITE sdp to=9"}
+	}
+	out := []string{"accept", "accept", "stored", "applied", "wait 1s", "wait 41s", "wait 90s", "silent b", "hangup operator", "a again"}
+	for _, leg := range []LegID{LegA, LegB} {
+		for _, r := range w.asked[leg] {
+			if m := r.Msg.Method; m == "INVITE" {
+				for _, x := range []string{"180", "183 sdp", "200 sdp", "200 held", "200 sdp", "200 sdp tag=t2", "200 video", "486", "487", "481"} {
+					out = append(out, string(leg)+" "+x)
+				}
+			} else {
+				out = append(out, string(leg)+" 200 "+m, string(leg)+" 200 "+m, string(leg)+" 481 "+m, string(leg)+" timeout "+m)
+			}
+		}
+		if w.toTag[leg] == "" {
+			continue
+		}
+		for _, x := range []string{"INVITE hold", "INVITE sdp", "INVITE moved", "INVITE", "INFO dtmf", "OPTIONS", "REFER", "BYE"} {
+			out = append(out, string(leg)+" "+x)
+		}
+		if w.open[leg].Tx != "" {
+			out = append(out, string(leg)+" ACK", string(leg)+" ACK", string(leg)+" CANCEL", "noack "+string(leg))
+		}
+	}
+	return out
+}
+
+func isWait(line string) (time.Duration, bool) {
+	if len(line) < 5 || line[:5] != "wait " {
+		return 0, false
+	}
+	d, err := time.ParseDuration(line[5:])
+	return d, err == nil
+}
+
+// move is what a handoff does to a state, here with a trip through the oldest
+// schema that can say it and, every other time, the newest.
+func move(s State, n int) (State, error) {
+	floor := SchemaMin
+	if n%2 == 1 {
+		floor = Schema
+	}
+	schema, raw, err := Encode(s, floor)
+	if err != nil {
+		return s, err
+	}
+	if s, err = Decode(schema, raw); err != nil {
+		return s, err
+	}
+	return s, Check(s)
+}
+
+// movedActsTheSame plays one random call twice: one stays, one moves after every
+// event. It reports the first difference.
+func movedActsTheSame(t *testing.T, seed uint64, move func(State, int) (State, error)) error {
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	w := newWorld(t)
+	moved := State{}
+	one := func(e, same Event, n int) error {
+		before, _ := json.Marshal(w.s)
+		kept := w.s
+		m, theirs := w.stepOne(moved, same)
+		ours := w.take(e)
+		if after, _ := json.Marshal(kept); string(after) != string(before) {
+			return fmt.Errorf("%T changed its input:\n%s\n%s", e, before, after)
+		}
+		a, _ := json.Marshal([]any{ours, w.s})
+		b, _ := json.Marshal([]any{theirs, m})
+		if string(a) != string(b) {
+			return fmt.Errorf("after %T:\nstays %s\nmoved %s", e, a, b)
+		}
+		if m.Phase == "" {
+			return nil
+		}
+		if err := Check(w.s); err != nil {
+			return err
+		}
+		var err error
+		moved, err = move(m, n)
+		return err
+	}
+	for n := range 40 {
+		all := w.choices()
+		line := all[rnd.IntN(len(all))]
+		span, waits := isWait(line)
+		if !waits {
+			e := w.event(line)
+			if err := one(e, e, n); err != nil {
+				return fmt.Errorf("event %d, %q: %w", n, line, err)
+			}
+			continue
+		}
+		for end := w.now.Add(span); ; {
+			a, b := nextDeadline(w.s), nextDeadline(moved)
+			if a != b {
+				return fmt.Errorf("event %d: the next deadline is %v, of the moved one %v", n, a, b)
+			}
+			if a.Timer == "" || a.At.After(end) {
+				w.now = end
+				break
+			}
+			w.now = a.At
+			if err := one(Fired{a.Timer}, Fired{b.Timer}, n); err != nil {
+				return fmt.Errorf("event %d, %s: %w", n, a.Timer, err)
+			}
+		}
+	}
+	return nil
+}
+
+func nextDeadline(s State) (d Deadline) {
+	for _, x := range s.Timers {
+		if d.Timer == "" || x.At.Before(d.At) {
+			d = x
+		}
+	}
+	return d
+}
+
+const walks = 400
+
+func TestCallThatMovesActsLikeOneThatStays(t *testing.T) {
+	for seed := range uint64(walks) {
+		if err := movedActsTheSame(t, seed, move); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+	}
+}
+
+// TestMutantsOfAMoveAreCaught proves that the test above can fail.
+func TestMutantsOfAMoveAreCaught(t *testing.T) {
+	for name, harm := range harms {
+		caught := false
+		for seed := uint64(0); seed < walks && !caught; seed++ {
+			caught = movedActsTheSame(t, seed, func(s State, n int) (State, error) {
+				s, err := move(s, n)
+				harm(&s)
+				return s, err
+			}) != nil
+		}
+		if !caught {
+			t.Errorf("a move that %s acts the same in %d calls", name, walks)
+		}
+	}
+}
+
+var harms = map[string]func(*State){
+	"drops a timer": func(s *State) {
+		s.Timers = slices.DeleteFunc(s.Timers, func(d Deadline) bool { return d.Timer != TimerAck })
+	},
+	"drops Pending":   func(s *State) { s.Pending = nil },
+	"re-mints ids":    func(s *State) { s.Seed++ },
+	"forgets numbers": func(s *State) { s.Peers = nil },
+	"forgets CSeq":    func(s *State) { s.B.CSeq = 1 },
+	"forgets the SDP version": func(s *State) {
+		s.A.Told, s.B.Told = "", ""
+	},
+}
+
+// crashes plays one random call whose owner dies now and then: before the save,
+// after it, between two actions. What the phones see must hold together, and the
+// call must end.
+func crashes(t *testing.T, seed uint64, restore func(State) State) error {
+	rnd := rand.New(rand.NewPCG(seed, 2))
+	w := newWorld(t)
+	var saved State
+	back := func() error {
+		schema, raw, err := Encode(saved, SchemaMin)
+		if err != nil {
+			return err
+		}
+		if w.s, err = Decode(schema, raw); err != nil {
+			return err
+		}
+		w.s = restore(w.s)
+		for _, to := range []string{"edge.n1", receiverCDR} {
+			for _, a := range PendingFor(w.s, to, "b1") {
+				w.perform(a)
+			}
+		}
+		return nil
+	}
+	one := func(e Event) error {
+		for {
+			kind := rnd.IntN(8)
+			s, res := w.stepOne(w.s, e)
+			if s.Phase == "" || saved.Phase == "" && !res.Save {
+				return nil
+			}
+			if kind == 0 && saved.Phase != "" { // before the save: the sender sends it again
+				if err := back(); err != nil {
+					return err
+				}
+				continue
+			}
+			w.s = s
+			if res.Save {
+				saved = s
+			}
+			for i, a := range res.Actions {
+				if kind == 1 && i == len(res.Actions)/2 {
+					break
+				}
+				w.perform(a)
+			}
+			if kind <= 2 {
+				return back()
+			}
+			return nil
+		}
+	}
+	for range 30 {
+		all := w.choices()
+		line := all[rnd.IntN(len(all))]
+		if span, waits := isWait(line); waits {
+			end := w.now.Add(span)
+			for d := nextDeadline(w.s); d.Timer != "" && !d.At.After(end); d = nextDeadline(w.s) {
+				w.now = d.At
+				if err := one(Fired{d.Timer}); err != nil {
+					return err
+				}
+			}
+			w.now = end
+			continue
+		}
+		if err := one(w.event(line)); err != nil {
+			return err
+		}
+	}
+	if err := back(); err != nil {
+		return err
+	}
+	return w.finish()
+}
+
+// finish ends the call as living phones and planes do.
+func (w *world) finish() error {
+	for range 10 {
+		if Settled(w.s) {
+			break
+		}
+		if !Ended(w.s) {
+			w.do("hangup operator")
+		}
+		for _, leg := range []LegID{LegA, LegB} {
+			for len(w.asked[leg]) > 0 {
+				r := w.asked[leg][0]
+				status := "200"
+				if r.Msg.Method == "INVITE" {
+					status = "487"
+				}
+				w.do(fmt.Sprintf("%s %s %s", leg, status, r.Msg.Method))
+			}
+		}
+		w.do("accept", "stored", "applied", "wait 41s")
+	}
+	if !Settled(w.s) {
+		return errors.New("the call does not end")
+	}
+	if len(w.cdrs) != 1 {
+		return fmt.Errorf("%d CDRs: %+v", len(w.cdrs), w.cdrs)
+	}
+	return nil
+}
+
+func TestCrashesLoseAndDoubleNothing(t *testing.T) {
+	same := func(s State) State { return s }
+	for seed := range uint64(walks) {
+		if err := crashes(t, seed, same); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+	}
+}
+
+func TestCrashThatDropsPendingIsCaught(t *testing.T) {
+	for seed := range uint64(walks) {
+		if crashes(t, seed, func(s State) State { s.Pending = nil; return s }) != nil {
+			return
+		}
+	}
+	t.Errorf("%d calls lost nothing", walks)
+}

@@ -1,0 +1,171 @@
+package codecore
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var snapshotFlag = flag.Bool("snapshot", false, "write records of calls that testdata/snapshot/1 does not have yet; never touches an old one")
+
+const snapshots = "testdata/snapshot/1"
+
+// kinds of calls and their phases, as lines of scenario_test.go.
+var kinds = []struct{ name, lines string }{
+	{"inviting", "a INVITE sdp"},
+	{"ringing", "a INVITE sdp|accept|b 180"},
+	{"early_media", "a INVITE sdp|accept|b 183 sdp|accept"},
+	{"answered", "a INVITE sdp|accept|b 200 sdp"},
+	{"answered_bye_due", "a INVITE sdp|b 200 sdp|accept|b BYE|accept"},
+	{"talking", "a INVITE sdp|b 200 sdp|accept|a ACK|applied"},
+	{"talking_unconfirmed", "a INVITE sdp|b 200 sdp|a ACK"},
+	{"video_offered", "a INVITE video|b 200 sdp|accept|a ACK|applied"},
+	{"rtcp_mux", "a INVITE mux|b 200 mux|accept|a ACK|applied"},
+	{"held", "a INVITE sdp|b 200 sdp|a ACK|a INVITE hold|b 200 held|a ACK|accept|applied"},
+	{"reinvite_waits", "a INVITE sdp|b 200 sdp|a ACK|applied|b INVITE moved|accept"},
+	{"reinvite_answered", "a INVITE sdp|b 200 sdp|a ACK|b INVITE moved|a 200 sdp|accept"},
+	{"reinvite_cancelled", "a INVITE sdp|b 200 sdp|a ACK|a INVITE hold|a CANCEL|accept"},
+	{"info_waits", "a INVITE sdp|b 200 sdp|a ACK|applied|a INFO dtmf|accept"},
+	{"fork", "a INVITE sdp|b 200 sdp tag=b1|b 200 sdp tag=b2|a ACK|accept"},
+	{"ended_bye_out", "a INVITE sdp|b 200 sdp|a ACK|a BYE"},
+	{"ended_cancel_out", "a INVITE sdp|b 180|a CANCEL"},
+	{"ended_cdr_pending", "a INVITE sdp|b 200 sdp|a ACK|a BYE|b 200 BYE|accept|applied"},
+	{"ended_busy", "a INVITE sdp|b 486"},
+	{"tombstone", "a INVITE sdp|b 200 sdp|a ACK|a BYE|b 200 BYE|accept|applied|stored"},
+	{"tombstone_refused", "a INVITE sdp to=9|accept|stored"},
+}
+
+// TestStoredRecords takes records that releases have stored, kept for ever:
+// every later release must read each, migrate it up, carry the call to its end,
+// and write it back for the older one.
+func TestStoredRecords(t *testing.T) {
+	if *snapshotFlag {
+		writeSnapshots(t)
+	}
+	sums, err := os.ReadFile(filepath.Join(snapshots, "SHA256SUMS"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(sums)), "\n")
+	files, _ := filepath.Glob(filepath.Join(snapshots, "*.json"))
+	if len(lines) != len(files) || len(files) < len(kinds) {
+		t.Errorf("%d records, %d sums, %d kinds: none may go, and a new kind of call is added with -snapshot", len(files), len(lines), len(kinds))
+	}
+	for _, l := range lines {
+		sum, name, _ := strings.Cut(l, "  ")
+		t.Run(strings.TrimSuffix(name, ".json"), func(t *testing.T) {
+			raw, err := os.ReadFile(filepath.Join(snapshots, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if fmt.Sprintf("%x", sha256.Sum256(raw)) != sum {
+				t.Fatal("a stored record was edited: records like it are in the field; put it back and write a migration")
+			}
+			carry(t, raw)
+		})
+	}
+}
+
+func carry(t *testing.T, raw []byte) {
+	s, err := Decode(1, raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Check(s); err != nil {
+		t.Fatal(err)
+	}
+	for _, floor := range []int{Schema, SchemaMin} { // up, and down again
+		schema, again, err := Encode(s, floor)
+		if err != nil || schema != floor {
+			t.Fatalf("written as schema %d of floor %d: %v", schema, floor, err)
+		}
+		back, err := Decode(schema, again)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, _ := json.Marshal(s)
+		if b, _ := json.Marshal(back); !bytes.Equal(a, b) {
+			t.Errorf("through schema %d it became\n%s\nwas\n%s", schema, b, a)
+		}
+	}
+	if _, err := DecodeStub(raw); err != nil {
+		t.Error(err)
+	}
+	stored := 0
+	w := newWorld(t)
+	w.s, w.now = s, testStart.Add(time.Minute)
+	if Settled(s) {
+		return
+	}
+	for _, a := range s.Pending {
+		w.perform(a)
+	}
+	for _, a := range s.Pending {
+		if a.CDR != nil {
+			stored++
+		}
+	}
+	if Ended(s) && stored == 0 {
+		w.cdrs = []CDR{s.CDR} // stored before
+	}
+	if err := w.finish(); err != nil {
+		t.Error(err)
+	}
+}
+
+func writeSnapshots(t *testing.T) {
+	if Schema != 1 {
+		t.Fatal("only the release of schema 1 writes its records")
+	}
+	if err := os.MkdirAll(snapshots, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	sums, err := os.OpenFile(filepath.Join(snapshots, "SHA256SUMS"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sums.Close() }()
+	for _, k := range kinds {
+		name := filepath.Join(snapshots, k.name+".json")
+		if _, err := os.Stat(name); err == nil {
+			continue
+		}
+		w := newWorld(t)
+		w.do(strings.Split(k.lines, "|")...)
+		_, raw, err := Encode(w.s, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, raw, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(sums, "%x  %s.json\n", sha256.Sum256(raw), k.name)
+	}
+}
+
+// TestRecordOfATalkingCallIsSmall: a held call costs its record in the store, in
+// each replica, and in every move.
+func TestRecordOfATalkingCallIsSmall(t *testing.T) {
+	for lines, most := range map[string]int{
+		"a INVITE sdp|b 200 sdp":                      4200, // as saved at the answer: with the 2xx that waits for its ACK
+		"a INVITE sdp|b 200 sdp|accept|a ACK|applied": 2500,
+	} {
+		w := newWorld(t)
+		w.do(strings.Split(lines, "|")...)
+		_, raw, err := Encode(w.s, SchemaMin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %d bytes", lines, len(raw))
+		if len(raw) > most {
+			t.Errorf("%s: %d bytes, at most %d\n%s", lines, len(raw), most, raw)
+		}
+	}
+}
