@@ -19,7 +19,7 @@ type call struct {
 	id      codecore.CallID
 	token   string
 	tag     string // of the worker's answers to the caller; "" before the first
-	open    int // transactions
+	open    int    // transactions
 	queue   []*item
 	busy    bool // a goroutine delivers
 	num     uint64

@@ -187,10 +187,10 @@ func (e *Edge) Files() (map[string]*os.File, error) {
 func (e *Edge) Close() {
 	e.stop()
 	for _, u := range e.udp {
-		u.conn.Close()
+		_ = u.conn.Close()
 	}
 	for _, t := range e.tcp {
-		t.ln.Close()
+		_ = t.ln.Close()
 	}
 	e.conns.mu.Lock()
 	open := make([]*tcpLink, 0, len(e.conns.byID))

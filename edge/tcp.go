@@ -110,7 +110,7 @@ func (e *Edge) acceptTCP(t *tcpListener) {
 		c := e.newConn(remote, conn)
 		if c == nil {
 			e.stats.count(connLimit)
-			conn.Close()
+			_ = conn.Close()
 			continue
 		}
 		e.wg.Add(2)

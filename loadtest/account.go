@@ -35,7 +35,6 @@ type Account struct {
 	stream   bool // ssrc, offset are known
 	ssrc     uint32
 	offset   uint16 // header sequence - payload number
-	extra    uint16 // packets without number (DTMF) since
 	event    uint32 // timestamp of the last telephone-event
 	digits   []byte
 	h        Hearing

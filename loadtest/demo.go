@@ -222,11 +222,11 @@ func (d *demo) step(ctx context.Context, step int) error {
 	var r Rollout
 	var err error
 	if forth {
-		r, err = d.sw.API.StartRollout(ctx, RolloutStart{
+		_, err = d.sw.API.StartRollout(ctx, RolloutStart{
 			Binary: d.cfg.NextBinary, Steps: d.cfg.Steps, Pause: d.cfg.Pause.String(), ConfirmWithin: "10m",
 		})
 	} else {
-		r, err = d.sw.API.Steer(ctx, "undo", Steer{Steps: d.cfg.Steps})
+		_, err = d.sw.API.Steer(ctx, "undo", Steer{Steps: d.cfg.Steps})
 	}
 	if err != nil {
 		return err

@@ -40,10 +40,9 @@ func TestMain(m *testing.M) {
 }
 
 type fakeCall struct {
-	info   CallInfo
-	a, b   *Leg
-	relay  *fakeRelay
-	marked bool
+	info  CallInfo
+	a, b  *Leg
+	relay *fakeRelay
 }
 
 type fake struct {
@@ -168,7 +167,8 @@ func (f *fake) bridge(c *fakeCall, target string) {
 		return
 	}
 	c.b = b
-	result, code := "answered", 200
+	result := "answered"
+	var code int
 	select {
 	case <-b.Ringing.C():
 	case <-a.Canceled.C():

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -140,11 +139,6 @@ func (r *fakeRelay) close() {
 	for _, c := range r.all {
 		_ = c.Close()
 	}
-}
-
-var foreign struct {
-	sync.Mutex
-	b []byte
 }
 
 func relayFrom(from, to *fakeSide, odd *net.UDPConn, fault string) {

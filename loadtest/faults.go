@@ -75,7 +75,7 @@ func (s *Switch) Successor(ctx context.Context, role string, old ...Process) (Pr
 			}
 		}
 		if !pause(ctx, 20*time.Millisecond) {
-			return Process{}, fmt.Errorf("loadtest: no successor of %s: %w (%v)", role, ctx.Err(), err)
+			return Process{}, fmt.Errorf("loadtest: no successor of %s: %w (%w)", role, ctx.Err(), err)
 		}
 	}
 }

@@ -336,8 +336,11 @@ func judge(c *Call, err error, rtp bool) (problems []string) {
 		n    int
 		what string
 	}{
-		{h.Lost, "packets lost"}, {h.Duplicated, "packets doubled"}, {h.WrongSource, "packets from elsewhere than the SDP says"},
-		{h.Foreign, "packets of another call"}, {h.Broken, "breaks in the RTP stream"},
+		{h.Lost, "packets lost"},
+		{h.Duplicated, "packets doubled"},
+		{h.WrongSource, "packets from elsewhere than the SDP says"},
+		{h.Foreign, "packets of another call"},
+		{h.Broken, "breaks in the RTP stream"},
 	} {
 		if p.n != 0 {
 			problems = append(problems, fmt.Sprintf("%d %s", p.n, p.what))

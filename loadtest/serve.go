@@ -175,7 +175,7 @@ func (s *Switch) ready(ctx context.Context, gone <-chan struct{}) error {
 		case <-gone:
 			return fmt.Errorf("%w: it has exited\n%s", ErrNotReady, s.LogTail())
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w (%v)\n%s", ErrNotReady, ctx.Err(), last, s.LogTail())
+			return fmt.Errorf("%w: %w (%w)\n%s", ErrNotReady, ctx.Err(), last, s.LogTail())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

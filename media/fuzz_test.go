@@ -23,8 +23,10 @@ func bridged(t testing.TB) (l *loop, a *leg, from sockaddr) {
 	for i, id := range []codecore.LegID{"a", "b"} {
 		g := &leg{id: id, call: c, rtp: &port{fd: -1}, rtcp: &port{fd: -1, rtcp: true}}
 		g.rtp.leg, g.rtcp.leg = g, g
-		g.program(codecore.MediaLeg{Leg: id, Remote: "127.0.0.1:4000", Learn: 1, Send: true, Recv: true,
-			Map: map[byte]byte{8: 0}}, false, 1, 1e9)
+		g.program(codecore.MediaLeg{
+			Leg: id, Remote: "127.0.0.1:4000", Learn: 1, Send: true, Recv: true,
+			Map: map[byte]byte{8: 0},
+		}, false, 1, 1e9)
 		c.legs, legs[i] = append(c.legs, g), g
 	}
 	legs[0].peer, legs[1].peer = legs[1], legs[0]
@@ -35,8 +37,10 @@ func bridged(t testing.TB) (l *loop, a *leg, from sockaddr) {
 // FuzzPacket gives the relay what a network may bring: it must not panic, must
 // not write past what it was given, and must not make a valid packet invalid.
 func FuzzPacket(f *testing.F) {
-	b, _ := (&rtp.Packet{Header: rtp.Header{Version: 2, Extension: true, ExtensionProfile: 0xbede, CSRC: []uint32{1, 2},
-		Extensions: []rtp.Extension{}}, Payload: []byte("sound")}).Marshal()
+	b, _ := (&rtp.Packet{Header: rtp.Header{
+		Version: 2, Extension: true, ExtensionProfile: 0xbede, CSRC: []uint32{1, 2},
+		Extensions: []rtp.Extension{},
+	}, Payload: []byte("sound")}).Marshal()
 	f.Add(b, false, uint32(1), uint16(2))
 	sr, _ := rtcp.Marshal([]rtcp.Packet{
 		&rtcp.SenderReport{SSRC: 1, Reports: []rtcp.ReceptionReport{{SSRC: 2}}},

@@ -86,8 +86,10 @@ func (g *leg) restore(r legRecord, age time.Duration, v6 bool, now int64) {
 		g.rtcpTo, g.rtcpSure = addr, true
 	}
 	if s := r.Out; s != nil {
-		g.out = stream{in: s.In, out: s.Out, seqOff: s.SeqOff, tsOff: s.TSOff, started: true,
-			shifted: s.Out != s.In || s.SeqOff != 0 || s.TSOff != 0}
+		g.out = stream{
+			in: s.In, out: s.Out, seqOff: s.SeqOff, tsOff: s.TSOff, started: true,
+			shifted: s.Out != s.In || s.SeqOff != 0 || s.TSOff != 0,
+		}
 		// Where the stream was when it was last seen is a guess; it serves only if
 		// the sender changes before its next packet.
 		g.out.seq = s.Seq + uint16(age/(20*time.Millisecond))

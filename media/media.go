@@ -66,8 +66,10 @@ type times struct {
 	beat    time.Duration // announcements
 }
 
-var defaultTimes = times{window: 3 * time.Second, behind: 500 * time.Millisecond, tick: 250 * time.Millisecond,
-	claim: 15 * time.Second, orphan: 60 * time.Second, recheck: 10 * time.Minute, tomb: 2 * time.Minute, beat: 5 * time.Second}
+var defaultTimes = times{
+	window: 3 * time.Second, behind: 500 * time.Millisecond, tick: 250 * time.Millisecond,
+	claim: 15 * time.Second, orphan: 60 * time.Second, recheck: 10 * time.Minute, tomb: 2 * time.Minute, beat: 5 * time.Second,
+}
 
 // Media is one media node. Stats may be called at any time.
 type Media struct {
@@ -124,9 +126,11 @@ func New(cfg Config) (*Media, error) {
 	m.cold = newCold(cfg.Legs, cfg.Node, cfg.Boot, cfg.Log)
 	m.restored = cfg.Legs == nil
 	pairs := (cfg.PortMax - cfg.PortMin + 1) / 2
-	m.pool = &pool{log: cfg.Log, loop: m.loop, keep: m.keep, ip: cfg.Listen, min: cfg.PortMin,
+	m.pool = &pool{
+		log: cfg.Log, loop: m.loop, keep: m.keep, ip: cfg.Listen, min: cfg.PortMin,
 		pairs: make([]*pair, pairs), ahead: min(cfg.Ahead, pairs), most: cfg.MaxSockets / 2, rest: cfg.RestPorts,
-		leastSince: time.Now()}
+		leastSince: time.Now(),
+	}
 	m.pool.inherit(cfg.Inherited, time.Now().Add(m.times.claim))
 	// Without the records a fresh bind could take a port that a record names; an
 	// inherited one cannot. So a node that has a store binds after reading it.

@@ -24,7 +24,7 @@ var loopback = netip.MustParseAddr("127.0.0.1")
 // portBase gives each node of a test run its own range.
 var portBase atomic.Int64
 
-func init() { portBase.Store(10000 + int64(time.Now().UnixNano()/1e6%80)*200) }
+func init() { portBase.Store(10000 + time.Now().UnixNano()/1e6%80*200) }
 
 // node is a running Media with what it is wired to.
 type node struct {
@@ -111,8 +111,10 @@ func (n *node) alloc(call string) [2]int {
 
 func (n *node) do(call string, epoch, num uint64, legs ...codecore.MediaLeg) sessions.MediaDone {
 	n.t.Helper()
-	return ask[sessions.MediaDone](n, sessions.SubjectDo("media.n1"), sessions.DoMedia{Call: codecore.CallID(call),
-		Gen: codecore.Generation{Epoch: epoch, N: num}, Media: codecore.Media{Node: "n1", Legs: legs}})
+	return ask[sessions.MediaDone](n, sessions.SubjectDo("media.n1"), sessions.DoMedia{
+		Call: codecore.CallID(call),
+		Gen:  codecore.Generation{Epoch: epoch, N: num}, Media: codecore.Media{Node: "n1", Legs: legs},
+	})
 }
 
 func (n *node) quality(call string, leg codecore.LegID) Quality {

@@ -23,8 +23,10 @@ const (
 	dropReasons
 )
 
-var dropNames = [dropReasons]string{"idle-port", "foreign", "malformed", "long", "stranger", "early", "payload",
-	"held", "nowhere", "straggler", "send", "receive"}
+var dropNames = [dropReasons]string{
+	"idle-port", "foreign", "malformed", "long", "stranger", "early", "payload",
+	"held", "nowhere", "straggler", "send", "receive",
+}
 
 // totals are the relay's counters since the process began.
 type totals struct {

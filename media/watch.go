@@ -158,8 +158,10 @@ func (m *Media) lookup(ctx context.Context, id codecore.CallID) {
 
 // orphan asks the workers. Only "unknown" means that there is no record.
 func (m *Media) orphan(ctx context.Context, id codecore.CallID) (exists, known bool) {
-	answer, err := m.askOrphan(ctx, sessions.Delivery{Call: id, From: m.name, Boot: m.cfg.Boot,
-		Event: codecore.AnyEvent{Event: codecore.Accepted{To: m.name, Boot: m.cfg.Boot}}}, time.Now())
+	answer, err := m.askOrphan(ctx, sessions.Delivery{
+		Call: id, From: m.name, Boot: m.cfg.Boot,
+		Event: codecore.AnyEvent{Event: codecore.Accepted{To: m.name, Boot: m.cfg.Boot}},
+	}, time.Now())
 	if err != nil || answer.Status == sessions.StatusFailed || answer.Status == "" {
 		return false, false
 	}

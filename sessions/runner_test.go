@@ -380,7 +380,9 @@ func TestStepCannotBeForgedFromOutside(t *testing.T) {
 		r.store.SetAway(false)
 		e.invite(script{Timer: "x", In: time.Hour})
 		for _, ev := range []codecore.Event{
-			codecore.Fired{Timer: "x"}, codecore.MediaApplied{}, codecore.Allocated{},
+			codecore.Fired{Timer: "x"},
+			codecore.MediaApplied{},
+			codecore.Allocated{},
 			codecore.Accepted{To: "cdr", Seq: 1},
 		} {
 			d := e.delivery("", script{})

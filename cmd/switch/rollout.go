@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -183,8 +184,8 @@ func verdict(r console.Rollout) error {
 }
 
 func rolledBack(err error) bool {
-	coded, ok := err.(codedError)
-	return ok && coded.code == exitRolledBack
+	var coded codedError
+	return errors.As(err, &coded) && coded.code == exitRolledBack
 }
 
 // waveLine is the progress of a rollout: what happens now, and the wave's bar.

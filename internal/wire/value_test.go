@@ -34,7 +34,6 @@ type all struct {
 	One   *inner        `json:"one,omitempty"`
 	Many  []inner       `json:"many,omitempty"`
 	Any   shape         `json:"any"`
-	self  int
 }
 
 // shape travels in a box, as events do.
