@@ -1,6 +1,9 @@
 package codecore
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // cancel takes the caller's CANCEL of its INVITE (RFC 3261 9.2). The edge has
 // answered the CANCEL itself, once this is saved. A final response that is out
@@ -82,7 +85,7 @@ func (c *call) fired(e Fired) {
 	case e.Timer == TimerMaxCall && (c.Phase == PhaseAnswered || c.Phase == PhaseTalking):
 		c.hangUp("switch", "max-call", c.now)
 	case e.Timer == TimerAck:
-		c.acked(LegA, c.A.Dialogs[0].CSeq)
+		c.acked(LegA, math.MaxUint32)
 	case e.Timer == TimerGiveUp && c.Phase == PhaseEnded:
 		c.forget(func(a Action) bool { return a.To != receiverCDR })
 		c.A.ByeDue, c.B.ByeDue, c.MediaDue = false, false, false

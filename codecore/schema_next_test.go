@@ -1,0 +1,38 @@
+//go:build nextrelease
+
+package codecore
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+)
+
+func TestNextReleasePinsAndRefuses(t *testing.T) {
+	w := newWorld(t)
+	w.do("a INVITE sdp note=vip", "b 200 sdp", "a ACK")
+	schema, raw, err := Encode(w.s, SchemaMin)
+	if err != nil || schema != Schema || Summary(w.s).Pinned != "note" {
+		t.Fatalf("schema %d, %v, pinned %q", schema, err, Summary(w.s).Pinned)
+	}
+	if pinned, why := Pinned(w.s, SchemaMin); !pinned || why != "note" {
+		t.Errorf("pinned %v %q", pinned, why)
+	}
+	if s, err := Decode(schema, raw); err != nil || s.CallNote != "vip" {
+		t.Errorf("%q, %v", s.CallNote, err)
+	}
+
+	w = newWorld(t)
+	w.do("a INVITE sdp", "b 200 sdp", "a ACK")
+	if schema, raw, err = Encode(w.s, SchemaMin); err != nil || schema != 1 {
+		t.Fatalf("schema %d, %v", schema, err)
+	}
+	var old struct{ State Fields }
+	if err := json.Unmarshal(raw, &old); err != nil || string(old.State["plan"]) != "7" || string(old.State["no_answer"]) != "60" || old.State["limits"] != nil {
+		t.Errorf("%v in the old schema: %s", err, raw)
+	}
+	if _, err := Decode(1, []byte(strings.Replace(string(raw), `"to":"123"`, `"to":"99900123"`, 1))); !errors.Is(err, ErrRefused) || !IsRefused(err) {
+		t.Errorf("a marked number: %v", err)
+	}
+}
