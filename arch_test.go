@@ -52,6 +52,7 @@ var onlyImporter = map[string][]string{
 	"github.com/spf13/cobra":   {"cmd/switch"},
 	"github.com/prometheus/":   {"internal/metrics", "cmd/switch"},
 	"github.com/goccy/go-yaml": {"cmd/switch"},
+	"github.com/fxamacker/":    {"internal/wire"},
 }
 
 // impure may not be imported by a package that only computes.

@@ -1,10 +1,6 @@
 package codecore
 
-import (
-	"encoding/json"
-	"errors"
-	"time"
-)
+import "time"
 
 // An Event is something that happened to a call. The set is closed; the names
 // in [eventBox] are stored (postponed events) and sent: never rename one.
@@ -99,11 +95,9 @@ func (Accepted) event()     {}
 func (MediaApplied) event() {}
 func (HangUp) event()       {}
 
-// AnyEvent carries an Event through JSON.
-type AnyEvent struct{ Event }
-
-// eventBox names every event as stored and sent. Never rename a field.
-type eventBox struct {
+// AnyEvent is an Event as it travels: one field is set, and its name is the
+// event's kind. Never rename one.
+type AnyEvent struct {
 	Request  *SIPRequest   `json:"request,omitempty"`
 	Response *SIPResponse  `json:"response,omitempty"`
 	Timeout  *SIPTimeout   `json:"timeout,omitempty"`
@@ -116,13 +110,9 @@ type eventBox struct {
 	HangUp   *HangUp       `json:"hang_up,omitempty"`
 }
 
-// ErrUnknownKind reports an event or effect of a kind this release does not know.
-var ErrUnknownKind = errors.New("codecore: unknown kind")
-
-// Box is how an event goes through JSON, and over the wire: {"<kind>": {…}}.
-func (a AnyEvent) Box() (any, error) {
-	var b eventBox
-	switch e := a.Event.(type) {
+// Box makes an event ready to travel.
+func Box(e Event) (b AnyEvent) {
+	switch e := e.(type) {
 	case SIPRequest:
 		b.Request = &e
 	case SIPResponse:
@@ -143,62 +133,33 @@ func (a AnyEvent) Box() (any, error) {
 		b.Applied = &e
 	case HangUp:
 		b.HangUp = &e
-	default:
-		return nil, ErrUnknownKind
 	}
-	return &b, nil
+	return b
 }
 
-// NewBox returns what Unbox takes, to be filled.
-func (a *AnyEvent) NewBox() any { return new(eventBox) }
-
-// MarshalJSON writes the box.
-func (a AnyEvent) MarshalJSON() ([]byte, error) {
-	b, err := a.Box()
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(b)
-}
-
-// UnmarshalJSON reads what MarshalJSON wrote.
-func (a *AnyEvent) UnmarshalJSON(raw []byte) error {
-	b := new(eventBox)
-	if err := json.Unmarshal(raw, b); err != nil {
-		return err
-	}
-	return a.Unbox(b)
-}
-
-// Unbox takes the event out of a box.
-func (a *AnyEvent) Unbox(box any) error {
-	b, ok := box.(*eventBox)
-	if !ok {
-		return ErrUnknownKind
-	}
+// Event takes the event out; nil is of a kind that this release does not know.
+func (b AnyEvent) Event() Event {
 	switch {
 	case b.Request != nil:
-		a.Event = *b.Request
+		return *b.Request
 	case b.Response != nil:
-		a.Event = *b.Response
+		return *b.Response
 	case b.Timeout != nil:
-		a.Event = *b.Timeout
+		return *b.Timeout
 	case b.NoAck != nil:
-		a.Event = *b.NoAck
+		return *b.NoAck
 	case b.Alloc != nil:
-		a.Event = *b.Alloc
+		return *b.Alloc
 	case b.Fired != nil:
-		a.Event = *b.Fired
+		return *b.Fired
 	case b.Silent != nil:
-		a.Event = *b.Silent
+		return *b.Silent
 	case b.Accepted != nil:
-		a.Event = *b.Accepted
+		return *b.Accepted
 	case b.Applied != nil:
-		a.Event = *b.Applied
+		return *b.Applied
 	case b.HangUp != nil:
-		a.Event = *b.HangUp
-	default:
-		return ErrUnknownKind
+		return *b.HangUp
 	}
 	return nil
 }

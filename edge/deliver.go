@@ -177,7 +177,7 @@ func (e *Edge) deliver(c *call, it *item) (ans sessions.Answer, ok bool) {
 // when nobody listens for a while to the workers at large.
 func (e *Edge) ask(c *call, it *item, try int, alone bool, began time.Time, wait time.Duration) (ans sessions.Answer, err error) {
 	e.mu.Lock()
-	d := sessions.Delivery{Call: c.id, From: e.name, Boot: e.cfg.Boot, Num: it.num, Accepted: c.last, Event: codecore.AnyEvent{Event: it.event}}
+	d := sessions.Delivery{Call: c.id, From: e.name, Boot: e.cfg.Boot, Num: it.num, Accepted: c.last, Event: codecore.Box(it.event)}
 	e.mu.Unlock()
 	data, err := wire.Seal(d)
 	if err != nil {

@@ -147,7 +147,7 @@ func event[E codecore.Event](r *rig, ok func(E) bool) E {
 	for {
 		select {
 		case d := <-r.step:
-			if ev, is := d.Event.Event.(E); is && (ok == nil || ok(ev)) {
+			if ev, is := d.Event.Event().(E); is && (ok == nil || ok(ev)) {
 				return ev
 			}
 		case <-late:
@@ -225,7 +225,7 @@ func TestTryingComesAfterTheAnswerEvenWhenAnswersAreLost(t *testing.T) {
 func TestA2xxIsRepeatedUntilTheAckAndWithoutOneTheCallHears(t *testing.T) {
 	r := newRig(t, quick())
 	r.says(func(d sessions.Delivery) *sessions.Answer {
-		if q, is := d.Event.Event.(codecore.SIPRequest); is && q.Msg.Method == "INVITE" {
+		if q, is := d.Event.Event().(codecore.SIPRequest); is && q.Msg.Method == "INVITE" {
 			return ok(d, action(1, response(q, 200)))
 		}
 		return ok(d)
@@ -257,7 +257,7 @@ func TestA2xxIsRepeatedUntilTheAckAndWithoutOneTheCallHears(t *testing.T) {
 func TestCancelCrossesAndWaitsForAProvisional(t *testing.T) {
 	r := newRig(t, quick())
 	r.says(func(d sessions.Delivery) *sessions.Answer {
-		if q, is := d.Event.Event.(codecore.SIPRequest); is {
+		if q, is := d.Event.Event().(codecore.SIPRequest); is {
 			switch q.Msg.Method {
 			case "INVITE":
 				return ok(d, action(1, r.outgoing(q.Token, "INVITE")))
@@ -305,7 +305,7 @@ func TestCancelCrossesAndWaitsForAProvisional(t *testing.T) {
 func TestAnInviteThatCannotBeSavedGets503AndACancelFollows(t *testing.T) {
 	r := newRig(t, quick())
 	r.says(func(d sessions.Delivery) *sessions.Answer {
-		if q, is := d.Event.Event.(codecore.SIPRequest); is && q.Msg.Method == "INVITE" {
+		if q, is := d.Event.Event().(codecore.SIPRequest); is && q.Msg.Method == "INVITE" {
 			return nil
 		}
 		return ok(d)

@@ -47,7 +47,7 @@ func TestBucketRefills(t *testing.T) {
 func TestCallsAndTransactionsAreForgotten(t *testing.T) {
 	r := newRig(t, quick())
 	r.says(func(d sessions.Delivery) *sessions.Answer {
-		if q, is := d.Event.Event.(codecore.SIPRequest); is && q.Msg.Method == "INVITE" {
+		if q, is := d.Event.Event().(codecore.SIPRequest); is && q.Msg.Method == "INVITE" {
 			return ok(d, action(1, response(q, 486)))
 		}
 		return ok(d)

@@ -213,7 +213,6 @@ func TestClaimCall(t *testing.T) {
 	w := newWorld()
 	a, b := w.worker(t, "w-a", "r1", nil), w.worker(t, "w-b", "r1", nil)
 	ids := a.create(t, 2)
-	b.ClaimCall(ids[0]) // its owner lives
 	a.stop()
 	b.claimOne(context.Background(), ids[0])
 	if rec := owner(t, w, ids[0]); rec.Owner != "w-a" {

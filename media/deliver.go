@@ -80,7 +80,7 @@ func (p *poster) empty(ctx context.Context, id codecore.CallID, b *box) {
 		b.num++
 		num := b.num
 		p.mu.Unlock()
-		p.deliver(ctx, sessions.Delivery{Call: id, From: p.m.name, Boot: p.m.cfg.Boot, Num: num, Event: codecore.AnyEvent{Event: e}})
+		p.deliver(ctx, sessions.Delivery{Call: id, From: p.m.name, Boot: p.m.cfg.Boot, Num: num, Event: codecore.Box(e)})
 	}
 }
 

@@ -315,7 +315,7 @@ func TestSilenceIsDeliveredUntilAnswered(t *testing.T) {
 	n.do("c1", 1, 2, talk("a", ports[0], a.addr(), 1), held) // b need not be heard
 	for want := uint64(1); want <= 2; want++ {
 		d := <-events
-		if e, ok := d.Event.Event.(codecore.MediaSilent); !ok || e.Leg != "a" || d.Num != want || d.From != "media.n1" || d.Boot != "m-1" {
+		if e, ok := d.Event.Event().(codecore.MediaSilent); !ok || e.Leg != "a" || d.Num != want || d.From != "media.n1" || d.Boot != "m-1" {
 			t.Fatalf("delivery %+v", d)
 		}
 		if want == 1 {

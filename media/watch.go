@@ -160,7 +160,7 @@ func (m *Media) lookup(ctx context.Context, id codecore.CallID) {
 func (m *Media) orphan(ctx context.Context, id codecore.CallID) (exists, known bool) {
 	answer, err := m.askOrphan(ctx, sessions.Delivery{
 		Call: id, From: m.name, Boot: m.cfg.Boot,
-		Event: codecore.AnyEvent{Event: codecore.Accepted{To: m.name, Boot: m.cfg.Boot}},
+		Event: codecore.Box(codecore.Accepted{To: m.name, Boot: m.cfg.Boot}),
 	}, time.Now())
 	if err != nil || answer.Status == sessions.StatusFailed || answer.Status == "" {
 		return false, false

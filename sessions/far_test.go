@@ -172,9 +172,9 @@ func (e *edge) delivery(method string, do script) sessions.Delivery {
 	e.num++
 	return sessions.Delivery{
 		Call: theCall, From: e.name, Boot: e.boot, Num: e.num, Accepted: e.last,
-		Event: codecore.AnyEvent{Event: codecore.SIPRequest{
+		Event: codecore.Box(codecore.SIPRequest{
 			Edge: "n1", At: time.Now(), Msg: codecore.Message{Method: method, Body: body},
-		}},
+		}),
 	}
 }
 
@@ -236,7 +236,7 @@ func (e *edge) confirmCall(id codecore.CallID) sessions.Answer {
 	e.r.t.Helper()
 	return e.send(sessions.SubjectCall(id), sessions.Delivery{
 		Call: id, From: e.name, Boot: e.boot, Accepted: e.last,
-		Event: codecore.AnyEvent{Event: codecore.Accepted{To: e.name, Boot: e.boot, Seq: e.last}},
+		Event: codecore.Box(codecore.Accepted{To: e.name, Boot: e.boot, Seq: e.last}),
 	})
 }
 

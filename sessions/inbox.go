@@ -10,7 +10,7 @@ import (
 // fromOutside reports whether a Delivery may carry its event: what only the
 // Runner can know is not taken from the bus, nor another's acceptance.
 func fromOutside(d Delivery) bool {
-	switch ev := d.Event.Event.(type) {
+	switch ev := d.Event.Event().(type) {
 	case codecore.Fired, codecore.Allocated, codecore.MediaApplied:
 		return false
 	case codecore.Accepted:
@@ -21,7 +21,7 @@ func fromOutside(d Delivery) bool {
 
 // begins reports whether a Delivery can begin a call.
 func begins(d Delivery) bool {
-	req, ok := d.Event.Event.(codecore.SIPRequest)
+	req, ok := d.Event.Event().(codecore.SIPRequest)
 	return ok && req.Msg.Method == "INVITE"
 }
 

@@ -73,7 +73,7 @@ func (r *Runner) HangUp(id codecore.CallID, cause string) error {
 		return ErrNotFound
 	}
 	data, err := wire.Seal(Delivery{
-		Call: id, From: r.cfg.ID, Event: codecore.AnyEvent{Event: codecore.HangUp{Cause: cause}},
+		Call: id, From: r.cfg.ID, Event: codecore.Box(codecore.HangUp{Cause: cause}),
 	})
 	if err != nil {
 		return err

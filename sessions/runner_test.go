@@ -386,7 +386,7 @@ func TestStepCannotBeForgedFromOutside(t *testing.T) {
 			codecore.Accepted{To: "cdr", Seq: 1},
 		} {
 			d := e.delivery("", script{})
-			d.Event.Event = ev
+			d.Event = codecore.Box(ev)
 			if a := e.send(sessions.SubjectCall(theCall), d); a.Status != sessions.StatusRefused {
 				t.Errorf("%T from outside: %+v", ev, a)
 			}

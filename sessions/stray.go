@@ -21,7 +21,7 @@ func (r *Runner) onOrphan(m Msg) {
 		return
 	}
 	d := o.Delivery
-	if !validID(d.Call) || d.Event.Event == nil || d.From == "" || !fromOutside(d) {
+	if !validID(d.Call) || d.Event.Event() == nil || d.From == "" || !fromOutside(d) {
 		r.bad("event", m.Subject, nil)
 		return
 	}
@@ -89,7 +89,7 @@ func (r *Runner) fromTomb(s codecore.State, d Delivery) (a Answer) {
 	if d.Num > 0 && s.Note(d.From, d.Boot, d.Num) != codecore.NotedNew {
 		return a
 	}
-	_, res := r.step(s, r.cfg.Now(), d.Event.Event)
+	_, res := r.step(s, r.cfg.Now(), d.Event.Event())
 	for _, act := range res.Actions {
 		if act.To == d.From {
 			act.Seq, act.First = 0, false

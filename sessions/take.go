@@ -81,7 +81,7 @@ func (c *call) takeMessage(it *item) {
 			return
 		}
 	}
-	if d.Call != c.id || d.Event.Event == nil || d.From == "" || !fromOutside(*d) {
+	if d.Call != c.id || d.Event.Event() == nil || d.From == "" || !fromOutside(*d) {
 		c.r.bad("event", it.msg.Subject, nil)
 		c.r.answer(c.replyTo(it), Answer{Call: d.Call, Num: d.Num, Status: StatusRefused, Code: 400, Reason: "bad-event"})
 		return
@@ -91,7 +91,7 @@ func (c *call) takeMessage(it *item) {
 		c.r.answer(c.replyTo(it), Answer{Call: d.Call, Num: d.Num, Status: StatusLater})
 		return
 	}
-	w := c.begin(eventName(d.Event.Event))
+	w := c.begin(eventName(d.Event.Event()))
 	noted := codecore.NotedNew
 	if d.Num > 0 {
 		noted = w.state.Note(d.From, d.Boot, d.Num)
@@ -105,7 +105,7 @@ func (c *call) takeMessage(it *item) {
 		_ = c.step(w, codecore.Accepted{To: d.From, Boot: d.Boot, Seq: d.Accepted})
 	}
 	if noted == codecore.NotedNew {
-		if c.step(w, c.prepare(d.Event.Event)) != nil {
+		if c.step(w, c.prepare(d.Event.Event())) != nil {
 			w.failed, w.save = true, true
 		}
 	} else {

@@ -1,14 +1,15 @@
 // Package wire is the envelope of every message between processes: two bytes of
-// protocol version before a body in a compact binary form (value.go; JSON is read
-// too), so that two releases know whether they can speak before either decodes.
-// It carries values; it knows no subject and no telephone word.
+// protocol version before a CBOR body (RFC 8949), so that two releases know
+// whether they can speak before either decodes. Fields go by their JSON names, so
+// a reader passes over what it does not know and what is not there stays zero. It
+// carries values; it knows no subject and no telephone word.
 package wire
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"reflect"
+
+	"github.com/fxamacker/cbor/v2"
 )
 
 // Proto is the protocol this build writes; MinReader the oldest protocol whose
@@ -25,17 +26,27 @@ var (
 	ErrProto = errors.New("wire: no common protocol")
 )
 
+var (
+	enc = must(cbor.EncOptions{Time: cbor.TimeRFC3339NanoUTC}.EncMode())
+	// Limits stand before parsing: a message is at most as large as the bus
+	// allows, and nothing of ours is nested deeper.
+	dec = must(cbor.DecOptions{MaxNestedLevels: 32, MaxArrayElements: 1 << 20, MaxMapPairs: 1 << 16}.DecMode())
+)
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err) // the options above are constants
+	}
+	return v
+}
+
 // Seal wraps a value.
 func Seal(v any) ([]byte, error) {
-	x := reflect.ValueOf(v)
-	if !x.IsValid() {
-		return []byte{Proto, MinReader, kindNull}, nil
-	}
-	b, err := codecOf(x.Type()).put(append(make([]byte, 0, 512), Proto, MinReader), x)
+	body, err := enc.Marshal(v)
 	if err != nil {
 		return nil, fmt.Errorf("wire: %w", err)
 	}
-	return b, nil
+	return append([]byte{Proto, MinReader}, body...), nil
 }
 
 // Open unwraps into v, a pointer, and refuses what is too new or too old to be read.
@@ -46,19 +57,8 @@ func Open(data []byte, v any) error {
 	if proto, minReader := int(data[0]), int(data[1]); minReader > Proto || proto < MinProto {
 		return fmt.Errorf("%w: message of protocol %d wants a reader of %d, this one reads %d to %d", ErrProto, proto, minReader, MinProto, Proto)
 	}
-	x := reflect.ValueOf(v)
-	if len(data) == 2 || data[2] > kindJSON || x.Kind() != reflect.Pointer || x.IsNil() {
-		if err := json.Unmarshal(data[2:], v); err != nil {
-			return fmt.Errorf("wire: %w", err)
-		}
-		return nil
-	}
-	d := reader{b: data[3:]}
-	if err := codecOf(x.Type().Elem()).get(&d, data[2], x.Elem()); err != nil {
+	if err := dec.Unmarshal(data[2:], v); err != nil {
 		return fmt.Errorf("wire: %w", err)
-	}
-	if len(d.b) != 0 {
-		return fmt.Errorf("wire: %d bytes too many", len(d.b))
 	}
 	return nil
 }
