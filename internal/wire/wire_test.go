@@ -31,9 +31,9 @@ func TestOpenRefuses(t *testing.T) {
 	}{
 		"nothing":                   {nil, wire.ErrShort},
 		"half an envelope":          {[]byte{1}, wire.ErrShort},
-		"wants a newer reader":      {[]byte{wire.Proto + 3, wire.Proto + 1, '{', '}'}, wire.ErrProto},
-		"older than what is read":   {[]byte{wire.MinProto - 1, 1, '{', '}'}, wire.ErrProto},
-		"newer, and readable by us": {[]byte{wire.Proto + 3, wire.Proto, '{', '}'}, nil},
+		"wants a newer reader":      {[]byte{wire.Proto + 3, wire.Proto + 1, 0xa0}, wire.ErrProto},
+		"older than what is read":   {[]byte{wire.MinProto - 1, 1, 0xa0}, wire.ErrProto},
+		"newer, and readable by us": {[]byte{wire.Proto + 3, wire.Proto, 0xa0}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var v note
@@ -43,7 +43,7 @@ func TestOpenRefuses(t *testing.T) {
 		})
 	}
 	var v note
-	if err := wire.Open([]byte{wire.Proto, wire.MinReader, '{'}, &v); err == nil {
+	if err := wire.Open([]byte{wire.Proto, wire.MinReader, 0xa1}, &v); err == nil {
 		t.Error("half a body was read")
 	}
 }
