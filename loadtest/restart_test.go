@@ -105,19 +105,26 @@ func TestChildrenOutliveTheHost(t *testing.T) {
 	b.verdict(t, append(calls[1:], fresh), 0)
 }
 
-// The first Ctrl-C waits for the calls, the second hangs them up.
-func TestCtrlC(t *testing.T) {
-	b, calls := realSwitch(t, 10, nil)
-	b.sw.interrupt(t, syscall.SIGINT)
+// closed waits until no new call is admitted.
+func (b *bed) closed(t *testing.T) {
+	t.Helper()
 	ctx := patient(t, 20*time.Second)
 	for {
-		if st, err := b.sw.API.Status(ctx); err == nil && !st.Accepting {
-			break
+		if st, err := b.sw.API.Status(ctx); err == nil && st.Ready && !st.Accepting {
+			return
 		}
 		if !pause(ctx, 20*time.Millisecond) {
 			t.Fatal("calls are still admitted after Ctrl-C")
 		}
 	}
+}
+
+// The first Ctrl-C waits for the calls, the second hangs them up.
+func TestCtrlC(t *testing.T) {
+	b, calls := realSwitch(t, 10, nil)
+	b.sw.interrupt(t, syscall.SIGINT)
+	ctx := patient(t, 20*time.Second)
+	b.closed(t)
 	late := b.rig.NewCall(Mark{}, answerAtOnce)
 	if err := late.Place(); err != nil {
 		t.Fatal(err)
@@ -146,10 +153,20 @@ func TestCtrlC(t *testing.T) {
 	b.once(t, calls)
 }
 
-// The first Ctrl-C alone: serve exits once the last call has ended.
+// The first Ctrl-C alone: serve exits once the last call has ended, and not
+// because a worker was started again and has none for a moment.
 func TestCtrlCWaitsForTheLastCall(t *testing.T) {
-	b, calls := realSwitch(t, 2, nil)
+	b, calls := realSwitch(t, 20, nil)
 	b.sw.interrupt(t, syscall.SIGINT)
+	p := b.only(t, RoleWorker)
+	if err := b.sw.Kill(p); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.sw.Successor(patient(t, 20*time.Second), RoleWorker, p); err != nil {
+		t.Fatal(err)
+	}
+	b.closed(t)
+	flowing(t, calls)
 	for _, c := range calls {
 		if c.Dropped() {
 			t.Fatal("the first Ctrl-C hung up")

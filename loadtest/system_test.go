@@ -256,39 +256,6 @@ func TestStoppedNATS(t *testing.T) {
 	b.verdict(t, calls, 0)
 }
 
-// After many short calls nothing is left: descriptors and memory of every role.
-func TestNothingIsLeftAfterManyShortCalls(t *testing.T) {
-	b, _ := realSwitch(t, 0, func(c *RigConfig) { c.RTP, c.Mux = false, true })
-	if _, err := b.shortCalls(t.Context(), 200, 100, 50*time.Millisecond); err != nil {
-		t.Fatal(err)
-	}
-	pause(t.Context(), 70*time.Second)
-	before, err := b.pss(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := b.shortCalls(t.Context(), 10000, 200, 50*time.Millisecond)
-	if err != nil || r.Failed > 0 {
-		t.Fatalf("%d failed: %s %v", r.Failed, r.Error, err)
-	}
-	pause(t.Context(), 70*time.Second) // tombstones 60 s, transactions 32 s, resting ports 2 s
-	after, err := b.pss(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("before %+v, after %+v", before, after)
-	if after.FDs > before.FDs+20 {
-		t.Errorf("descriptors grew from %d to %d", before.FDs, after.FDs)
-	}
-	if after.PSS > before.PSS+before.PSS/2+64<<10 {
-		t.Errorf("memory grew from %d kB to %d kB", before.PSS, after.PSS)
-	}
-	st, err := b.sw.API.Status(t.Context())
-	if err != nil || st.Calls != 0 {
-		t.Errorf("calls left: %d %v", st.Calls, err)
-	}
-}
-
 // The demo as the issue asks for it, small.
 func TestDemoOfTheTree(t *testing.T) {
 	if os.Getenv("SWITCH_SYSTEM") == "" {
@@ -298,7 +265,8 @@ func TestDemoOfTheTree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := Demo(t.Context(), DemoConfig{SwitchBinary: bin[0], NextBinary: bin[1], Calls: 50, Seconds: 10, RTP: true, Out: t.Output(), Err: t.Output(),
+	v, err := Demo(t.Context(), DemoConfig{
+		SwitchBinary: bin[0], NextBinary: bin[1], Calls: 50, Seconds: 10, RTP: true, Out: t.Output(), Err: t.Output(),
 		Pinned: Mark{Headers: []string{"X-Call-Note: rig"}}, Refused: Mark{Number: "99900001"},
 	})
 	if err != nil || !v.Passed() {

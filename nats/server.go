@@ -31,6 +31,7 @@ type ServerConfig struct {
 	MaxMemory    int64         // 64 MiB for streams kept in memory
 	MaxStore     int64         // 16 GiB for streams kept in files
 	Ready        func(url string)
+	Watch        func(figures func() Figures) // called once; figures may be asked for at any time after
 	Log          *slog.Logger
 }
 
@@ -89,6 +90,9 @@ func RunServer(ctx context.Context, cfg ServerConfig) error {
 	}
 	if cfg.Ready != nil {
 		cfg.Ready("nats://" + net.JoinHostPort(o.Host, strconv.Itoa(addr.Port)))
+	}
+	if cfg.Watch != nil {
+		cfg.Watch(func() Figures { return figuresOf(s) })
 	}
 	stopped := make(chan struct{})
 	go func() { s.WaitForShutdown(); close(stopped) }()

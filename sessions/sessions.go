@@ -94,5 +94,6 @@ type Process struct {
 	ProtoMax  int      `json:"proto_max"`
 	Calls     int      `json:"calls"` // owned (workers)
 	Draining  bool     `json:"draining,omitempty"`
+	Closed    bool     `json:"closed,omitempty"` // admits no new calls (workers)
 	Listen    []string `json:"listen,omitempty"` // SIP addresses (edges)
 }

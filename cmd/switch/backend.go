@@ -96,7 +96,7 @@ func (b *backend) Status(ctx context.Context) (console.Status, error) {
 		switch p.Role {
 		case "worker":
 			s.CallsByRelease[p.Release] += p.Calls
-			s.Accepting = s.Accepting || !p.Draining
+			s.Accepting = s.Accepting || !p.Draining && !p.Closed
 		case "edge":
 			s.Listen = append(s.Listen, p.Listen...)
 		}

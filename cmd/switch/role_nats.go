@@ -4,6 +4,9 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"callswitch/nats"
 )
@@ -20,6 +23,7 @@ func runNATS(ctx context.Context, c *child) error {
 			}
 			c.ready()
 		},
+		Watch: func(figures func() nats.Figures) { c.metrics.MustRegister(natsCollector{figures}) },
 	})
 }
 
@@ -30,4 +34,26 @@ func writeAtomic(path string, data []byte) error {
 		return err
 	}
 	return os.Rename(next, path)
+}
+
+var (
+	natsHeld     = prometheus.NewDesc("switch_nats_open", "What the embedded NATS server has open, by kind.", []string{"kind"}, nil)
+	natsMessages = prometheus.NewDesc("switch_nats_messages", "Messages stored, by stream.", []string{"stream"}, nil)
+)
+
+// natsCollector shows the embedded server's figures as they stand.
+type natsCollector struct{ figures func() nats.Figures }
+
+func (c natsCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+func (c natsCollector) Collect(ch chan<- prometheus.Metric) {
+	f := c.figures()
+	gauge := func(d *prometheus.Desc, v float64, label string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, label)
+	}
+	gauge(natsHeld, float64(f.Subscriptions), "subscriptions")
+	gauge(natsHeld, float64(f.Connections), "connections")
+	for stream, n := range f.Messages {
+		gauge(natsMessages, float64(n), strings.ToLower(stream))
+	}
 }

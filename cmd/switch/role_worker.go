@@ -70,7 +70,7 @@ func runWorker(ctx context.Context, c *child) error {
 		Ready: c.ready,
 	})
 	c.describe = func(p *sessions.Process) {
-		p.Calls, p.Draining = runner.Len(), driver.Draining()
+		p.Calls, p.Draining, p.Closed = runner.Len(), driver.Draining(), !admitting.Load()
 	}
 	c.busy = func() bool { return runner.Len() > 0 }
 	m.watch(runner.Phases)

@@ -166,7 +166,7 @@ func signals(ctx context.Context, cfg Config, log logger, stop context.CancelFun
 			switch interrupts {
 			case 1:
 				admit(false)
-				go waitForCalls(ctx, api, log, ended)
+				go waitForCalls(ctx, api, log, admit, ended)
 			case 2:
 				log.Info("hanging up all calls")
 				if err := api.Do(ctx, http.MethodPost, "/v1/hangup-all", nil, nil); err != nil {
@@ -180,13 +180,23 @@ func signals(ctx context.Context, cfg Config, log logger, stop context.CancelFun
 	}
 }
 
-// waitForCalls says how many calls are left until there is none.
-func waitForCalls(ctx context.Context, api *console.Client, log logger, ended chan<- struct{}) {
-	last := -1
+// noneFor is how long a ready switch must have had no call before it is believed:
+// a worker that has just been started again owns its calls only a moment later.
+const noneFor = 3 * time.Second
+
+// waitForCalls says how many calls are left until there is none. A worker that
+// was started meanwhile is told to admit none either.
+func waitForCalls(ctx context.Context, api *console.Client, log logger, admit func(bool), ended chan<- struct{}) {
+	last, some := -1, time.Now()
 	for tick := time.NewTicker(200 * time.Millisecond); ; {
 		var s console.Status
 		if err := api.Do(ctx, http.MethodGet, "/v1/status", nil, &s); err == nil {
-			if s.Calls == 0 {
+			if s.Accepting {
+				admit(false)
+			}
+			if s.Calls > 0 || !s.Ready {
+				some = time.Now()
+			} else if time.Since(some) > noneFor {
 				close(ended)
 				return
 			}
