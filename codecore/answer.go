@@ -1,0 +1,150 @@
+package codecore
+
+import "slices"
+
+// From the callee's first sign to the caller's ACK.
+
+// calleeRinging passes a provisional response on. Without SDP it may be lost by
+// anybody, so it is not saved.
+func (c *call) calleeRinging(e SIPResponse) {
+	t := c.A.open("INVITE")
+	if t == nil || c.A.Offer == nil || e.Msg.Status == 199 {
+		return
+	}
+	if len(e.Msg.Body) == 0 {
+		c.respond(LegA, t, e.Msg.Status, nil)
+		return
+	}
+	s, err := c.answered(LegB, e.Msg.Body)
+	if err != nil { // a bad early answer is no reason to end the call
+		c.respond(LegA, t, 180, nil)
+		return
+	}
+	_, tag := tagOf(e.Msg.Get("To"))
+	c.Early = &Early{tag, e.Msg.Body}
+	c.B.Sound, c.A.Sound = s.sound, *c.A.Offer
+	c.bridge()
+	c.respond(LegA, t, e.Msg.Status, c.answer(LegA, s, c.A.Offer))
+}
+
+// answered reads a party's answer to our offer.
+func (c *call) answered(leg LegID, body []byte) (said, error) {
+	s, err := describe(body)
+	if err != nil {
+		return s, err
+	}
+	return s, s.answers(c.leg(leg).Lines)
+}
+
+// calleeAnswered takes the 2xx to the INVITE: the ACK goes out at once, the
+// answer to the caller with it.
+func (c *call) calleeAnswered(e SIPResponse, t ClientTx) {
+	d := c.confirm(e)
+	if d == nil {
+		return
+	}
+	c.ask(LegB, d, "ACK", t.CSeq, "", nil)
+	srv := c.A.open("INVITE")
+	if c.Phase != PhaseInviting || srv == nil || c.A.Offer == nil { // it crossed our CANCEL
+		c.bye(LegB, d)
+		return
+	}
+	body := e.Msg.Body
+	if len(body) == 0 && c.Early != nil && c.Early.Tag == d.Tag {
+		body = c.Early.SDP
+	}
+	s, err := c.answered(LegB, body)
+	if err != nil {
+		status, cause := badAnswer(err)
+		c.CDR.Cause = cause
+		c.bye(LegB, d)
+		c.respond(LegA, srv, status, nil, reason(status, cause))
+		c.finish("failed", status, "switch", e.At)
+		return
+	}
+	offer := c.A.Offer
+	c.B.Sound, c.A.Sound, c.A.Offer, c.Early = s.sound, *offer, nil, nil
+	c.A.Answers++
+	c.B.Answers++
+	c.A.Dialogs[0].Confirmed = true
+	c.CDR.Answer, c.CDR.Code = e.At, 200
+	c.become(PhaseAnswered)
+	c.bridge()
+	c.respond(LegA, srv, 200, c.answer(LegA, s, offer))
+}
+
+// badAnswer is what the one who offered is told of an answer that cannot be used.
+func badAnswer(err error) (status int, cause string) {
+	if status, cause = statusOf(err); status == 400 {
+		return 500, "sdp-answer" // no fault of his
+	}
+	return status, cause
+}
+
+// confirm makes the dialog that a 2xx to our INVITE sets up (RFC 3261 13.2.2.4).
+func (c *call) confirm(e SIPResponse) *Dialog {
+	_, tag := tagOf(e.Msg.Get("To"))
+	routes := e.Msg.All("Record-Route")
+	for i, j := 0, len(routes)-1; i < j; i, j = i+1, j-1 {
+		routes[i], routes[j] = routes[j], routes[i]
+	}
+	target := contactOf(&e.Msg)
+	if target == "" {
+		target = c.Route.Target
+	}
+	d := c.B.dialog(tag)
+	if d == nil {
+		if len(c.B.Dialogs) >= maxDialogs {
+			return nil
+		}
+		c.B.Dialogs = append(c.B.Dialogs, Dialog{Tag: tag})
+		d = &c.B.Dialogs[len(c.B.Dialogs)-1]
+	}
+	d.Target, d.Routes, d.Confirmed = target, routes, true
+	return d
+}
+
+// acked takes an ACK to a 2xx, or what implies it: a later request of the party.
+// INVITEs up to number cseq are done with.
+func (c *call) acked(leg LegID, cseq uint32) {
+	l := c.leg(leg)
+	for _, t := range slices.Clone(l.Srv) {
+		if t.accepted() && t.CSeq <= cseq {
+			l.endSrv(t.Tx)
+			c.forget(func(a Action) bool { return a.Response != nil && a.Response.Tx == t.Tx })
+		}
+	}
+	if slices.ContainsFunc(l.Srv, ServerTx.accepted) {
+		return // a later one still waits
+	}
+	if d := l.live(); l.ByeDue && d != nil {
+		l.ByeDue = false
+		c.bye(leg, d)
+		return
+	}
+	if leg == LegA && c.Phase == PhaseAnswered {
+		c.become(PhaseTalking)
+		c.res.Save = false // a successor learns it from the dialog's next message, or needs not
+	}
+}
+
+// noAck ends a call whose caller never acknowledged the answer.
+func (c *call) noAck(e NoAck) {
+	for _, id := range []LegID{LegA, LegB} {
+		l := c.leg(id)
+		if l.srv(e.Tx) == nil {
+			continue
+		}
+		c.forget(func(a Action) bool { return a.Response != nil && a.Response.Tx == e.Tx })
+		l.endSrv(e.Tx)
+		c.res.Save = true
+		if d := l.live(); d != nil && l.ByeDue {
+			l.ByeDue = false
+			c.bye(id, d)
+		} else if c.Phase != PhaseEnded {
+			c.become(PhaseTalking) // nothing is waited for any more
+			c.hangUp("switch", "no-ack", e.At)
+		}
+		return
+	}
+}

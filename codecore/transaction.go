@@ -1,0 +1,140 @@
+package codecore
+
+import (
+	"slices"
+	"strings"
+)
+
+// Requests of a party and their responses, requests of ours: what every part of
+// the call logic says through.
+
+// serve takes down a request that is going to be answered.
+func (c *call) serve(leg LegID, e SIPRequest) *ServerTx {
+	t := ServerTx{Tx: e.Tx, Flow: e.Flow, Edge: e.Edge, Method: e.Msg.Method}
+	t.CSeq, _ = cseqOf(&e.Msg)
+	for _, h := range e.Msg.Headers {
+		switch strings.ToLower(h.Name) {
+		case "via", "from", "to", "call-id", "cseq", "record-route":
+			t.Head = append(t.Head, h)
+		}
+	}
+	l := c.leg(leg)
+	l.keep(t)
+	return l.srv(e.Tx)
+}
+
+// respond answers a request of the leg: numbered, and kept for a repeat when it
+// is final. A provisional response without SDP is lossy.
+func (c *call) respond(leg LegID, t *ServerTx, status int, body []byte, more ...Header) {
+	r := SendResponse{Tx: t.Tx, Flow: t.Flow, Msg: response(t.Method, t.Head, status, c.leg(leg).Tag, t.Method == "INVITE" && status < 300)}
+	r.Msg.Headers = append(r.Msg.Headers, more...)
+	if status == 503 && r.Msg.Get("Retry-After") == "" {
+		r.Msg.Add("Retry-After", "5")
+	}
+	if t.Method == "INVITE" && status < 300 {
+		r.ContactUser = c.Token
+		r.Msg.Add("Allow", allowed)
+	}
+	if len(body) > 0 {
+		r.Msg.Add("Content-Type", "application/sdp")
+		r.Msg.Body = body
+	}
+	if status < 200 && len(body) == 0 {
+		c.lossy(edgeOf(t.Edge), Effect{Response: &r})
+		return
+	}
+	if status >= 200 {
+		t.Status, t.Head = status, nil
+		if !t.accepted() {
+			t.Last = &r
+		}
+	}
+	c.do(edgeOf(t.Edge), Effect{Response: &r})
+}
+
+// refuse answers a request that changes nothing, without keeping it.
+func (c *call) refuse(e SIPRequest, status int, cause string, more ...Header) {
+	if e.Msg.Method == "ACK" {
+		return // never answered
+	}
+	m := response(e.Msg.Method, e.Msg.Headers, status, c.A.Tag, false)
+	m.Headers = append(m.Headers, reason(status, cause))
+	m.Headers = append(m.Headers, more...)
+	c.lossy(edgeOf(e.Edge), Effect{Response: &SendResponse{Tx: e.Tx, Flow: e.Flow, Msg: m}})
+}
+
+// response begins a response by the rules of RFC 3261 8.2.6.2. The To tag is
+// ours unless the request had one.
+func response(method string, head []Header, status int, tag string, routes bool) Message {
+	m := Message{Method: method, Status: status, Reason: phrase(status)}
+	for _, h := range head {
+		switch strings.ToLower(h.Name) {
+		case "via", "from", "call-id", "cseq":
+			m.Headers = append(m.Headers, h)
+		case "to":
+			if _, had := tagOf(h.Value); had == "" && tag != "" {
+				h.Value += ";tag=" + tag
+			}
+			m.Headers = append(m.Headers, h)
+		case "record-route":
+			if routes {
+				m.Headers = append(m.Headers, h)
+			}
+		}
+	}
+	return m
+}
+
+// ask sends a request in the leg's dialog d (nil: before there is one).
+func (c *call) ask(leg LegID, d *Dialog, method string, cseq uint32, forTx string, body []byte, more ...Header) {
+	r := c.compose(leg, d, method, cseq, body, more...)
+	l := c.leg(leg)
+	if method != "ACK" {
+		t := ClientTx{Branch: r.Branch, Method: method, CSeq: cseq, For: forTx}
+		if d != nil {
+			t.Tag = d.Tag
+		}
+		l.Cli = append(l.Cli, t)
+	}
+	c.do(edgeOf(l.Edge), Effect{Request: r})
+}
+
+// compose writes a request of ours (RFC 3261 8.1.1, 12.2.1.1).
+func (c *call) compose(leg LegID, d *Dialog, method string, cseq uint32, body []byte, more ...Header) *SendRequest {
+	l := c.leg(leg)
+	r := SendRequest{Msg: Message{Method: method, URI: c.Route.Target, Body: body}, Target: c.Route.Target}
+	to, tag := l.Remote, ""
+	if d != nil {
+		tag = d.Tag
+		to += ";tag=" + tag
+		r.Msg.URI, r.Target = d.Target, d.Target
+		if len(d.Routes) > 0 {
+			r.Target = uriOf(d.Routes[0])
+		}
+		if leg == LegA {
+			r.Flow = l.Flow
+		}
+		for _, route := range d.Routes {
+			r.Msg.Add("Route", route)
+		}
+	}
+	transaction := method
+	if method == "CANCEL" { // it has the branch of its INVITE (RFC 3261 9.1)
+		transaction = "INVITE"
+	}
+	r.Branch = c.branch(leg, transaction, cseq, tag)
+	if !slices.ContainsFunc(more, func(h Header) bool { return h.Name == "Max-Forwards" }) {
+		r.Msg.Add("Max-Forwards", "70")
+	}
+	r.Msg.Headers = append(r.Msg.Headers,
+		Header{"From", l.Local + ";tag=" + l.Tag},
+		Header{"To", to},
+		Header{"Call-ID", l.CallID},
+		Header{"CSeq", formatCSeq(cseq, method)})
+	if method == "INVITE" {
+		r.ContactUser = c.Token
+		r.Msg.Add("Allow", allowed)
+	}
+	r.Msg.Headers = append(r.Msg.Headers, more...)
+	return &r
+}
