@@ -81,7 +81,10 @@ func (b *bed) takeover(ctx context.Context) (*Takeover, error) {
 	}
 	for {
 		asked := time.Since(begin)
-		calls, err := b.sw.API.Calls(ctx)
+		// A poll that asks the dead worker waits for it: not longer than this.
+		one, stop := context.WithTimeout(ctx, 300*time.Millisecond)
+		calls, err := b.sw.API.Calls(one)
+		stop()
 		left := 0
 		for _, c := range calls {
 			if c.Owner == victim.ID {
