@@ -131,8 +131,8 @@ func TestOneWriterWinsOnThreeServers(t *testing.T) {
 		var mu sync.Mutex
 		wins := 0
 		for w := range 8 {
+			r := rec(1, rev) // here: a late writer must not see a winner's revision
 			wg.Go(func() {
-				r := rec(1, rev)
 				r.Owner = fmt.Sprint("w-", w)
 				got, err := s.Put(context.Background(), r)
 				mu.Lock()
