@@ -56,19 +56,23 @@ func TestNothingIsLeftAfterManyShortCalls(t *testing.T) {
 			for what, v := range now {
 				over = over || v > like[what]+slack[what]
 			}
-			if !over || !pause(ctx, 2*time.Second) {
+			if !over {
+				return now
+			}
+			if !pause(ctx, 2*time.Second) {
+				t.Log("not everything has gone, and nothing more will")
 				return now
 			}
 		}
 	}
 	empty := map[string]int{"goroutines": 1 << 20, "descriptors": 1 << 20, "subscriptions": 1 << 20, "connections": 1 << 20}
 	before := rest(empty)
+	t.Logf("before %v", before)
 	r, err := b.shortCalls(t.Context(), n, 200, 50*time.Millisecond)
 	if err != nil || r.Failed > 0 {
 		t.Fatalf("%d failed: %s %v", r.Failed, r.Error, err)
 	}
 	after := rest(before)
-	t.Logf("before %v", before)
 	t.Logf("after  %v", after)
 	if before["descriptors"] == 0 || before["goroutines"] == 0 || before["subscriptions"] == 0 {
 		t.Error("figures are missing")

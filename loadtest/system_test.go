@@ -154,9 +154,35 @@ func TestKillUnderTalkingCalls(t *testing.T) {
 			if _, err := b.sw.Successor(patient(t, 20*time.Second), role, p); err != nil {
 				t.Fatal(err)
 			}
-			pause(t.Context(), 3*time.Second)
+			if role == RoleWorker {
+				b.owned(t, len(calls), p)
+			}
+			pause(t.Context(), time.Second)
 			b.verdict(t, calls, 0)
 		})
+	}
+}
+
+// owned waits until n calls are listed, none by the dead worker.
+func (b *bed) owned(t *testing.T, n int, dead Process) {
+	t.Helper()
+	begin := time.Now()
+	ctx := patient(t, 20*time.Second)
+	for {
+		calls, err := b.sw.API.Calls(ctx)
+		theirs := 0
+		for _, c := range calls {
+			if c.Owner == dead.ID {
+				theirs++
+			}
+		}
+		if err == nil && len(calls) == n && theirs == 0 {
+			t.Logf("%d calls taken over %v after the successor was seen", n, time.Since(begin).Round(time.Millisecond))
+			return
+		}
+		if !pause(ctx, 5*time.Millisecond) {
+			t.Fatalf("%d calls of %d, %d still of the dead worker: %v", len(calls), n, theirs, err)
+		}
 	}
 }
 

@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"callswitch/codecore"
@@ -46,19 +49,33 @@ func (t takeovers) run(ctx context.Context) error {
 	})
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
-	t.claim(ctx, t.orphans(ctx, t.goneHere(ctx)))
+	// A claim may wait for other claimers (handoff.Grace): none waits for another.
+	var claims sync.WaitGroup
+	defer claims.Wait()
+	var sweeping atomic.Bool
+	told := map[string]bool{} // owners whose calls are, or were, claimed: the sweep sees to what failed
+	claims.Go(func() { t.claim(ctx, t.orphans(ctx, t.goneHere(ctx))) })
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case d := <-deaths:
-			t.claim(ctx, drain(deaths, d))
+			// The host's report comes before the directory's, which knows less.
+			all := slices.DeleteFunc(drain(deaths, d), func(d handoff.Death) bool {
+				again := told[d.Owner]
+				told[d.Owner] = true
+				return again
+			})
+			claims.Go(func() { t.claim(ctx, all) })
 		case id := <-t.claims:
-			if rec, err := t.store.Get(ctx, id); err == nil && !rec.Tomb && t.dir.Dead(rec.Owner) {
-				t.claim(ctx, []handoff.Death{{Owner: rec.Owner}})
-			}
+			t.driver.ClaimCall(id)
 		case <-sweep.C:
-			t.claim(ctx, t.orphans(ctx, t.dir.Dead))
+			if sweeping.CompareAndSwap(false, true) {
+				claims.Go(func() {
+					defer sweeping.Store(false)
+					t.claim(ctx, t.orphans(ctx, t.dir.Dead))
+				})
+			}
 		}
 	}
 }
