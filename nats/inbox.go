@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -23,6 +24,7 @@ type inbox struct {
 	sub    *natsgo.Subscription
 	timer  *time.Timer
 	n      uint64 // number of the request in hand: late answers to others are dropped
+	used   time.Time
 }
 
 // subject is where answers to request n go.
@@ -50,19 +52,23 @@ func openInbox(nc *natsgo.Conn, size int) (*inbox, error) {
 
 func (b *inbox) close() { _ = b.sub.Unsubscribe() }
 
-// inboxes lends inboxes: one per request in flight, kept for the next.
+// inboxes lends inboxes: one per request in flight, kept for the next, for as
+// long as there are requests.
 type inboxes struct {
-	nc   *natsgo.Conn
-	mu   sync.Mutex
-	idle []*inbox
+	nc      *natsgo.Conn
+	keepFor time.Duration // an idle inbox
+	mu      sync.Mutex
+	idle    []*inbox // the longest idle first
+	armed   bool     // trim will come
 }
 
 const (
 	inboxSize  = 8   // one answer, and room for late ones
 	inboxesMax = 256 // idle ones kept
+	inboxIdle  = 30 * time.Second
 )
 
-func newInboxes(nc *natsgo.Conn) *inboxes { return &inboxes{nc: nc} }
+func newInboxes(nc *natsgo.Conn) *inboxes { return &inboxes{nc: nc, keepFor: inboxIdle} }
 
 func (p *inboxes) take() (*inbox, error) {
 	p.mu.Lock()
@@ -79,11 +85,34 @@ func (p *inboxes) take() (*inbox, error) {
 func (p *inboxes) give(b *inbox) {
 	p.mu.Lock()
 	if len(p.idle) < inboxesMax {
+		b.used = time.Now()
 		p.idle = append(p.idle, b)
 		b = nil
+		if !p.armed {
+			p.armed = true
+			time.AfterFunc(p.keepFor, p.trim)
+		}
 	}
 	p.mu.Unlock()
 	if b != nil {
+		b.close()
+	}
+}
+
+// trim closes the inboxes of a busier time, each a subscription of the server's.
+func (p *inboxes) trim() {
+	p.mu.Lock()
+	stale := 0
+	for stale < len(p.idle) && time.Since(p.idle[stale].used) >= p.keepFor {
+		stale++
+	}
+	old := slices.Clone(p.idle[:stale])
+	p.idle = slices.Delete(p.idle, 0, stale)
+	if p.armed = len(p.idle) > 0; p.armed {
+		time.AfterFunc(p.keepFor, p.trim)
+	}
+	p.mu.Unlock()
+	for _, b := range old {
 		b.close()
 	}
 }
