@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"callswitch/console"
+	"callswitch/handoff"
+)
+
+// install copies a release's executable into the state directory and asks it
+// what it is.
+func (b *backend) install(ctx context.Context, path string) (handoff.Side, error) {
+	var s handoff.Side
+	f, err := os.Open(path)
+	if err != nil {
+		return s, usage("%v", err)
+	}
+	defer f.Close()
+	if s.Digest, err = digestOf(f); err != nil {
+		return s, err
+	}
+	s.Binary = filepath.Join(b.cfg.State, "releases", s.Digest[:12], "switch")
+	_, missing := os.Stat(s.Binary)
+	if missing != nil {
+		if err := copyExecutable(f, s.Binary); err != nil {
+			return s, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, s.Binary, "version", "-o", "json").Output()
+	var v struct {
+		Release string `json:"release"`
+		Schema  int    `json:"schema"`
+		Min     int    `json:"schema_min"`
+	}
+	if err != nil || json.Unmarshal(out, &v) != nil || v.Release == "" || v.Schema < 1 {
+		if missing != nil {
+			_ = os.RemoveAll(filepath.Dir(s.Binary))
+		}
+		return s, console.Refused("not-a-release", path+" does not answer 'version' as a release of the switch does", "build it from this project: go build -o FILE ./cmd/switch")
+	}
+	s.Release, s.Schema = v.Release, v.Schema
+	if floor := b.floor(); v.Schema < floor {
+		return s, console.Refused("under-floor", fmt.Sprintf("%s reads schemas up to %d and the floor is %d since a rollout was finalized", v.Release, v.Schema, floor),
+			"an older release cannot come back after that; push one that knows the floor")
+	}
+	return s, nil
+}
+
+func copyExecutable(f *os.File, to string) error {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	next, err := os.OpenFile(to+".next", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(next, f); err != nil {
+		_ = next.Close()
+		return err
+	}
+	if err := next.Close(); err != nil {
+		return err
+	}
+	return os.Rename(to+".next", to)
+}
+
+// currentSide is the release that takes new calls now; the rollout leaves it.
+func (b *backend) currentSide(ctx context.Context, to string) (handoff.Side, error) {
+	var s handoff.Side
+	for _, w := range weights(b.rollout(), b.dir.Processes()) {
+		if w.Digest != to {
+			s.Digest = w.Digest
+			break
+		}
+	}
+	if s.Digest == "" {
+		return s, console.Refused("same-release", "that executable is the release that runs", "push another one; 'switch status' shows the digests")
+	}
+	for _, p := range b.dir.Processes() {
+		if p.Role == "worker" && p.Digest == s.Digest {
+			s.Release, s.Schema = p.Release, p.SchemaMax
+		}
+	}
+	list, err := b.host.List(ctx)
+	if err != nil {
+		return s, err
+	}
+	for _, c := range list.Children {
+		if c.Hello.Digest == s.Digest && c.Spec.Role == "worker" {
+			s.Binary = c.Spec.Argv[0]
+		}
+	}
+	return s, nil
+}
