@@ -134,17 +134,17 @@ func currentRollout(ctx context.Context, api *console.Client) (r console.Rollout
 // watchRollout follows the rollout until it is over, or in one of the states
 // given. The table format redraws one line per change; json prints the end.
 func watchRollout(cmd *cobra.Command, until ...string) error {
-	ctx := cmd.Context()
+	patience := cmd.Context() // of the watcher; one look at the rollout has its own
 	if limit, _ := cmd.Flags().GetDuration("timeout"); limit > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, limit)
+		patience, cancel = context.WithTimeout(patience, limit)
 		defer cancel()
 	}
 	api, last := apiClient(cmd), ""
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		r, err := currentRollout(ctx, api)
+		r, err := currentRollout(cmd.Context(), api)
 		if err != nil {
 			return err
 		}
@@ -163,7 +163,7 @@ func watchRollout(cmd *cobra.Command, until ...string) error {
 			return verdict(r)
 		}
 		select {
-		case <-ctx.Done():
+		case <-patience.Done():
 			if cmd.Context().Err() != nil { // Ctrl-C
 				return fmt.Errorf("no longer watching; the rollout is %s and goes on", r.State)
 			}
