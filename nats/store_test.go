@@ -129,10 +129,10 @@ func TestOneWriterWinsOnThreeServers(t *testing.T) {
 	for round := range 5 {
 		var wg sync.WaitGroup
 		var mu sync.Mutex
-		wins := 0
+		wins, next := 0, rev
 		for w := range 8 {
-			r := rec(1, rev) // here: a late writer must not see a winner's revision
 			wg.Go(func() {
+				r := rec(1, rev) // all of a round from the same revision
 				r.Owner = fmt.Sprint("w-", w)
 				got, err := s.Put(context.Background(), r)
 				mu.Lock()
@@ -140,7 +140,7 @@ func TestOneWriterWinsOnThreeServers(t *testing.T) {
 				switch {
 				case err == nil:
 					wins++
-					defer func() { rev = got }()
+					next = got
 				case !errors.Is(err, sessions.ErrConflict):
 					t.Errorf("round %d: %v, want ErrConflict", round, err)
 				}
@@ -150,6 +150,7 @@ func TestOneWriterWinsOnThreeServers(t *testing.T) {
 		if wins != 1 {
 			t.Fatalf("round %d: %d writers won", round, wins)
 		}
+		rev = next
 	}
 }
 
