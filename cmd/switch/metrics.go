@@ -132,9 +132,10 @@ func (m *workerMetrics) observer() sessions.Observer {
 		Refused:  func(reason string) { m.refused.WithLabelValues(reason).Inc() },
 		Result:   func(result string) { m.attempts.WithLabelValues(result).Inc() },
 		PostDial: func(d time.Duration) { m.postDial.Observe(d.Seconds()) },
-		Step: func(event, _ string, _ time.Duration) {
+		Step: func(event, phase string, _ time.Duration) {
 			m.steps.WithLabelValues(event).Inc()
-			if event == "media silent" {
+			// A held call may be silent: only silence that ends a call is a gap.
+			if event == "media silent" && phase == string(codecore.PhaseEnded) {
 				m.tally.gaps.Add(1)
 			}
 		},
