@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -41,9 +42,15 @@ and judge at the far ends. Exit code 0 only if nothing was lost.`,
 			}
 			c := loadtest.DemoConfig{
 				SwitchBinary: this, NextBinary: next, StateDir: filepath.Join(dir, "state"),
-				Pinned:  loadtest.Mark{Headers: []string{"X-Call-Note: demo"}},
-				Refused: loadtest.Mark{Number: "99900001"},
-				Out:     cmd.OutOrStdout(), Err: cmd.ErrOrStderr(),
+				Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr(),
+			}
+			newer, err := newerSchema(ctx, this, next)
+			if err != nil {
+				return err
+			}
+			if newer { // only then is there something to pin or to refuse a call for
+				c.Pinned = loadtest.Mark{Headers: []string{"X-Call-Note: demo"}}
+				c.Refused = loadtest.Mark{Number: "99900001"}
 			}
 			c.Calls, _ = f.GetInt("calls")
 			c.Seconds, _ = f.GetInt("seconds")
@@ -89,4 +96,23 @@ func release(ctx context.Context, log io.Writer, dir, name, tags, given string) 
 		return "", fmt.Errorf("building %s: %w\n%s", name, err, text)
 	}
 	return out, nil
+}
+
+// newerSchema reports whether the next release stores what this one cannot say.
+func newerSchema(ctx context.Context, this, next string) (bool, error) {
+	var schemas [2]int
+	for i, binary := range []string{this, next} {
+		out, err := exec.CommandContext(ctx, binary, "version", "-o", "json").Output()
+		if err != nil {
+			return false, fmt.Errorf("%s does not say its version: %w", binary, err)
+		}
+		var v struct {
+			Schema int `json:"schema"`
+		}
+		if err := json.Unmarshal(out, &v); err != nil {
+			return false, fmt.Errorf("%s does not say its version: %w", binary, err)
+		}
+		schemas[i] = v.Schema
+	}
+	return schemas[1] > schemas[0], nil
 }
