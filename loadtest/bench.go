@@ -15,7 +15,7 @@ import (
 type BenchConfig struct {
 	SwitchBinary string
 	NextBinary   string        // for the moves of held calls; "": not measured
-	Parts        []string      // of "setup", "held", "relay"; default all
+	Parts        []string      // of "setup", "held", "relay" (default these) and "peer"
 	Rates        []int         // calls a second of "setup", default 200,1000
 	Seconds      int           // of each rate and of "relay", default 20
 	Hold         time.Duration // of a call of "setup", default 200 ms
@@ -32,6 +32,7 @@ type BenchConfig struct {
 // BenchResult is what was measured; parts that did not run are absent.
 type BenchResult struct {
 	Setup []SetupResult `json:"setup,omitempty"`
+	Peer  []PeerResult  `json:"peer,omitempty"`
 	Held  *HeldResult   `json:"held,omitempty"`
 	Relay *RelayResult  `json:"relay,omitempty"`
 }
@@ -120,8 +121,15 @@ func (c *BenchConfig) defaults() {
 // rig's own clock.
 func Bench(ctx context.Context, c BenchConfig) (r BenchResult, err error) {
 	c.defaults()
-	if slices.Contains(c.Parts, "setup") {
-		for _, rate := range c.Rates {
+	for _, rate := range c.Rates {
+		if slices.Contains(c.Parts, "peer") {
+			p, err := benchPeer(ctx, c, rate)
+			if err != nil {
+				return r, err
+			}
+			r.Peer = append(r.Peer, p)
+		}
+		if slices.Contains(c.Parts, "setup") {
 			s, err := benchSetup(ctx, c, rate)
 			if err != nil {
 				return r, err
