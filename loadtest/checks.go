@@ -13,21 +13,31 @@ func (d *demo) look(ctx context.Context, forth bool) error {
 	if err != nil {
 		return err
 	}
+	ps, err := d.sw.Processes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range ps {
+		if p.Role == RoleWorker {
+			d.known.owner(p)
+		}
+	}
 	clear(d.where)
 	by := map[string]int{}
 	for _, c := range calls {
-		by[c.Release]++
+		at := d.known.of(c.Owner)
+		by[d.known.show(at)]++
 		before, known := d.epochs[c.To]
 		was := d.where[c.To]
 		if was != "" {
 			d.v.Problems = append(d.v.Problems, fmt.Sprintf("two calls to %s: %s and %s", c.To, was, c.ID))
 		}
-		d.where[c.To] = c.Release
-		if known && c.Epoch > before && d.next.Name != "" {
+		d.where[c.To] = at
+		if known && c.Epoch > before && d.next.Digest != "" {
 			switch {
-			case forth && c.Release == d.next.Name:
+			case forth && same(at, d.next.Digest):
 				d.moved[c.To] = true
-			case !forth && c.Release == d.base.Name && d.moved[c.To]:
+			case !forth && same(at, d.base.Digest) && d.moved[c.To]:
 				d.back[c.To] = true
 			}
 		}
@@ -38,8 +48,8 @@ func (d *demo) look(ctx context.Context, forth bool) error {
 }
 
 // checkStep judges where the calls are after a step and returns how many
-// talking calls are on its release.
-func (d *demo) checkStep(release string, forth bool, refusals []Refusal) (talking int) {
+// talking calls are on the release of that digest.
+func (d *demo) checkStep(digest string, forth bool, refusals []Refusal) (talking int) {
 	reasons := map[string]Refusal{}
 	for _, r := range refusals {
 		reasons[r.To] = r
@@ -47,21 +57,21 @@ func (d *demo) checkStep(release string, forth bool, refusals []Refusal) (talkin
 	for _, p := range d.cast.all() {
 		at, r := d.where[p.Number], reasons[p.Number]
 		switch {
-		case p.kind == KindTalking && at == release:
+		case p.kind == KindTalking && same(at, digest):
 			talking++
 		case p.kind == KindTalking && r.Reason != "":
 			d.v.Refused++
 			d.v.Problems = append(d.v.Problems, fmt.Sprintf("talking call %s was refused: %s %s", r.Call, r.Reason, r.Detail))
 		case p.kind == KindRefused && forth, p.kind == KindPinned && !forth:
-			stay := d.base.Name
+			stay := d.base.Digest
 			if p.kind == KindPinned {
-				stay = d.next.Name
+				stay = d.next.Digest
 			}
 			d.mustStay(p, at, stay, r)
 		}
 	}
 	if talking != d.v.Calls {
-		d.v.Problems = append(d.v.Problems, fmt.Sprintf("%d of %d talking calls are on %s after the step", talking, d.v.Calls, release))
+		d.v.Problems = append(d.v.Problems, fmt.Sprintf("%d of %d talking calls are on %s after the step", talking, d.v.Calls, d.known.show(digest)))
 	}
 	return talking
 }
@@ -69,8 +79,8 @@ func (d *demo) checkStep(release string, forth bool, refusals []Refusal) (talkin
 // mustStay checks a call that cannot move: it is where it was, and the rollout says why.
 func (d *demo) mustStay(p *part, at, stay string, r Refusal) {
 	k := d.kind(p.kind)
-	if at != stay {
-		k.Problems = append(k.Problems, fmt.Sprintf("%s is on %q, not on %q", p.Number, at, stay))
+	if !same(at, stay) {
+		k.Problems = append(k.Problems, fmt.Sprintf("%s is on %q, not on %q", p.Number, d.known.show(at), d.known.show(stay)))
 	}
 	if r.Reason == "" {
 		k.Problems = append(k.Problems, "the rollout does not list "+p.Number)
@@ -79,7 +89,7 @@ func (d *demo) mustStay(p *part, at, stay string, r Refusal) {
 	reason := strings.TrimSpace(r.Reason + " " + r.Detail)
 	if len(k.Reasons) == 0 || k.Reasons[len(k.Reasons)-1] != reason {
 		k.Reasons = append(k.Reasons, reason)
-		d.out.say("%s call %s stays on %s: %s", p.kind, r.Call, stay, reason)
+		d.out.say("%s call %s stays on %s: %s", p.kind, r.Call, d.known.show(stay), reason)
 	}
 }
 
@@ -112,9 +122,9 @@ func (d *demo) sighting(ctx context.Context, step int) error {
 		}
 		want := ""
 		if n := len(d.v.Releases); n > 0 {
-			want = d.v.Releases[n-1].Release
+			want = d.v.Releases[n-1].Digest
 		}
-		if (want == "" || p.Release == want) && p.Calls > most {
+		if (want == "" || same(digest, want)) && p.Calls > most {
 			most, busiest = p.Calls, WorkerSeen{Step: step, PID: p.PID, Release: p.Release, Digest: digest}
 		}
 	}

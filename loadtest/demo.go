@@ -82,7 +82,8 @@ type demo struct {
 	moved  map[string]bool // by number
 	back   map[string]bool
 	epochs map[string]uint64
-	where  map[string]string // release by number, newest look
+	where  map[string]string // digest of the owner by number, newest look
+	known  releases
 }
 
 // Demo runs a switch, moves its calls to the next release and back while they
@@ -104,7 +105,7 @@ func Demo(ctx context.Context, c DemoConfig) (Verdict, error) {
 	}
 	d := &demo{
 		cfg: c, out: newProgress(pw), stage: newStage(), moved: map[string]bool{}, back: map[string]bool{},
-		epochs: map[string]uint64{}, where: map[string]string{},
+		epochs: map[string]uint64{}, where: map[string]string{}, known: newReleases(),
 	}
 	d.v.rtp = c.RTP
 	begin := time.Now()
@@ -236,10 +237,15 @@ func (d *demo) step(ctx context.Context, step int) error {
 	}
 	if step == 1 {
 		d.base, d.next = r.From, r.To
+		d.known.name(r.From.Digest, r.From.Name)
+		d.known.name(r.To.Digest, r.To.Name)
 	}
-	s := ReleaseStep{Step: step, Release: r.To.Name, Seconds: time.Since(begin).Seconds(), Refused: len(r.Refusals)}
+	on := r.To
 	if !forth {
-		s.Release = r.From.Name
+		on = r.From
+	}
+	s := ReleaseStep{
+		Step: step, Release: d.known.show(on.Digest), Digest: on.Digest, Seconds: time.Since(begin).Seconds(), Refused: len(r.Refusals),
 	}
 	for _, w := range r.Waves {
 		if w.Back == forth {
@@ -253,7 +259,7 @@ func (d *demo) step(ctx context.Context, step int) error {
 	if err := d.look(ctx, forth); err != nil {
 		return err
 	}
-	s.Talking = d.checkStep(s.Release, forth, r.Refusals)
+	s.Talking = d.checkStep(s.Digest, forth, r.Refusals)
 	d.v.Releases = append(d.v.Releases, s)
 	return d.sighting(ctx, step)
 }

@@ -82,6 +82,18 @@ func TestDemoPassesAgainstASwitchThatLosesNothing(t *testing.T) {
 	}
 }
 
+// Two executables of one name are two releases.
+func TestDemoTellsReleasesApartByDigest(t *testing.T) {
+	t.Parallel()
+	v, text := fakeDemo(t, "one-name", nil)
+	if !v.Passed() {
+		t.Fatalf("did not pass: %s\n%s", v.Problems, text)
+	}
+	if a, b := v.Releases[0], v.Releases[1]; a.Digest == b.Digest || a.Release == b.Release {
+		t.Errorf("steps are not told apart: %+v, %+v", a, b)
+	}
+}
+
 // Each misbehaviour of a switch must fail the demo, with its own words.
 func TestDemoCatches(t *testing.T) {
 	t.Parallel()

@@ -29,6 +29,11 @@ func TestMain(m *testing.M) {
 		stop := make(chan os.Signal, 1)
 		ossignal.Notify(stop, syscall.SIGTERM)
 		<-stop
+	case "rig":
+		if err := runRig(os.Args[1]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	case "serve":
 		if err := runFake(os.Args[1], os.Getenv("RIG_FAULT")); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -122,7 +127,15 @@ func (f *fake) spawn(release, binary string) {
 	}
 	d, _ := Digest(cmd.Process.Pid)
 	f.cmds = append(f.cmds, cmd)
-	f.worker[release] = Process{Role: RoleWorker, ID: "w-" + release, PID: cmd.Process.Pid, Release: release, Digest: d[:12]}
+	f.worker[release] = Process{Role: RoleWorker, ID: "w-" + release, PID: cmd.Process.Pid, Release: f.name(release), Digest: d[:12]}
+}
+
+// name of a release: two may have one.
+func (f *fake) name(release string) string {
+	if f.fault == "one-name" {
+		return "v1"
+	}
+	return release
 }
 
 func (f *fake) incoming(a *Leg) {
@@ -143,7 +156,7 @@ func (f *fake) incoming(a *Leg) {
 		return
 	}
 	c := &fakeCall{a: a, relay: relay, info: CallInfo{
-		ID: fmt.Sprintf("c%06d", f.serial), From: a.From, To: a.Number, Start: time.Now(), Release: f.now, Epoch: 1,
+		ID: fmt.Sprintf("c%06d", f.serial), From: a.From, To: a.Number, Start: time.Now(), Release: f.name(f.now), Owner: "w-" + f.now, Epoch: 1,
 	}}
 	f.calls[c.info.ID] = c
 	go f.bridge(c, target)

@@ -44,10 +44,11 @@ func (f *fake) handler() http.Handler {
 	serve("POST /v1/rollouts", func(r *http.Request) any {
 		var s RolloutStart
 		_ = json.NewDecoder(r.Body).Decode(&s)
-		f.r = Rollout{ID: "r", State: RolloutPreparing, From: Release{Name: "v1"}, To: Release{Name: "v2"}}
 		if _, ok := f.worker["v2"]; !ok {
 			f.spawn("v2", s.Binary)
 		}
+		side := func(v string) Release { return Release{Name: f.name(v), Digest: f.worker[v].Digest} }
+		f.r = Rollout{ID: "r", State: RolloutPreparing, From: side("v1"), To: side("v2")}
 		go f.move(false, "v2")
 		return f.r
 	})
@@ -80,7 +81,7 @@ func (f *fake) move(back bool, to string) {
 			w.Refused++
 		case f.fault == "one-stays" && c.info.ID == "c000002":
 		default:
-			c.info.Release = to
+			c.info.Release, c.info.Owner = f.name(to), "w-"+to
 			c.info.Epoch++
 			w.Moved++
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -143,15 +144,28 @@ func (s *Switch) Start(ctx context.Context) error {
 	cmd := exec.Command(s.cfg.Argv[0], s.cfg.Argv[1:]...) //nolint:noctx // it is stopped by signal, not by context
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), s.cfg.Env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // our Ctrl-C is not its
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("loadtest: %w", err)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setpgid: true, // our Ctrl-C is not its
+		// When this process is killed serve stops its children and ends.
+		Pdeathsig: syscall.SIGTERM,
 	}
 	gone := make(chan struct{})
+	begun := make(chan error)
 	go func() {
-		_ = cmd.Wait()
+		// The signal comes when the thread ends that has started the child: this
+		// one is held until the child has gone.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		begun <- err
+		if err == nil {
+			_ = cmd.Wait()
+		}
 		close(gone)
 	}()
+	if err := <-begun; err != nil {
+		return fmt.Errorf("loadtest: %w", err)
+	}
 	s.mu.Lock()
 	s.cmd, s.gone = cmd, gone
 	s.mu.Unlock()

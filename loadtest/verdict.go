@@ -55,6 +55,7 @@ type KindVerdict struct {
 type ReleaseStep struct {
 	Step     int       `json:"step"`
 	Release  string    `json:"release"`   // that the calls are to be on
+	Digest   string    `json:"digest"`    // of its executable: this tells releases apart, names may be equal
 	Talking  int       `json:"talking"`   // talking calls on it afterwards
 	Moved    int       `json:"moved"`     // calls of all kinds, as the rollout says
 	Refused  int       `json:"refused"`   //
