@@ -68,6 +68,7 @@ type Driver struct {
 
 	mu       sync.Mutex
 	prepared map[codecore.CallID]prepared
+	chosen   map[codecore.CallID]bool   // under an order of so many calls
 	strays   map[codecore.CallID]uint64 // found by the last FindStrays, with their revisions
 	deaths   map[string]Death           // told by the host, by owner
 
@@ -107,6 +108,7 @@ func New(c Config) *Driver {
 	return &Driver{
 		Config:   c,
 		prepared: map[codecore.CallID]prepared{},
+		chosen:   map[codecore.CallID]bool{},
 		deaths:   map[string]Death{},
 		asked:    make(chan codecore.CallID, maxAsked),
 		slots:    make(chan struct{}, 4*Lanes),

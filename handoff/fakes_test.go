@@ -250,8 +250,14 @@ func (w *world) worker(t testing.TB, id, release string, change func(*Config)) *
 // create begins n calls at x, and returns their ids.
 func (x *worker) create(t testing.TB, n int) []codecore.CallID {
 	t.Helper()
+	return x.createFrom(t, 0, n)
+}
+
+// createFrom is create with ids from the given number on.
+func (x *worker) createFrom(t testing.TB, from, n int) []codecore.CallID {
+	t.Helper()
 	var ids []codecore.CallID
-	for i := range n {
+	for i := from; i < from+n; i++ {
 		rec := sessions.Record{ID: codecore.CallID(fmt.Sprintf("%024x", i)), Owner: x.Worker, Epoch: 1, N: 1, Release: x.Release, Schema: 1}
 		state := codecore.State{Peers: map[string]codecore.Peer{"steps": {Event: 1}}}
 		rec.Body = encodeFake(state)

@@ -6,12 +6,14 @@ import (
 	"sort"
 )
 
-// A MoveReport says what became of a MoveOrder, a dry run or a drain.
+// A MoveReport says what became of a MoveOrder, a dry run or a drain. Each call
+// asked for is counted once: Asked = Moved + refused + Gone + Left.
 type MoveReport struct {
 	Worker  string       `json:"worker"` // the source
 	Asked   int          `json:"asked"`
-	Moved   int          `json:"moved"` // of a dry run: could be moved
-	Gone    int          `json:"gone"`  // ended or lost before their turn
+	Moved   int          `json:"moved"`          // of a dry run: could be moved
+	Gone    int          `json:"gone"`           // ended or lost before their turn
+	Left    int          `json:"left,omitempty"` // not offered, or not settled, when the order ended early
 	Refused []Refusal    `json:"refused,omitempty"`
 	Why     map[Code]int `json:"why,omitempty"`       // refusals by code; of a rollout's dry run, which keeps no list of them
 	Freeze  []float64    `json:"freeze_ms,omitempty"` // of each moved call, at the target
@@ -51,6 +53,7 @@ func (r *MoveReport) add(o MoveReport) {
 	r.Asked += o.Asked
 	r.Moved += o.Moved
 	r.Gone += o.Gone
+	r.Left += o.Left
 	r.Refused = append(r.Refused, o.Refused...)
 	r.Freeze = append(r.Freeze, o.Freeze...)
 	if r.Error == "" {

@@ -65,13 +65,18 @@ type Rollout struct {
 	Reason        string        `json:"reason,omitempty"`
 }
 
-// Wave is one step of a rollout, or of its way back.
+// Wave is one step of a rollout, or of its way back. When no call begins
+// meanwhile, Listed = Moved + Refused + Gone + Left.
 type Wave struct {
 	Back    bool      `json:"back,omitempty"`
 	Percent int       `json:"percent"`
-	Alive   int       `json:"alive"` // calls when it began
-	Moved   int       `json:"moved"`
+	Alive   int       `json:"alive"`  // calls when it began
+	Listed  int       `json:"listed"` // of them, those that it had to move
+	Moved   int       `json:"moved"`  // distinct calls
 	Refused int       `json:"refused"`
+	Gone    int       `json:"gone"`            // ended before their turn
+	Left    int       `json:"left,omitempty"`  // should have moved, were not refused, and are where they were
+	Again   int       `json:"again,omitempty"` // refused by the newest orders: a second order meets the same calls
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended,omitzero"`
 	P50     float64   `json:"freeze_p50_ms"`

@@ -109,21 +109,22 @@ func (r Rollout) moving(now time.Time, f Facts, from, to []sessions.Process) (Ro
 		return r.back(now, "no worker of "+r.To.Release+" lives", nil), nil
 	}
 	total := alive(from) + alive(to)
+	missing := ceilPercent(total, r.Steps[r.Step]) - alive(to)
 	if r.Tries == 0 {
 		r.Before = f.Health
-		r.Waves = append(r.Waves, Wave{Percent: r.Steps[r.Step], Alive: total, Started: now})
+		r.Waves = append(r.Waves, Wave{Percent: r.Steps[r.Step], Alive: total, Listed: max(0, min(missing, alive(from))), Started: now})
 	}
 	wave := &r.Waves[len(r.Waves)-1]
-	missing := ceilPercent(total, r.Steps[r.Step]) - alive(to)
 	movable := missing > 0 && alive(from) > 0 && r.Tries < maxTries
 	if movable && r.Tries > 0 && wave.Refused > 0 && missing <= wave.Refused {
 		movable = false // only the refused are left
 	}
 	if movable {
 		r.Tries++
+		wave.Again = 0
 		return r, spread(from, to, missing)
 	}
-	wave.Ended = now
+	wave.end(now, missing)
 	r.Step++
 	if r.Step < len(r.Steps) {
 		return r.enter(PhasePausing, now, ""), nil
@@ -142,21 +143,31 @@ func (r Rollout) undoing(now time.Time, from, to []sessions.Process) (Rollout, [
 		return r, []Order{{Kind: OrderStart, Binary: r.From.Binary, Digest: r.From.Digest}}
 	}
 	total := alive(from) + alive(to)
+	missing := ceilPercent(total, r.BackSteps[r.BackStep]) - alive(from)
 	if r.Tries == 0 {
-		r.Waves = append(r.Waves, Wave{Back: true, Percent: r.BackSteps[r.BackStep], Alive: total, Started: now})
+		r.Waves = append(r.Waves, Wave{Back: true, Percent: r.BackSteps[r.BackStep], Alive: total, Listed: max(0, min(missing, alive(to))), Started: now})
 	}
 	wave := &r.Waves[len(r.Waves)-1]
-	missing := ceilPercent(total, r.BackSteps[r.BackStep]) - alive(from)
 	if missing > 0 && alive(to) > 0 && r.Tries < maxTries && !(r.Tries > 0 && wave.Refused > 0 && missing <= wave.Refused) {
 		r.Tries++
+		wave.Again = 0
 		return r, spread(to, from, missing)
 	}
-	wave.Ended = now
+	wave.end(now, missing)
 	if r.BackStep++; r.BackStep < len(r.BackSteps) {
 		return r.enter(PhaseUndoing, now, ""), nil
 	}
 	// A pinned call keeps its worker; the others leave.
 	return r.enter(PhaseRolledBack, now, ""), []Order{{Kind: OrderStop, Digest: r.To.Digest}}
+}
+
+// end closes a wave that still misses so many calls.
+func (w *Wave) end(now time.Time, missing int) {
+	w.Ended = now
+	if w.Percent == 100 {
+		w.Refused = w.Again // the newest orders asked every call that was left
+	}
+	w.Left = max(0, missing-w.Refused)
 }
 
 // retire lets the old workers go, and moves what they still own now and then:
@@ -192,7 +203,9 @@ func Record(r Rollout, o Order, m MoveReport) Rollout {
 	case o.Kind == OrderMove && len(r.Waves) > 0 && (r.Phase == PhaseMoving || r.Phase == PhaseUndoing):
 		w := &r.Waves[len(r.Waves)-1]
 		w.Moved += m.Moved
-		w.Refused = max(w.Refused, len(m.Refused)) // a second order meets the same ones
+		w.Gone += m.Gone
+		w.Again += len(m.Refused)
+		w.Refused = max(w.Refused, w.Again)
 		w.freeze = append(slices.Clone(w.freeze), m.Freeze...)
 		all := MoveReport{Freeze: w.freeze}
 		w.P50, w.P99, w.Max = max(w.P50, all.Quantile(0.5)), max(w.P99, all.Quantile(0.99)), max(w.Max, all.Quantile(1))

@@ -77,7 +77,7 @@ func (s *stage) Do(_ context.Context, o Order) (MoveReport, error) {
 	case OrderMove, OrderDryRun:
 		from, to := s.find(o.Source), s.find(o.Move.To)
 		n := o.Move.Count
-		if n == 0 {
+		if n == 0 || n > from.Calls { // another host's order may have come first
 			n = from.Calls
 		}
 		r := MoveReport{Asked: n}

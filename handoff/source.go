@@ -43,13 +43,8 @@ func (d *Driver) move(ctx context.Context, o MoveOrder, dry bool, progress func(
 	if o.To == d.Worker {
 		return total, ErrSelf
 	}
-	ids := o.IDs
-	if len(ids) == 0 {
-		ids = d.Calls.List()
-		if o.Count > 0 && o.Count < len(ids) {
-			ids = ids[:o.Count]
-		}
-	}
+	ids, done := d.choose(o, dry)
+	defer done()
 	asked := len(ids)
 	var err error
 	for pass := 1; len(ids) > 0; pass++ {
@@ -77,6 +72,40 @@ func (d *Driver) move(ctx context.Context, o MoveOrder, dry bool, progress func(
 		total.Error = err.Error()
 	}
 	return total, err
+}
+
+// choose picks the calls of an order. Orders to several targets run side by
+// side, so each takes calls that no other has taken: two halves of one list, not
+// one half twice. done gives them back, those that stayed.
+func (d *Driver) choose(o MoveOrder, dry bool) (ids []codecore.CallID, done func()) {
+	if len(o.IDs) > 0 {
+		return o.IDs, func() {}
+	}
+	all := d.Calls.List()
+	if dry {
+		if o.Count > 0 && o.Count < len(all) {
+			all = all[:o.Count]
+		}
+		return all, func() {}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, id := range all {
+		if o.Count > 0 && len(ids) == o.Count {
+			break
+		}
+		if !d.chosen[id] {
+			d.chosen[id] = true
+			ids = append(ids, id)
+		}
+	}
+	return ids, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for _, id := range ids {
+			delete(d.chosen, id)
+		}
+	}
 }
 
 // split takes out the calls that may be offered again.
@@ -131,6 +160,7 @@ func (d *Driver) movePass(ctx context.Context, to string, ids []codecore.CallID,
 	}
 	close(batches)
 	lanes.Wait()
+	sum.Asked, sum.Left = sum.Asked+len(left), sum.Left+len(left)
 	if stop == nil && len(left) > 0 {
 		stop = context.Cause(ctx)
 	}
@@ -222,7 +252,8 @@ func (d *Driver) freeze(ctx context.Context, prepared []Item, r *MoveReport) []I
 		switch {
 		case res.err == nil:
 			frozen = append(frozen, res.item)
-		case errors.Is(res.err, context.DeadlineExceeded):
+		case errors.Is(res.err, context.DeadlineExceeded), errors.Is(res.err, sessions.ErrFrozen):
+			// A save in hand that does not end, or another order's move.
 			d.refused(r, prepared[i].Call, CodeBusy, res.err.Error())
 		default:
 			r.Gone++
@@ -240,6 +271,7 @@ func (d *Driver) conclude(ctx context.Context, it Item, v Verdict, r *MoveReport
 		cancel()
 		next = SourceRead(ReadOwn(rec, err, d.Worker, it.Epoch))
 		if next == ReadRecord && !d.pause(ctx, wait) {
+			r.Left++
 			return // the process ends with the call frozen: its successor reads the record
 		}
 	}
