@@ -28,8 +28,9 @@ var mayImport = map[string][]string{
 	"sessions":              {"codecore", "internal/wire"},
 	"sessions/sessionstest": {"codecore", "sessions", "internal/wire"},
 	"handoff":               {"codecore", "sessions", "internal/wire"},
+	"registrar":             {"codecore"},
 	"nats":                  {"codecore", "sessions", "handoff", "internal/wire"},
-	"edge":                  {"codecore", "sessions", "handoff", "internal/wire"},
+	"edge":                  {"codecore", "sessions", "handoff", "registrar", "internal/wire"},
 	"media":                 {"codecore", "sessions", "handoff", "internal/wire"},
 	"host":                  {},
 	"console":               {"codecore", "sessions"},
@@ -37,7 +38,7 @@ var mayImport = map[string][]string{
 	"internal/wire":         {},
 	"internal/metrics":      {},
 	"cmd/switch": {
-		"codecore", "sessions", "handoff", "nats", "edge", "media", "host", "console", "loadtest",
+		"codecore", "sessions", "handoff", "nats", "edge", "media", "host", "console", "loadtest", "registrar",
 		"internal/wire", "internal/metrics",
 	},
 }
