@@ -101,6 +101,7 @@ func serve(cmd *cobra.Command, cfg Config) error {
 
 	ctx, stop := context.WithCancel(context.WithoutCancel(cmd.Context()))
 	defer stop()
+	go tendHeap(ctx)
 	go signals(ctx, cfg, log, stop)
 	go announce(ctx, cmd.OutOrStdout(), cfg, log)
 	err = h.Run(ctx)

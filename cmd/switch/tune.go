@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
 	"time"
 )
@@ -53,38 +54,73 @@ const (
 	smallHeap   = 64 << 20
 	smallGrowth = 300 // GOGC
 	largeGrowth = 100
-	quiet       = 15 * time.Second
+
+	lookEvery = 5 * time.Second
+	quiet     = 2 << 20 // allocated between two looks: no burst of calls is on
+	little    = 1 << 20 // not worth a collection
 )
 
-// tendHeap sets the growth, and collects when nothing has for a while: a process
-// at rest allocates too little to start a collection, and would keep what a
-// burst of calls left (the store alone 150 MB after 4,000 calls). GOGC in the
-// environment wins.
+// tendHeap sets the growth, and collects when nothing happens: a process at rest
+// allocates too little to start a collection, and would keep what a burst of
+// calls left (the store alone 150 MB after 4,000 calls). GOGC in the environment
+// wins.
 func tendHeap(ctx context.Context) {
 	if os.Getenv("GOGC") != "" {
 		return
 	}
 	debug.SetGCPercent(smallGrowth)
-	tick := time.NewTicker(quiet)
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	for grown := smallGrowth; ; {
+	before, grown := readHeap(), smallGrowth
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
+		h := readHeap()
 		want := smallGrowth
-		if m.NextGC/uint64(100+grown) > smallHeap/100 { // what lived at the last collection
+		if h.live > smallHeap {
 			want = largeGrowth
 		}
 		if want != grown {
 			debug.SetGCPercent(want)
 			grown = want
 		}
-		if time.Since(time.Unix(0, int64(m.LastGC))) > quiet {
+		if h.allocated-before.allocated < quiet && h.worthIt() {
+			runtime.GC() // what pools hold (blocks of the store) goes with the second one
 			debug.FreeOSMemory()
+			h = readHeap()
 		}
+		before = h
 	}
+}
+
+// heap is what the runtime says of its heap, in bytes.
+type heap struct {
+	allocated uint64 // since the process began
+	live      uint64 // at the end of the last collection
+	resident  uint64 // what the kernel counts: objects dead or alive, and free memory not given back
+}
+
+// worthIt reports whether a collection would give back more than it costs: an
+// eighth of what lives, which makes it rare in a large heap.
+func (h heap) worthIt() bool { return h.resident > h.live+max(little, h.live/8) }
+
+// readHeap stops nobody, unlike runtime.ReadMemStats.
+func readHeap() heap {
+	s := []metrics.Sample{
+		{Name: "/gc/heap/allocs:bytes"},
+		{Name: "/gc/heap/live:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"},
+	}
+	metrics.Read(s)
+	v := func(i int) uint64 {
+		if s[i].Value.Kind() != metrics.KindUint64 {
+			return 0
+		}
+		return s[i].Value.Uint64()
+	}
+	return heap{allocated: v(0), live: v(1), resident: v(2) + v(3)}
 }
