@@ -46,14 +46,15 @@ var mayImport = map[string][]string{
 // onlyImporter names the one package that may use a library (its subpackages
 // too); tests are free.
 var onlyImporter = map[string][]string{
-	"github.com/nats-io/":      {"nats"},
-	"github.com/emiago/sipgo":  {"edge", "loadtest"},
-	"github.com/pion/sdp":      {"codecore", "loadtest"},
-	"github.com/pion/rt":       {"media", "loadtest"},
-	"github.com/spf13/cobra":   {"cmd/switch"},
-	"github.com/prometheus/":   {"internal/metrics", "cmd/switch"},
-	"github.com/goccy/go-yaml": {"cmd/switch"},
-	"github.com/fxamacker/":    {"internal/wire"},
+	"github.com/nats-io/":       {"nats"},
+	"github.com/emiago/sipgo":   {"edge", "loadtest"},
+	"github.com/pion/sdp":       {"codecore", "loadtest"},
+	"github.com/pion/rt":        {"media", "loadtest"},
+	"github.com/spf13/cobra":    {"cmd/switch"},
+	"github.com/prometheus/":    {"internal/metrics", "cmd/switch"},
+	"github.com/goccy/go-yaml":  {"cmd/switch"},
+	"github.com/fxamacker/":     {"internal/wire"},
+	"github.com/go-json-experi": {"codecore"},
 }
 
 // impure may not be imported by a package that only computes.

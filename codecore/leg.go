@@ -72,12 +72,14 @@ func (l *Leg) dialog(tag string) *Dialog {
 // live is the confirmed dialog that has not ended, if there is one.
 func (l *Leg) live() *Dialog {
 	for i := range l.Dialogs {
-		if d := &l.Dialogs[i]; d.Confirmed && !d.Gone {
-			return d
+		if l.Dialogs[i].alive() {
+			return &l.Dialogs[i]
 		}
 	}
 	return nil
 }
+
+func (d Dialog) alive() bool { return d.Confirmed && !d.Gone }
 
 func (l *Leg) srv(tx string) *ServerTx {
 	for i := range l.Srv {

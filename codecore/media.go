@@ -1,5 +1,10 @@
 package codecore
 
+import (
+	"maps"
+	"slices"
+)
+
 // Generation orders desired states of the media plane: epoch, then n.
 type Generation struct {
 	Epoch uint64 `json:"epoch"`
@@ -41,6 +46,17 @@ type MediaLeg struct {
 	Recv     bool   `json:"recv"`               // the switch takes sound from this leg
 	// Map rewrites payload types of packets sent to this leg (other leg's -> this leg's).
 	Map map[byte]byte `json:"map,omitempty"`
+}
+
+func (m MediaLeg) same(o MediaLeg) bool {
+	return m.Leg == o.Leg && m.Port == o.Port && m.Remote == o.Remote && m.RTCP == o.RTCP && m.Mux == o.Mux &&
+		m.Learn == o.Learn && m.DTMF == o.DTMF && m.Send == o.Send && m.Recv == o.Recv &&
+		slices.Equal(m.Payloads, o.Payloads) && maps.Equal(m.Map, o.Map)
+}
+
+// Same reports whether m desires what o does.
+func (m Media) Same(o Media) bool {
+	return m.Node == o.Node && slices.EqualFunc(m.Legs, o.Legs, MediaLeg.same)
 }
 
 // Media is the desired state of all media of a call. No legs: free everything.

@@ -1,14 +1,16 @@
 package codecore
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // A Migration turns states of the previous schema into this one, and back. It
-// works on the raw fields, so it stays true when State changes later.
+// works on the raw fields, so it stays true when State changes later. Up also
+// finds the record's stub in them, under "stub", to read only.
 type Migration struct {
 	Name string
 	Up   func(Fields) error // ErrRefused: this call is not for the new release
@@ -16,7 +18,7 @@ type Migration struct {
 }
 
 // Fields is a state as stored, by field.
-type Fields map[string]json.RawMessage
+type Fields map[string]jsontext.Value
 
 // Schema is the newest schema this release reads and writes; SchemaMin the
 // oldest (R6: at least N-1, as soon as there is one).
@@ -39,114 +41,100 @@ func IsPinned(err error) bool { return errors.Is(err, ErrPinned) }
 // IsRefused reports whether a migration said no.
 func IsRefused(err error) bool { return errors.Is(err, ErrRefused) }
 
-// body is a record's body: the stub for every release there will ever be, the
-// state in its schema. What the stub says (token, seed, CDR, numbers of peers)
-// is not said again in the state.
+// form is how bodies are written and read: no field that is zero, maps in order,
+// and a text that is no UTF-8 costs its odd bytes, not the call.
+var form = json.JoinOptions(json.OmitZeroStructFields(true), json.Deterministic(true), jsontext.AllowInvalidUTF8(true))
+
+// body is a record's body, of this release's schema.
 type body struct {
-	Stub  Stub            `json:"stub"`
-	State json.RawMessage `json:"state"`
+	Stub  Stub   `json:"stub"`
+	State stored `json:"state"`
 }
 
 // Encode writes a state in the lowest schema that can say it and is not under
 // the floor (R6).
 func Encode(s State, floor int) (schema int, raw []byte, err error) {
-	stub, err := marshal(StubOf(s))
-	if err != nil {
+	b := body{Stub: StubOf(s)}
+	b.State = pack(&s, &b.Stub)
+	if raw, err = json.Marshal(&b, form); err != nil {
 		return 0, nil, fmt.Errorf("codecore: encode: %w", err)
 	}
-	s.Token, s.Seed, s.CDR, s.Peers = "", 0, CDR{}, nil // the stub has them
-	state, err := marshal(s)
-	if err != nil {
-		return 0, nil, fmt.Errorf("codecore: encode: %w", err)
-	}
-	schema = Schema
 	if floor < Schema {
-		if schema, state, err = lower(state, max(floor, SchemaMin)); err != nil {
-			return 0, nil, err
-		}
+		return lower(raw, max(floor, SchemaMin))
 	}
-	// {"stub":…,"state":…} put together by hand: json.Marshal would read the
-	// state, written a moment ago, once more.
-	raw = make([]byte, 0, len(stub)+len(state)+len(`{"stub":,"state":}`))
-	raw = append(append(raw, `{"stub":`...), stub...)
-	raw = append(append(append(raw, `,"state":`...), state...), '}')
-	return schema, raw, nil
+	return Schema, raw, nil
 }
 
-// marshal is json.Marshal that leaves <, > and & as they are: SIP is full of them.
-func marshal(v any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	err := e.Encode(v)
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+// old is a body whose state is to be migrated.
+type old struct {
+	Stub  jsontext.Value `json:"stub"`
+	State Fields         `json:"state"`
 }
 
-// lower takes a state of this release's schema down as far as it goes.
-func lower(state []byte, floor int) (int, []byte, error) {
+// lower takes a body of this release's schema down as far as it goes.
+func lower(raw []byte, floor int) (int, []byte, error) {
+	var b old
+	if err := json.Unmarshal(raw, &b, form); err != nil {
+		return 0, nil, fmt.Errorf("codecore: encode: %w", err)
+	}
 	schema := Schema
 	for schema > floor {
-		f, err := fields(state)
-		if err != nil {
-			return 0, nil, err
-		}
 		m := migrations[schema-2]
-		if err := m.Down(f); errors.Is(err, ErrPinned) {
+		if err := m.Down(b.State); errors.Is(err, ErrPinned) {
 			break
 		} else if err != nil {
 			return 0, nil, fmt.Errorf("codecore: %s down: %w", m.Name, err)
 		}
-		if state, err = marshal(f); err != nil {
-			return 0, nil, err
-		}
 		schema--
 	}
-	return schema, state, nil
+	if schema == Schema {
+		return schema, raw, nil
+	}
+	raw, err := json.Marshal(&b, form)
+	if err != nil {
+		return 0, nil, fmt.Errorf("codecore: encode: %w", err)
+	}
+	return schema, raw, nil
 }
 
-func fields(state []byte) (Fields, error) {
-	var f Fields
-	if err := json.Unmarshal(state, &f); err != nil {
+// raise takes a body of an older schema up to this release's.
+func raise(schema int, raw []byte) ([]byte, error) {
+	var b old
+	if err := json.Unmarshal(raw, &b, form); err != nil {
 		return nil, fmt.Errorf("codecore: decode: %w", err)
 	}
-	return f, nil
+	if b.State == nil {
+		return nil, fmt.Errorf("%w: no state", ErrBroken)
+	}
+	for _, m := range migrations[schema-1:] {
+		b.State["stub"] = b.Stub // a migration may ask who calls whom
+		if err := m.Up(b.State); err != nil {
+			return nil, fmt.Errorf("codecore: %s up: %w", m.Name, err)
+		}
+	}
+	delete(b.State, "stub")
+	raw, err := json.Marshal(&b, form)
+	if err != nil {
+		return nil, fmt.Errorf("codecore: decode: %w", err)
+	}
+	return raw, nil
 }
 
 // Decode reads a record's body of any schema from SchemaMin to Schema.
-func Decode(schema int, raw []byte) (State, error) {
-	var s State
+func Decode(schema int, raw []byte) (s State, err error) {
 	if schema < SchemaMin || schema > Schema {
 		return s, fmt.Errorf("%w: record has %d, this release reads %d to %d", ErrSchema, schema, SchemaMin, Schema)
 	}
-	var b body
-	if err := json.Unmarshal(raw, &b); err != nil {
-		return s, fmt.Errorf("codecore: decode: %w", err)
-	}
 	if schema < Schema {
-		f, err := fields(b.State)
-		if err != nil {
-			return s, err
-		}
-		if f == nil {
-			return s, fmt.Errorf("%w: no state", ErrBroken)
-		}
-		if f["cdr"], err = marshal(b.Stub.CDR); err != nil { // a migration may ask who calls whom
-			return s, err
-		}
-		for _, m := range migrations[schema-1:] {
-			if err := m.Up(f); err != nil {
-				return s, fmt.Errorf("codecore: %s up: %w", m.Name, err)
-			}
-		}
-		if b.State, err = marshal(f); err != nil {
+		if raw, err = raise(schema, raw); err != nil {
 			return s, err
 		}
 	}
-	if err := json.Unmarshal(b.State, &s); err != nil {
+	var b body
+	if err = json.Unmarshal(raw, &b, form); err != nil {
 		return s, fmt.Errorf("codecore: decode: %w", err)
 	}
-	s.Token, s.Seed, s.CDR, s.Peers = b.Stub.Token, b.Stub.Seed, b.Stub.CDR, b.Stub.Peers
-	return s, nil
+	return unpack(&b.State, &b.Stub)
 }
 
 // Check reports a state that no Step of ours could have left.

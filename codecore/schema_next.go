@@ -3,9 +3,10 @@
 package codecore
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
+
+	"github.com/go-json-experiment/json"
 )
 
 // The next release, as tests and the demo need one: a real second binary whose
@@ -55,13 +56,15 @@ func pinnedBy(s State) string {
 }
 
 func upRouting(f Fields) error {
-	var cdr struct {
-		To string `json:"to"`
+	var stub struct {
+		CDR struct {
+			To string `json:"to"`
+		} `json:"cdr"`
 	}
-	if err := json.Unmarshal(f["cdr"], &cdr); err != nil {
+	if err := json.Unmarshal(f["stub"], &stub); err != nil {
 		return err
 	}
-	if strings.HasPrefix(cdr.To, RefusedPrefix) {
+	if strings.HasPrefix(stub.CDR.To, RefusedPrefix) {
 		return fmt.Errorf("%w: numbers that begin with %s stay where they are", ErrRefused, RefusedPrefix)
 	}
 	rename(f, "plan", "plan_version")

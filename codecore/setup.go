@@ -126,7 +126,7 @@ func (c *call) allocated(e Allocated) {
 	t, m := c.A.open("INVITE"), c.invite
 	c.invite = nil
 	for _, end := range e.Legs {
-		if end.Leg == LegA || end.Leg == LegB {
+		if (end.Leg == LegA || end.Leg == LegB) && end.Port != 0 {
 			c.leg(end.Leg).Media = end
 		}
 	}

@@ -64,11 +64,11 @@ func (l Leg) clone() Leg {
 	return l
 }
 
-func (c *call) leg(id LegID) *Leg {
+func (s *State) leg(id LegID) *Leg {
 	if id == LegA {
-		return &c.A
+		return &s.A
 	}
-	return &c.B
+	return &s.B
 }
 
 func other(id LegID) LegID {

@@ -1,9 +1,10 @@
 package codecore
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
+
+	"github.com/go-json-experiment/json"
 )
 
 // Stub is the part of a record whose form never changes: what is needed to end
@@ -36,6 +37,21 @@ type StubLeg struct {
 	Routes     []string `json:"routes,omitempty"`
 }
 
+// dialog is the leg's dialog as the state has it.
+func (x *StubLeg) dialog() Dialog {
+	return Dialog{Tag: x.RemoteTag, Target: x.Target, Routes: x.Routes, CSeq: x.RemoteCSeq, Confirmed: true}
+}
+
+// leg is what the stub says of a leg, or nil.
+func (t *Stub) leg(id LegID) *StubLeg {
+	for i := range t.Legs {
+		if t.Legs[i].Leg == id {
+			return &t.Legs[i]
+		}
+	}
+	return nil
+}
+
 // StubOf makes the stub of a state.
 func StubOf(s State) Stub {
 	t := Stub{Token: s.Token, Seed: s.Seed, Ended: s.Phase == PhaseEnded, Node: s.Media.Node, CDR: s.CDR, Peers: s.Peers}
@@ -45,10 +61,7 @@ func StubOf(s State) Stub {
 		}
 	}
 	for _, id := range []LegID{LegA, LegB} {
-		l := &s.A
-		if id == LegB {
-			l = &s.B
-		}
+		l := s.leg(id)
 		if d := l.live(); d != nil {
 			t.Legs = append(t.Legs, StubLeg{
 				Leg: id, Edge: l.Edge, Flow: l.Flow, CallID: l.CallID, Local: l.Local, Remote: l.Remote, Tag: l.Tag,
@@ -64,7 +77,7 @@ func DecodeStub(raw []byte) (Stub, error) {
 	var b struct {
 		Stub Stub `json:"stub"`
 	}
-	if err := json.Unmarshal(raw, &b); err != nil {
+	if err := json.Unmarshal(raw, &b, form); err != nil {
 		return b.Stub, fmt.Errorf("codecore: stub: %w", err)
 	}
 	if b.Stub.Token == "" {
@@ -82,7 +95,7 @@ func Caretaken(t Stub, now time.Time) State {
 	for _, x := range t.Legs {
 		l := Leg{
 			Edge: x.Edge, Flow: x.Flow, CallID: x.CallID, Local: x.Local, Remote: x.Remote, Tag: x.Tag, CSeq: x.CSeq,
-			Dialogs: []Dialog{{Tag: x.RemoteTag, Target: x.Target, Routes: x.Routes, CSeq: x.RemoteCSeq, Confirmed: true}},
+			Dialogs: []Dialog{x.dialog()},
 		}
 		if x.Leg == LegA {
 			s.A = l
