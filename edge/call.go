@@ -29,6 +29,7 @@ type call struct {
 	acks    []sentAck
 	idleAt  time.Time // forget then
 	confirm time.Time // send Accepted then; zero = nothing to confirm
+	later   time.Time // deliver the idle event then; zero = none waits
 }
 
 // sentAck is an ACK to a 2xx, repeated for each repetition of the 2xx.
@@ -65,17 +66,23 @@ func (c *call) touch(e *Edge, now time.Time) {
 }
 
 func (c *call) rearm(e *Edge) {
-	if c.confirm.IsZero() {
-		e.arm(c, c.idleAt)
-		return
+	at := c.idleAt
+	if !c.confirm.IsZero() {
+		at = earlier(c.confirm, at)
 	}
-	e.arm(c, earlier(c.confirm, c.idleAt))
+	if !c.later.IsZero() {
+		at = earlier(c.later, at)
+	}
+	e.arm(c, at)
 }
 
 func (c *call) fire(e *Edge, now time.Time) {
+	if !c.later.IsZero() && !c.later.After(now) {
+		e.dispatch(c)
+	}
 	if !c.confirm.IsZero() && !c.confirm.After(now) {
 		c.confirm = time.Time{}
-		if c.told < c.last && !c.busy {
+		if c.told < c.last && !c.busy && len(c.queue) == 0 { // what waits tells it too
 			e.enqueue(c, &item{kind: kindAccepted, expires: now.Add(e.lim.AnswerWait)})
 		}
 	}

@@ -189,7 +189,8 @@ func (e *Edge) passUp(c *call, p *packet, now time.Time) {
 	if p.msg.Status >= 200 {
 		keep = e.lim.KeepFor
 	}
-	e.enqueue(c, &item{kind: kindResponse, event: codecore.SIPResponse{Branch: p.via.branch, At: now, Msg: p.msg}, expires: now.Add(keep)})
+	idle := p.cseqName == "BYE" && p.msg.Status >= 200 && p.msg.Status < 300 // nobody hears of it
+	e.enqueue(c, &item{kind: kindResponse, idle: idle, event: codecore.SIPResponse{Branch: p.via.branch, At: now, Msg: p.msg}, expires: now.Add(keep)})
 }
 
 func (tx *clientTx) response(e *Edge, p *packet, now time.Time) {

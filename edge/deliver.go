@@ -34,6 +34,7 @@ type item struct {
 	flow    flow
 	method  string
 	fresh   bool // the INVITE that begins a call
+	idle    bool // nobody waits for what comes of it: it may wait for Limits.Gather
 	orphan  bool // to whoever takes stray calls: its owner cannot step it
 	expires time.Time
 }
@@ -51,6 +52,23 @@ func (e *Edge) enqueue(c *call, it *item) {
 		return
 	}
 	c.queue = append(c.queue, it)
+	if it.idle && !c.busy && len(c.queue) == 1 {
+		c.later = e.slot(time.Now())
+		c.rearm(e)
+		return
+	}
+	e.dispatch(c)
+}
+
+// slot is the end of the interval in which now lies: the same for all calls, so
+// that what is delivered then costs one wake-up of each process concerned.
+func (e *Edge) slot(now time.Time) time.Time {
+	return now.Truncate(e.lim.Gather).Add(e.lim.Gather)
+}
+
+// dispatch has the events of a call delivered. e.mu is held.
+func (e *Edge) dispatch(c *call) {
+	c.later = time.Time{}
 	if !c.busy {
 		c.busy = true
 		if last := len(e.idle) - 1; last >= 0 {

@@ -208,6 +208,9 @@ func (e *Edge) onRequest(f flow, peer string, p *packet, now time.Time) {
 				return
 			}
 			tx.acked, tx.last, ev.Tx = true, nil, tx.key
+			// The 2xx is repeated no more, and what else the ACK brings (an SDP
+			// apart) is wanted by the call's next event, which goes after it.
+			it.idle = len(p.msg.Body) == 0
 			e.arm(tx, tx.endAt)
 		}
 		it.kind, it.expires = kindAck, now.Add(e.lim.KeepFor)

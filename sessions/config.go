@@ -37,6 +37,7 @@ type Config struct {
 	SaveTimeout time.Duration // of one attempt to save; 2 s
 	DoTimeout   time.Duration // of one request to a receiver; 1 s
 	ConfirmWait time.Duration // for a receiver's word before actions are sent again; 1 s
+	Gather      time.Duration // what nobody waits for is done for many calls at once, this often; 50 ms
 	MediaGiveUp time.Duration // an ended call stops asking the media plane to free its legs (it does so itself); 60 s
 	Reread      time.Duration // between looks for calls that are ours no more; 30 s
 	StopWait    time.Duration // for Steps in hand when Run ends; 2 s
@@ -73,6 +74,7 @@ func (c Config) withDefaults() Config {
 		{&c.SaveTimeout, 2 * time.Second},
 		{&c.DoTimeout, time.Second},
 		{&c.ConfirmWait, time.Second},
+		{&c.Gather, 50 * time.Millisecond},
 		{&c.MediaGiveUp, time.Minute},
 		{&c.Reread, 30 * time.Second},
 		{&c.StopWait, 2 * time.Second},

@@ -69,11 +69,18 @@ func (c *call) perform(w *work, sender string) {
 			if o := c.outgoing(to); !o.busy {
 				o.at = w.now.Add(c.r.cfg.ConfirmWait)
 			}
-		case c.minted(w, to), c.out[to] == nil:
+		case !c.minted(w, to) && c.out[to] != nil:
+		case to == receiverCDR:
+			c.soon(to, w.now)
+		default:
 			c.kick(to)
 		}
 	}
-	if c.state.MediaDue && (c.out[mediaPlane] == nil || c.out[mediaPlane].gen != c.mediaGen) {
+	switch o := c.out[mediaPlane]; {
+	case !c.state.MediaDue, o != nil && o.gen == c.mediaGen:
+	case len(c.state.Media.Legs) == 0:
+		c.soon(mediaPlane, w.now)
+	default:
 		c.kick(mediaPlane)
 	}
 }

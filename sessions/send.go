@@ -46,6 +46,24 @@ func (c *call) kick(to string) {
 	o.busy = c.r.launch(func() { c.send(to, o) })
 }
 
+// soon sends what is pending for a receiver when Config.Gather is over, for what
+// nobody waits for: the CDR of a call, the ports it gives back. The ends of the
+// intervals are the same for all calls, so that one wake-up of each process
+// concerned serves many. Whoever takes the call over meanwhile finds it pending.
+// c.mu is held.
+func (c *call) soon(to string, now time.Time) {
+	o := c.outgoing(to)
+	if o.busy {
+		o.again = true
+		return
+	}
+	if to == mediaPlane {
+		o.gen = c.mediaGen
+	}
+	gather := c.r.cfg.Gather
+	o.at = now.Truncate(gather).Add(gather)
+}
+
 // send makes requests to one receiver until nothing is left to say or one fails;
 // then the alarm brings it back.
 func (c *call) send(to string, o *outgoing) {

@@ -1,0 +1,89 @@
+package edge
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"callswitch/codecore"
+	"callswitch/internal/wire"
+	"callswitch/sessions"
+)
+
+// answers200 has every INVITE answered.
+func answers200(d sessions.Delivery) *sessions.Answer {
+	if q, is := d.Event.Event().(codecore.SIPRequest); is && q.Msg.Method == "INVITE" {
+		return ok(d, action(1, response(q, 200)))
+	}
+	return ok(d)
+}
+
+// methods reads the methods of the requests delivered until the last one.
+func methods(r *rig, last string) (all []string) {
+	event(r, func(q codecore.SIPRequest) bool {
+		all = append(all, q.Msg.Method)
+		return q.Msg.Method == last
+	})
+	return all
+}
+
+// TestAnAckWaitsForOthersAndTheNextEventTakesItAlong: nobody waits for what an
+// ACK brings, so many calls' go to the workers together; order is kept.
+func TestAnAckWaitsForOthersAndTheNextEventTakesItAlong(t *testing.T) {
+	lim := quick()
+	lim.Gather, lim.Confirm = time.Hour, time.Hour
+	r := newRig(t, lim)
+	r.says(answers200)
+	r.send(r.request("INVITE", "1", ""))
+	r.hear("200 Fine")
+	q := event[codecore.SIPRequest](r, nil)
+	r.send(r.request("ACK", "2", "TOTAG="+q.Token+".t"))
+	r.send(strings.ReplaceAll(r.request("INVITE", "3", ""), "c-", "d-"))
+	methods(r, "INVITE")
+	r.edge.mu.Lock()
+	if c := r.edge.calls[codecore.CallID(q.Token[:idLen])]; c.busy || len(c.queue) != 1 {
+		t.Errorf("busy %t, %d events wait, want the ACK", c.busy, len(c.queue))
+	}
+	r.edge.mu.Unlock()
+	r.send(r.request("BYE", "4", "TOTAG="+q.Token+".t"))
+	if got := strings.Join(methods(r, "BYE"), " "); got != "ACK BYE" {
+		t.Errorf("%s delivered, want the ACK before the BYE", got)
+	}
+}
+
+// TestAnEdgeKilledWithAnAckCostsARetransmission: the 2xx is pending still, so it
+// is repeated to the next incarnation, and the phone acknowledges it again.
+func TestAnEdgeKilledWithAnAckCostsARetransmission(t *testing.T) {
+	lim := quick()
+	lim.Gather = time.Hour
+	r := newRig(t, lim)
+	r.says(answers200)
+	r.send(r.request("INVITE", "1", ""))
+	r.hear("200 Fine")
+	q := event[codecore.SIPRequest](r, nil)
+	ack := r.request("ACK", "2", "TOTAG="+q.Token+".t")
+	r.send(ack)
+	addr := r.edge.Addrs()[0].String()
+	r.stop()
+	lim.Gather = 20 * time.Millisecond
+	r.start("b2", "udp:"+addr, lim)
+	again := action(1, response(q, 200))
+	again.First = true
+	data, err := wire.Seal(sessions.Do{Call: codecore.CallID(q.Token[:idLen]), Actions: []codecore.Action{again}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(3 * time.Second); ; time.Sleep(time.Millisecond) {
+		if err = r.bus.Publish(sessions.SubjectDo("edge.n1"), data); err != nil || time.Now().After(end) {
+			t.Fatal("nobody took the 2xx", err)
+		}
+		if r.edge.stats.Actions.Load() > 0 {
+			break
+		}
+	}
+	r.hear("200 Fine")
+	r.send(ack)
+	if a := event(r, func(q codecore.SIPRequest) bool { return q.Msg.Method == "ACK" }); a.Tx != q.Tx {
+		t.Error("the ACK has not found its INVITE")
+	}
+}
