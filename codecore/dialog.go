@@ -34,7 +34,7 @@ func (c *call) inDialog(leg LegID, e SIPRequest) {
 		return
 	}
 	d.CSeq = cseq
-	if leg == LegA { // a phone behind NAT may come by another flow
+	if leg == LegA || l.Flow != "" { // a phone behind NAT may come by another flow
 		l.Edge, l.Flow = e.Edge, e.Flow
 	}
 	switch e.Msg.Method {

@@ -14,7 +14,7 @@ type SIPRequest struct {
 	Edge   string    `json:"edge"`   // node whose edge has the flow, "n1"
 	Flow   string    `json:"flow"`   // "udp/<local ip:port>/<remote ip:port>" or a connection's id
 	Source string    `json:"source"` // "ip:port" it came from
-	Peer   string    `json:"peer"`   // trunk or phone, by source address; "" never reaches a worker
+	Peer   string    `json:"peer"`   // trunk or phone by source address, or AccountPeer by digest; "" only inside a dialog
 	Token  string    `json:"token"`  // call id and its MAC: prefix of our tags, branches and Contact users
 	Tx     string    `json:"tx"`     // server transaction (RFC 3261 17.2.3), of the INVITE for a CANCEL
 	At     time.Time `json:"at"`     // receive time at the edge
@@ -94,6 +94,7 @@ func (MediaSilent) event()  {}
 func (Accepted) event()     {}
 func (MediaApplied) event() {}
 func (HangUp) event()       {}
+func (Located) event()      {}
 
 // AnyEvent is an Event as it travels: one field is set, and its name is the
 // event's kind. Never rename one.
@@ -108,6 +109,7 @@ type AnyEvent struct {
 	Accepted *Accepted     `json:"accepted,omitempty"`
 	Applied  *MediaApplied `json:"media_applied,omitempty"`
 	HangUp   *HangUp       `json:"hang_up,omitempty"`
+	Located  *Located      `json:"located,omitempty"`
 }
 
 // Box makes an event ready to travel.
@@ -133,6 +135,8 @@ func Box(e Event) (b AnyEvent) {
 		b.Applied = &e
 	case HangUp:
 		b.HangUp = &e
+	case Located:
+		b.Located = &e
 	}
 	return b
 }
@@ -160,6 +164,8 @@ func (b AnyEvent) Event() Event {
 		return *b.Applied
 	case b.HangUp != nil:
 		return *b.HangUp
+	case b.Located != nil:
+		return *b.Located
 	}
 	return nil
 }

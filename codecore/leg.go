@@ -6,7 +6,7 @@ import "slices"
 // transactions in hand on it, and what was last agreed about its sound.
 type Leg struct {
 	Edge    string        `json:"edge,omitempty"` // node of its edge
-	Flow    string        `json:"flow,omitempty"` // it last came by (leg a)
+	Flow    string        `json:"flow,omitempty"` // it last came by, or registered by; "" = reached by address
 	CallID  string        `json:"call_id,omitempty"`
 	Tag     string        `json:"tag,omitempty"`     // ours
 	Local   string        `json:"local,omitempty"`   // our From/To value, without tag

@@ -32,7 +32,7 @@ const (
 func Route(p *Plan, from, number string) (RouteResult, error) {
 	best := -1
 	for i, r := range p.Routes {
-		if strings.HasPrefix(number, r.Prefix) && (r.From == "" || r.From == from) &&
+		if strings.HasPrefix(number, r.Prefix) && r.takes(from) &&
 			(best < 0 || len(r.Prefix) > len(p.Routes[best].Prefix)) {
 			best = i
 		}
@@ -44,6 +44,10 @@ func Route(p *Plan, from, number string) (RouteResult, error) {
 	out := RouteResult{Number: r.Add + number[min(r.Strip, len(number)):], Prefix: r.Prefix}
 	if isURI(r.To) {
 		out.Target = strings.ReplaceAll(r.To, "{number}", escapeUser(out.Number))
+		return out, nil
+	}
+	if account, ok := AccountOf(r.To); ok {
+		out.Peer = AccountPeer(strings.ReplaceAll(account, "{number}", out.Number))
 		return out, nil
 	}
 	peer := p.peer(r.To)
@@ -61,6 +65,20 @@ func withUser(target, number string) string {
 		return target
 	}
 	return "sip:" + escapeUser(number) + "@" + strings.TrimPrefix(target, "sip:")
+}
+
+// takes reports whether the route is for calls of this peer.
+func (r *PlanRoute) takes(from string) bool {
+	_, account := AccountOf(from)
+	return r.From == "" || r.From == from || account && r.From == anyAccount
+}
+
+// anyAccount, as a route's From, stands for every account.
+const anyAccount = "account"
+
+func isAccount(s string) bool {
+	name, ok := AccountOf(s)
+	return ok && name != "" && !strings.ContainsAny(name, " \t\r\n")
 }
 
 func isURI(s string) bool { return strings.HasPrefix(s, "sip:") }
@@ -104,11 +122,13 @@ func (p *Plan) Check() error {
 			return bad("routes", i, "prefix %q: digits, letters and + * # - _ . only", r.Prefix)
 		case r.Strip < 0 || r.Strip > 64:
 			return bad("routes", i, "strip %d: 0 to 64", r.Strip)
-		case !isURI(r.To) && !names[r.To]:
-			return bad("routes", i, "to %q is no peer; name one of peers, or write a sip: URI", r.To)
-		case !isURI(r.To) && p.peer(r.To).Target == "":
+		case isURI(r.To), isAccount(r.To):
+		case !names[r.To]:
+			return bad("routes", i, "to %q is no peer; name one of peers, or write a sip: URI, account:{number} or account: and a name", r.To)
+		case p.peer(r.To).Target == "":
 			return bad("routes", i, "peer %q has no target to send calls to", r.To)
-		case r.From != "" && !names[r.From]:
+		}
+		if r.From != "" && !names[r.From] && r.From != anyAccount && !isAccount(r.From) {
 			return bad("routes", i, "from %q is no peer", r.From)
 		}
 	}

@@ -133,8 +133,8 @@ func picture(w *world, a Action) string {
 	}
 	tail := func(m *Message) string {
 		out := ""
-		for _, n := range []string{"Reason", "Retry-After", "Unsupported", "Max-Forwards"} {
-			if v := m.Get(n); v != "" && v != "70" {
+		for _, n := range []string{"Reason", "Retry-After", "Unsupported", "Max-Forwards", "Route"} {
+			if v := strings.Join(m.All(n), ", "); v != "" && v != "70" {
 				out += fmt.Sprintf("  %s: %s", n, v)
 			}
 		}
@@ -147,7 +147,14 @@ func picture(w *world, a Action) string {
 		if tag != "" {
 			tag = " in " + tag
 		}
-		return fmt.Sprintf("%s %s <- %s %s%s%s%s", num, party(m), m.Get("CSeq"), m.URI, tag, describeBody(m), tail(m))
+		way := ""
+		if leg := party(m); leg == "b" && a.Request.Flow != "" {
+			way = " by " + a.Request.Flow
+		}
+		if a.To != "edge.n1" {
+			way += " at " + a.To
+		}
+		return fmt.Sprintf("%s %s <- %s %s%s%s%s%s", num, party(m), m.Get("CSeq"), m.URI, tag, describeBody(m), tail(m), way)
 	case a.Response != nil:
 		m := &a.Response.Msg
 		return fmt.Sprintf("%s %s <- %d %s (%s)%s%s", num, party(m), m.Status, m.Reason, m.Get("CSeq"), describeBody(m), tail(m))

@@ -66,6 +66,10 @@ func (c *call) begin(e SIPRequest) {
 		Edge: e.Edge, CallID: c.callID(LegB), Tag: c.tag(LegB), CSeq: 1,
 		Remote: "<" + address(c.Route.Number, hostOf(c.Route.Target)) + ">",
 	}
+	if account, ok := AccountOf(c.Route.Peer); ok {
+		c.locate(account, m)
+		return
+	}
 	c.invite = m
 	c.become(PhaseRouting)
 	c.res.Allocate = []LegID{LegA, LegB}
@@ -125,6 +129,7 @@ func (c *call) allocated(e Allocated) {
 	}
 	t, m := c.A.open("INVITE"), c.invite
 	c.invite = nil
+	defer func() { c.path = nil }()
 	for _, end := range e.Legs {
 		if (end.Leg == LegA || end.Leg == LegB) && end.Port != 0 {
 			c.leg(end.Leg).Media = end

@@ -36,6 +36,9 @@ type Result struct {
 	// the one effect that precedes the save. The caller allocates (idempotent by
 	// call id), feeds Allocated into the new state, and saves only the outcome.
 	Allocate []LegID
+	// Locate asks where this account is, likewise: the caller feeds Located into
+	// the new state at once. Nothing is saved in between.
+	Locate string
 }
 
 // Phase is where a call stands. Stored: never rename one.
@@ -96,6 +99,7 @@ type State struct {
 	Early    *Early          `json:"early,omitempty"` // while inviting
 
 	invite *Message // the INVITE while routing, a phase that is never stored
+	path   []string // of the callee's registration, likewise
 }
 
 // Early is an answer that the callee gave while ringing: its 2xx need not repeat

@@ -21,6 +21,8 @@ func Step(s State, now time.Time, e Event) (State, Result) {
 		c.noAck(e)
 	case Allocated:
 		c.allocated(e)
+	case Located:
+		c.located(e)
 	case Fired:
 		c.fired(e)
 	case MediaSilent:

@@ -102,21 +102,21 @@ func (c *call) ask(leg LegID, d *Dialog, method string, cseq uint32, forTx strin
 // compose writes a request of ours (RFC 3261 8.1.1, 12.2.1.1).
 func (c *call) compose(leg LegID, d *Dialog, method string, cseq uint32, body []byte, more ...Header) *SendRequest {
 	l := c.leg(leg)
-	r := SendRequest{Msg: Message{Method: method, URI: c.Route.Target, Body: body}, Target: c.Route.Target}
+	r := SendRequest{Msg: Message{Method: method, URI: c.Route.Target, Body: body}, Target: c.Route.Target, Flow: l.Flow}
 	to, tag := l.Remote, ""
-	if d != nil {
+	var routes []string
+	if d == nil {
+		routes = c.routesBefore(leg, method)
+	} else {
 		tag = d.Tag
 		to += ";tag=" + tag
-		r.Msg.URI, r.Target = d.Target, d.Target
-		if len(d.Routes) > 0 {
-			r.Target = uriOf(d.Routes[0])
-		}
-		if leg == LegA {
-			r.Flow = l.Flow
-		}
-		for _, route := range d.Routes {
-			r.Msg.Add("Route", route)
-		}
+		r.Msg.URI, r.Target, routes = d.Target, d.Target, d.Routes
+	}
+	if len(routes) > 0 {
+		r.Target = uriOf(routes[0])
+	}
+	for _, route := range routes {
+		r.Msg.Add("Route", route)
 	}
 	transaction := method
 	if method == "CANCEL" { // it has the branch of its INVITE (RFC 3261 9.1)

@@ -38,7 +38,7 @@ var (
 			{Name: "alice", Kind: "phone", Sources: []string{"192.0.2.1"}, Target: "sip:192.0.2.1:5060"},
 			{Name: "bob", Kind: "phone", Sources: []string{"192.0.2.2"}, Target: "sip:192.0.2.2:5060"},
 		},
-		Routes: []PlanRoute{{Prefix: "1", To: "bob"}},
+		Routes: []PlanRoute{{Prefix: "1", To: "bob"}, {Prefix: "7", To: "account:{number}"}},
 	}
 )
 
@@ -245,9 +245,23 @@ func (w *world) take(e Event) Result {
 	return res
 }
 
+// whereabouts are the answers of a directory.
+var whereabouts = map[string]Located{
+	"700": {Target: "sip:700@10.0.0.5:5062", Edge: "n2", Flow: "udp/198.51.100.1:5060/203.0.113.9:1024"},
+	"701": {Target: "sip:701@10.0.0.6", Path: []string{"<sip:p1.example.net;lr>", "<sip:p2.example.net;lr>"}},
+	"703": {Reason: "not-registered"},
+	"704": {Reason: "unknown-account"},
+	"705": {Reason: "directory-away"},
+}
+
 // stepOne is what a Runner does with one event before it saves.
 func (w *world) stepOne(s State, e Event) (State, Result) {
 	s, res := w.step(s, w.now, e)
+	if res.Locate != "" {
+		var more Result
+		s, more = w.step(s, w.now, whereabouts[res.Locate])
+		res.Allocate, res.Actions, res.Save = more.Allocate, append(res.Actions, more.Actions...), res.Save || more.Save
+	}
 	if len(res.Allocate) > 0 {
 		got := Allocated{Node: "n1", Legs: []MediaEndpoint{{LegA, "198.51.100.1", 20000}, {LegB, "198.51.100.1", 20002}}}
 		if r, ok := e.(SIPRequest); ok && strings.Contains(r.Msg.URI, "sip:1999@") {

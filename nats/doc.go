@@ -10,6 +10,8 @@
 //	LEG       leg.<key>           cold media records, compare-and-set
 //	CDR       cdr.<id>            each written once
 //	STORY     story.<call>        lossy history for operators
+//	ACCOUNT   acct.<key>          accounts, watched by the edges
+//	REG       reg.<key>           registrations, compare-and-set, forgotten by themselves
 //	KV_switch $KV.switch.<key>    small versioned documents (bucket "switch")
 //
 // All reads that a decision rests on go to the stream's leader; direct gets,

@@ -23,6 +23,8 @@ type Streams struct {
 	Story     int64         // 256 MiB; the oldest lines go first
 	StoryAge  time.Duration // 24 h
 	DocsBytes int64         // 64 MiB of documents
+	Accounts  int64         // 256 MiB of accounts
+	Bindings  int64         // 512 MiB of registrations
 	MaxValue  int           // 512 KiB: largest record or document
 }
 
@@ -32,8 +34,12 @@ const (
 	streamLeg   = "LEG"
 	streamCDR   = "CDR"
 	streamStory = "STORY"
-	bucket      = "switch"
-	docsChanged = "docs.changed."
+
+	streamAccounts = "ACCOUNT"
+	streamBindings = "REG"
+	accountChanged = "account.changed."
+	bucket         = "switch"
+	docsChanged    = "docs.changed."
 )
 
 func (s Streams) withDefaults() Streams {
@@ -45,6 +51,8 @@ func (s Streams) withDefaults() Streams {
 	def(&s.Story, 256<<20)
 	def(&s.StoryAge, 24*time.Hour)
 	def(&s.DocsBytes, 64<<20)
+	def(&s.Accounts, 256<<20)
+	def(&s.Bindings, 512<<20)
 	def(&s.MaxValue, 512<<10)
 	return s
 }
@@ -64,7 +72,11 @@ func (s Streams) configs() []jetstream.StreamConfig {
 			Discard: jetstream.DiscardNew, AllowMsgTTL: true,
 		}
 	}
+	accounts := newest(streamAccounts, "acct.*", -1, s.Accounts)
+	accounts.RePublish = &jetstream.RePublish{Source: "acct.*", Destination: accountChanged + "{{wildcard(1)}}", HeadersOnly: true}
 	return []jetstream.StreamConfig{
+		accounts,
+		newest(streamBindings, "reg.*", -1, s.Bindings),
 		newest(streamRec, "rec.*", s.Records, s.Bytes),
 		newest(streamLeg, "leg.*", -1, s.LegBytes),
 		{

@@ -1,6 +1,7 @@
 package sessions
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
@@ -21,6 +22,9 @@ type Config struct {
 	Plan  func() *codecore.Plan // routing table in force, put into the INVITE that begins a call
 	Floor func() int            // lowest schema that may be written (R6); default codecore.SchemaMin
 
+	// Locate finds an account for a call to it, before the call's first save; ctx
+	// ends after LocateWait. Default: there are no accounts.
+	Locate func(ctx context.Context, account string) codecore.Located
 	// Admit says whether a new call may begin, else why not (a stable reason
 	// code) and after how many seconds to ask again. Default: yes.
 	Admit func() (ok bool, reason string, retryAfter int)
@@ -34,6 +38,7 @@ type Config struct {
 	Stepping func(codecore.CallID) (end func())
 
 	AllocWait   time.Duration // for the media plane's allocation before a new call is refused; 2 s
+	LocateWait  time.Duration // for the directory's answer before a new call is refused; 2 s
 	SaveTimeout time.Duration // of one attempt to save; 2 s
 	DoTimeout   time.Duration // of one request to a receiver; 1 s
 	ConfirmWait time.Duration // for a receiver's word before actions are sent again; 1 s
@@ -71,6 +76,7 @@ func (c Config) withDefaults() Config {
 		def time.Duration
 	}{
 		{&c.AllocWait, 2 * time.Second},
+		{&c.LocateWait, 2 * time.Second},
 		{&c.SaveTimeout, 2 * time.Second},
 		{&c.DoTimeout, time.Second},
 		{&c.ConfirmWait, time.Second},
@@ -95,6 +101,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Floor == nil {
 		c.Floor = func() int { return codecore.SchemaMin }
+	}
+	if c.Locate == nil {
+		c.Locate = func(context.Context, string) codecore.Located { return codecore.Located{Reason: "unknown-account"} }
 	}
 	if c.Admit == nil {
 		c.Admit = func() (bool, string, int) { return true, "", 0 }

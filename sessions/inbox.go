@@ -11,7 +11,7 @@ import (
 // Runner can know is not taken from the bus, nor another's acceptance.
 func fromOutside(d Delivery) bool {
 	switch ev := d.Event.Event().(type) {
-	case codecore.Fired, codecore.Allocated, codecore.MediaApplied:
+	case codecore.Fired, codecore.Allocated, codecore.MediaApplied, codecore.Located:
 		return false
 	case codecore.Accepted:
 		return ev.To == d.From && ev.Boot == d.Boot

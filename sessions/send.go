@@ -221,6 +221,13 @@ func (c *call) allocate(ev codecore.Event, legs []codecore.LegID) codecore.Event
 	}
 }
 
+// locate asks the directory where an account is.
+func (c *call) locate(account string) codecore.Located {
+	ctx, cancel := context.WithTimeout(c.r.ops, c.r.cfg.LocateWait)
+	defer cancel()
+	return c.r.cfg.Locate(ctx, account)
+}
+
 // request is one exchange in envelopes.
 func (r *Runner) request(subject string, timeout time.Duration, in, out any) error {
 	data, err := wire.Seal(in)

@@ -50,6 +50,12 @@ func (c *call) step(w *work, ev codecore.Event) (err error) {
 	}()
 	next, res := c.code(w.state, w.now, ev)
 	actions, save := res.Actions, res.Save
+	if res.Locate != "" {
+		var more codecore.Result
+		next, more = c.code(next, w.now, c.locate(res.Locate))
+		res.Allocate = more.Allocate
+		actions, save = append(actions, more.Actions...), save || more.Save
+	}
 	if len(res.Allocate) > 0 {
 		var more codecore.Result
 		next, more = c.code(next, w.now, c.allocate(ev, res.Allocate))

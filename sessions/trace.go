@@ -70,6 +70,8 @@ func eventName(ev codecore.Event) string {
 		return "media applied"
 	case codecore.HangUp:
 		return "hang up"
+	case codecore.Located:
+		return "located"
 	}
 	return "unknown"
 }

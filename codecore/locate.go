@@ -1,0 +1,75 @@
+package codecore
+
+import "strings"
+
+// accountPrefix marks a party that is an account, not a peer of the dialplan:
+// the name of a peer has no colon.
+const accountPrefix = "account:"
+
+// AccountPeer is how an account is named where peers are: in SIPRequest.Peer, in
+// RouteResult.Peer and in CDRs.
+func AccountPeer(name string) string { return accountPrefix + name }
+
+// AccountOf reads the account of such a name.
+func AccountOf(peer string) (name string, ok bool) { return strings.CutPrefix(peer, accountPrefix) }
+
+// Located answers Result.Locate: where the account can be reached, or why not.
+// The choice is made once, before the first save, and lives in the record from
+// then on: as the route's target, the b-leg's edge and flow, and the Route
+// headers of its INVITE. So a move, a takeover and a new edge find it there.
+type Located struct {
+	Target string   `json:"target,omitempty"` // its contact: Request-URI
+	Path   []string `json:"path,omitempty"`   // RFC 3327: Route set of the INVITE
+	Edge   string   `json:"edge,omitempty"`   // node that has the flow; "" = the caller's
+	Flow   string   `json:"flow,omitempty"`   // it registered by: the only way through a NAT; "" = by Target or Path
+	Reason string   `json:"reason,omitempty"` // "unknown-account", "not-registered", "directory-away"
+}
+
+// locate asks where the account of the route is.
+func (c *call) locate(account string, m *Message) {
+	c.invite = m
+	c.become(PhaseRouting)
+	c.res.Locate = account
+}
+
+// located goes on with the INVITE once its callee is found.
+func (c *call) located(e Located) {
+	t := c.A.open("INVITE")
+	if c.Phase != PhaseRouting || t == nil || c.invite == nil {
+		return
+	}
+	switch e.Reason {
+	case "":
+	case "unknown-account":
+		c.reject(t, 404, e.Reason, c.now)
+		return
+	case "not-registered":
+		c.reject(t, 480, e.Reason, c.now)
+		return
+	default:
+		c.reject(t, 503, e.Reason, c.now)
+		return
+	}
+	c.Route.Target = e.Target
+	c.B.Remote = "<" + address(c.Route.Number, hostOf(e.Target)) + ">"
+	c.B.Flow, c.path = e.Flow, e.Path
+	if e.Edge != "" {
+		c.B.Edge = e.Edge
+	}
+	c.res.Allocate = []LegID{LegA, LegB}
+}
+
+// routesBefore is the Route set of a request of ours before there is a dialog:
+// the path of the registration; a CANCEL has that of its INVITE (RFC 3261 9.1).
+func (c *call) routesBefore(leg LegID, method string) []string {
+	if method == "INVITE" {
+		return c.path
+	}
+	branch := c.branch(leg, "INVITE", 1, "")
+	for _, a := range c.Pending {
+		if a.Request != nil && a.Request.Branch == branch && a.Request.Msg.Method == "INVITE" {
+			return a.Request.Msg.All("Route")
+		}
+	}
+	return nil
+}
