@@ -69,8 +69,10 @@ type Driver struct {
 	mu       sync.Mutex
 	prepared map[codecore.CallID]prepared
 	chosen   map[codecore.CallID]bool   // under an order of so many calls
-	strays   map[codecore.CallID]uint64 // found by the last FindStrays, with their revisions
 	deaths   map[string]Death           // told by the host, by owner
+	strays   map[codecore.CallID]uint64 // found by the last FindStrays, with their revisions
+	seen     uint64                     // revision up to which FindStrays has read
+	looks    int                        // of FindStrays
 
 	work  sync.WaitGroup       // handlers and settlers
 	asked chan codecore.CallID // for ClaimCall

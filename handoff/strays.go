@@ -14,40 +14,62 @@ import (
 // call would wait for ever for a living owner who knows nothing of it. The
 // other way round, what is held here and owned by another, is the Runner's to
 // find (R4).
+//
+// Only what was written since the last look is read; everything at each
+// allLooks-th, since what is held may shrink without a write.
 func (d *Driver) FindStrays(ctx context.Context) error {
-	held := map[codecore.CallID]bool{}
-	for _, id := range d.Calls.List() {
-		held[id] = true
+	d.mu.Lock()
+	was, since := d.strays, d.seen
+	if d.looks++; d.looks%allLooks == 0 {
+		since = 0
 	}
-	var found []sessions.Record
-	err := d.Store.Scan(ctx, true, func(rec sessions.Record) error {
-		if rec.Owner == d.Worker && !rec.Tomb && !held[rec.ID] {
-			found = append(found, rec)
+	d.mu.Unlock()
+	mine := map[codecore.CallID]sessions.Record{}
+	upTo, err := d.Store.ScanSince(ctx, since, func(rec sessions.Record) error {
+		if rec.Owner == d.Worker && !rec.Tomb {
+			mine[rec.ID] = rec
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	for again := range slices.Chunk(d.twice(found), claimChunk) {
-		d.Log.Warn("own calls found that nobody holds", "calls", len(again))
-		d.claimChunk(ctx, again, map[string]Death{d.Worker: {Owner: d.Worker}}, d.Now())
+	for id, rev := range was {
+		if _, newer := mine[id]; newer {
+			continue
+		}
+		rec, err := d.Store.Get(ctx, id)
+		if err == nil && rec.Rev == rev {
+			mine[id] = rec
+		}
+	}
+	again := d.twice(mine, upTo)
+	for chunk := range slices.Chunk(again, claimChunk) {
+		d.Log.Warn("own calls found that nobody holds", "calls", len(chunk))
+		d.claimChunk(ctx, chunk, map[string]Death{d.Worker: {Owner: d.Worker}}, d.Now())
 	}
 	return nil
 }
 
-func (d *Driver) twice(found []sessions.Record) []sessions.Record {
+// allLooks is after how many looks of FindStrays everything is read: 10 min.
+const allLooks = 20
+
+// twice remembers those of mine that are not held, and returns those that were
+// remembered before.
+func (d *Driver) twice(mine map[codecore.CallID]sessions.Record, upTo uint64) (again []sessions.Record) {
+	for _, id := range d.Calls.List() {
+		delete(mine, id)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	was := d.strays
-	d.strays = make(map[codecore.CallID]uint64, len(found))
-	var again []sessions.Record
-	for _, rec := range found {
-		if rev, ok := was[rec.ID]; ok && rev == rec.Rev {
+	d.strays, d.seen = make(map[codecore.CallID]uint64, len(mine)), upTo
+	for id, rec := range mine {
+		if rev, ok := was[id]; ok && rev == rec.Rev {
 			again = append(again, rec)
 			continue
 		}
-		d.strays[rec.ID] = rec.Rev
+		d.strays[id] = rec.Rev
 	}
 	return again
 }

@@ -19,6 +19,7 @@ type scanOpts struct {
 	key         string // "" = all
 	headersOnly bool
 	since       time.Time // stored at or after; zero = all
+	after       uint64    // sequence; 0 = all
 	every       bool      // every value of a key, not one for each key
 }
 
@@ -29,28 +30,44 @@ type scanOpts struct {
 // On a cluster the reading consumer may trail the leader by its replication;
 // the scan waits until it has seen all that the leader held when it began.
 func (t *table) scan(ctx context.Context, o scanOpts, fn func(entry) error) error {
+	_, err := t.scanTo(ctx, o, fn)
+	return err
+}
+
+// scanTo is scan; upTo is the sequence after which the next one may go on, o.after
+// when it failed.
+func (t *table) scanTo(ctx context.Context, o scanOpts, fn func(entry) error) (upTo uint64, err error) {
 	s := &scanner{t: t, o: o, fn: fn}
 	if !o.every {
 		s.seen = map[string]struct{}{}
 	}
 	p := newPatience(ctx, t.patience)
 	defer func() { p.stop() }()
-	var err error
 	if s.last, err = t.lastSeq(p); err != nil {
-		return err
+		return o.after, err
+	}
+	switch {
+	case o.after == 0 || s.last < o.after: // the latter: another stream than it was
+	case s.last == o.after:
+		return s.last, nil
+	default:
+		s.next = o.after + 1
 	}
 	for {
 		before := s.next
 		end, err := s.pass(ctx)
+		if end && err == nil {
+			return s.last, nil
+		}
 		if end {
-			return err
+			return o.after, err
 		}
 		if s.next != before { // getting on: patience begins anew
 			p.stop()
 			p = newPatience(ctx, t.patience)
 		}
 		if !p.pause() {
-			return fmt.Errorf("%w: %w", sessions.ErrUnavailable, err)
+			return o.after, fmt.Errorf("%w: %w", sessions.ErrUnavailable, err)
 		}
 	}
 }

@@ -104,13 +104,24 @@ func (s *Store) Get(ctx context.Context, id codecore.CallID) (sessions.Record, e
 // meanwhile is given in a state that was its newest at some moment of the scan.
 // A record whose headers cannot be read is skipped: it must not hide the others.
 func (s *Store) Scan(ctx context.Context, headersOnly bool, fn func(sessions.Record) error) error {
-	return s.rec.scan(ctx, scanOpts{headersOnly: headersOnly}, func(e entry) error {
+	_, err := s.scan(ctx, scanOpts{headersOnly: headersOnly}, fn)
+	return err
+}
+
+// ScanSince is Scan, without bodies, of what was written after rev; see
+// sessions.Store. When nothing was it costs one request.
+func (s *Store) ScanSince(ctx context.Context, rev uint64, fn func(sessions.Record) error) (upTo uint64, err error) {
+	return s.scan(ctx, scanOpts{headersOnly: true, after: rev}, fn)
+}
+
+func (s *Store) scan(ctx context.Context, o scanOpts, fn func(sessions.Record) error) (upTo uint64, err error) {
+	return s.rec.scanTo(ctx, o, func(e entry) error {
 		r, err := record(e)
 		if err != nil {
 			s.c.cfg.Log.Error("unreadable record skipped", "call", e.Key, "err", err)
 			return nil
 		}
-		if headersOnly {
+		if o.headersOnly {
 			r.Body = nil
 		}
 		return fn(r)

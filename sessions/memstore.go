@@ -106,23 +106,40 @@ func (m *MemStore) Get(_ context.Context, id codecore.CallID) (Record, error) {
 
 // Scan implements Store.
 func (m *MemStore) Scan(_ context.Context, headersOnly bool, fn func(Record) error) error {
+	_, err := m.scan(0, headersOnly, fn)
+	return err
+}
+
+// ScanSince implements Store.
+func (m *MemStore) ScanSince(_ context.Context, rev uint64, fn func(Record) error) (uint64, error) {
+	return m.scan(rev, true, fn)
+}
+
+func (m *MemStore) scan(since uint64, headersOnly bool, fn func(Record) error) (upTo uint64, err error) {
 	m.mu.Lock()
 	if m.away {
 		m.mu.Unlock()
-		return ErrUnavailable
+		return since, ErrUnavailable
 	}
 	all := slices.Collect(maps.Values(m.records))
+	upTo = m.rev
 	m.mu.Unlock()
+	if upTo < since { // another store than it was
+		since = 0
+	}
 	for _, r := range all {
+		if r.Rev <= since {
+			continue
+		}
 		r.Body = slices.Clone(r.Body)
 		if headersOnly {
 			r.Body = nil
 		}
 		if err := fn(r); err != nil {
-			return err
+			return since, err
 		}
 	}
-	return nil
+	return upTo, nil
 }
 
 // AddCDR implements Store.

@@ -40,36 +40,38 @@ func (r *Runner) onDethroned(m Msg) {
 
 // reread looks for calls that we hold and another owns: what a notice that got
 // lost would have told. A call without a record is left: silence is no answer.
-func (r *Runner) reread(ctx context.Context) {
-	held := map[codecore.CallID]*call{}
-	for _, c := range r.snapshotCalls() {
-		held[c.id] = c
-	}
-	if len(held) == 0 {
-		return
-	}
+// Only what was written after since is read; it returns that of the next time.
+// Reading everything each time kept all records in the server's memory.
+func (r *Runner) reread(ctx context.Context, since uint64) uint64 {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Reread)
 	defer cancel()
-	began := time.Now()
-	err := r.cfg.Store.Scan(ctx, true, func(rec Record) error {
-		if c := held[rec.ID]; c != nil {
-			r.compare(c, rec, "reread")
+	began, unsure := time.Now(), false
+	upTo, err := r.cfg.Store.ScanSince(ctx, since, func(rec Record) error {
+		if c := r.lookup(rec.ID); c != nil && !r.compare(c, rec, "reread") {
+			unsure = true
 		}
 		return nil
 	})
 	if err != nil && !errors.Is(err, context.Canceled) {
 		r.cfg.Log.Warn("records not read again", "err", err, "took", time.Since(began))
 	}
+	if err != nil || unsure {
+		return since
+	}
+	return upTo
 }
 
-// compare drops a call whose record has a later epoch than ours.
-func (r *Runner) compare(c *call, rec Record, why string) {
+// compare drops a call whose record has a later epoch than ours. sure is false
+// for another's that is about to be ours: it must be compared again.
+func (r *Runner) compare(c *call, rec Record, why string) (sure bool) {
 	c.mu.Lock()
-	dethroned := c.life == lifeLive && rec.Epoch > c.rec.Epoch && rec.Owner != r.cfg.ID
+	life := c.life
+	dethroned := life == lifeLive && rec.Epoch > c.rec.Epoch && rec.Owner != r.cfg.ID
 	c.mu.Unlock()
 	if dethroned {
 		r.lost(c, why)
 	}
+	return life == lifeLive || life == lifeGone || rec.Owner == r.cfg.ID
 }
 
 // lost drops a call silently: no BYE, no CDR, no timer (R4).

@@ -90,15 +90,16 @@ func (r *Runner) Run(ctx context.Context) error {
 	tick := time.NewTicker(r.cfg.Reread)
 	defer tick.Stop()
 	close(r.ready)
+	var read uint64 // what reread has seen
 	for {
 		select {
 		case <-ctx.Done():
 			r.stop()
 			return nil
 		case <-tick.C:
-			r.reread(ctx)
-		case <-r.rereads:
-			r.reread(ctx)
+			read = r.reread(ctx, read)
+		case <-r.rereads: // the store may be another one, restored from a copy
+			read = r.reread(ctx, 0)
 		}
 	}
 }

@@ -54,6 +54,10 @@ type Store interface {
 	// Scan calls fn for the newest record of each call, without Body when
 	// headersOnly. It stops at fn's first error and returns it.
 	Scan(ctx context.Context, headersOnly bool, fn func(Record) error) error
+	// ScanSince is Scan without bodies of the records written after a revision; of
+	// all when it is 0, or one that this store has not reached. upTo is for the
+	// next time: nothing at or before it was missed.
+	ScanSince(ctx context.Context, rev uint64, fn func(Record) error) (upTo uint64, err error)
 	// AddCDR stores a CDR once by its ID; a repeat is no error.
 	AddCDR(ctx context.Context, c codecore.CDR) error
 	// Tell appends to the story of a call: lossy, for operators.

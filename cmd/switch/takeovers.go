@@ -53,8 +53,9 @@ func (t takeovers) run(ctx context.Context) error {
 	var claims sync.WaitGroup
 	defer claims.Wait()
 	var sweeping atomic.Bool
+	swept := new(owners)      // behind sweeping
 	told := map[string]bool{} // owners whose calls are, or were, claimed: the sweep sees to what failed
-	claims.Go(func() { t.claim(ctx, t.orphans(ctx, t.goneHere(ctx))) })
+	claims.Go(func() { t.claim(ctx, t.orphans(ctx, new(owners), t.goneHere(ctx))) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -73,7 +74,7 @@ func (t takeovers) run(ctx context.Context) error {
 			if sweeping.CompareAndSwap(false, true) {
 				claims.Go(func() {
 					defer sweeping.Store(false)
-					t.claim(ctx, t.orphans(ctx, t.dir.Dead))
+					t.claim(ctx, t.orphans(ctx, swept, t.dir.Dead))
 				})
 			}
 		}
@@ -104,21 +105,43 @@ func (t takeovers) claim(ctx context.Context, dead []handoff.Death) {
 	}
 }
 
-// orphans lists the owners of live records that are gone.
-func (t takeovers) orphans(ctx context.Context, gone func(owner string) bool) []handoff.Death {
-	seen := map[string]bool{t.id: true}
-	var dead []handoff.Death
-	err := t.store.Scan(ctx, true, func(r sessions.Record) error {
-		if !r.Tomb && !seen[r.Owner] {
-			seen[r.Owner] = true
-			if gone(r.Owner) {
-				dead = append(dead, handoff.Death{Owner: r.Owner})
+// owners are those of live records, as far as sweeps have read.
+type owners struct {
+	upTo uint64
+	seen map[string]bool
+}
+
+// orphans lists the owners of live records that are gone. Each sweep reads only
+// what was written since the last one; all records are read again when an owner
+// is gone, since it may have nothing left.
+func (t takeovers) orphans(ctx context.Context, o *owners, gone func(owner string) bool) []handoff.Death {
+	for range 2 {
+		all := o.upTo == 0
+		if all {
+			o.seen = map[string]bool{}
+		}
+		upTo, err := t.store.ScanSince(ctx, o.upTo, func(r sessions.Record) error {
+			if !r.Tomb && r.Owner != t.id {
+				o.seen[r.Owner] = true
+			}
+			return nil
+		})
+		if err != nil && ctx.Err() == nil {
+			t.log.Warn("records not searched for dead owners", "err", err)
+		}
+		if o.upTo = upTo; err != nil {
+			o.upTo = 0
+		}
+		var dead []handoff.Death
+		for owner := range o.seen {
+			if gone(owner) {
+				dead = append(dead, handoff.Death{Owner: owner})
 			}
 		}
-		return nil
-	})
-	if err != nil && ctx.Err() == nil {
-		t.log.Warn("records not searched for dead owners", "err", err)
+		if all || len(dead) == 0 {
+			return dead
+		}
+		o.upTo = 0
 	}
-	return dead
+	return nil
 }

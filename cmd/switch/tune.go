@@ -88,7 +88,12 @@ func tendHeap(ctx context.Context) {
 			grown = want
 		}
 		if h.allocated-before.allocated < quiet && h.worthIt() {
-			runtime.GC() // what pools hold (blocks of the store) goes with the second one
+			// The store's blocks are let go by a first collection and then lie in a
+			// pool, which holds them over two.
+			for range 2 {
+				runtime.GC()
+				time.Sleep(10 * time.Millisecond) // their clean-up runs after it
+			}
 			debug.FreeOSMemory()
 			h = readHeap()
 		}

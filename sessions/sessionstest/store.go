@@ -22,6 +22,7 @@ func Store(t *testing.T, open func(t *testing.T) sessions.Store) {
 		"get of nothing":           getOfNothing,
 		"scan":                     scan,
 		"scan stops":               scanStops,
+		"scan since":               scanSince,
 		"put all":                  putAll,
 		"CDR once":                 cdrOnce,
 		"tombstone":                tombstone,

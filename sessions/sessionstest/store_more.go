@@ -3,6 +3,7 @@ package sessionstest
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -64,6 +65,44 @@ func scanStops(t *testing.T, s sessions.Store) {
 	})
 	if !errors.Is(err, enough) || seen != 1 {
 		t.Fatalf("Scan after fn's error: %v after %d records, want that error after 1", err, seen)
+	}
+}
+
+func scanSince(t *testing.T, s sessions.Store) {
+	since := func(rev uint64) (ids []codecore.CallID, upTo uint64) {
+		upTo, err := s.ScanSince(within(t), rev, func(r sessions.Record) error {
+			if len(r.Body) > 0 {
+				t.Errorf("%s came with its body", r.ID)
+			}
+			ids = append(ids, r.ID)
+			return nil
+		})
+		if err != nil {
+			t.Fatalf("ScanSince %d: %v", rev, err)
+		}
+		return ids, upTo
+	}
+	first, _ := mustPut(t, s, record(1)), mustPut(t, s, record(2))
+	ids, upTo := since(0)
+	if len(ids) != 2 {
+		t.Fatalf("ScanSince 0 gave %v, want both records", ids)
+	}
+	if ids, again := since(upTo); len(ids) != 0 || again != upTo {
+		t.Errorf("nothing was written, ScanSince %d gave %v and %d", upTo, ids, again)
+	}
+	first.N = 2
+	mustPut(t, s, first)
+	mustPut(t, s, record(3))
+	ids, next := since(upTo)
+	if slices.Sort(ids); !slices.Equal(ids, []codecore.CallID{record(1).ID, record(3).ID}) || next <= upTo {
+		t.Errorf("ScanSince %d gave %v and %d, want the two records written since", upTo, ids, next)
+	}
+	if ids, _ := since(next + 1000); len(ids) != 3 {
+		t.Errorf("ScanSince a revision that this store has not reached gave %v, want everything", ids)
+	}
+	enough := errors.New("enough")
+	if at, err := s.ScanSince(within(t), upTo, func(sessions.Record) error { return enough }); !errors.Is(err, enough) || at != upTo {
+		t.Errorf("ScanSince after fn's error: %d, %v; want to begin at %d again", at, err, upTo)
 	}
 }
 
