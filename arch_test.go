@@ -37,9 +37,10 @@ var mayImport = map[string][]string{
 	"loadtest":              {},
 	"internal/wire":         {},
 	"internal/metrics":      {},
+	"internal/near":         {"sessions"},
 	"cmd/switch": {
 		"codecore", "sessions", "handoff", "nats", "edge", "media", "host", "console", "loadtest", "registrar",
-		"internal/wire", "internal/metrics",
+		"internal/wire", "internal/near", "internal/metrics",
 	},
 }
 

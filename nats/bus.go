@@ -27,15 +27,37 @@ func (c *Conn) Publish(subject string, data []byte) error {
 	return nil
 }
 
+// hdrFrom names, beside an answer, the process that gives it. Who does not know
+// it passes over it.
+const hdrFrom = "From"
+
+// PublishFrom is Publish with the sender's name beside the data.
+func (c *Conn) PublishFrom(subject string, data []byte, from string) error {
+	if err := c.bus.PublishMsg(&natsgo.Msg{Subject: subject, Data: data, Header: natsgo.Header{hdrFrom: {from}}}); err != nil {
+		return awayErr(err)
+	}
+	return nil
+}
+
 // Request waits for one answer until ctx ends (sessions.ErrTimeout). A ctx
 // without a deadline waits for ever: an answer lost with its connection is not
 // reported.
 func (c *Conn) Request(ctx context.Context, subject string, data []byte) ([]byte, error) {
+	answer, _, err := c.RequestFrom(ctx, subject, data)
+	return answer, err
+}
+
+// RequestFrom is Request that also returns the name PublishFrom gave the answer,
+// "" = none.
+func (c *Conn) RequestFrom(ctx context.Context, subject string, data []byte) (answer []byte, from string, err error) {
 	r, err := c.ask.request(ctx, &natsgo.Msg{Subject: subject, Data: data}, 0)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return r.Data, nil
+	if len(r.Header) > 0 {
+		from = r.Header.Get(hdrFrom)
+	}
+	return r.Data, from, nil
 }
 
 // Subscribe calls h for each message, one at a time, on a goroutine of its own.

@@ -22,6 +22,7 @@ import (
 	"callswitch/codecore"
 	"callswitch/host"
 	"callswitch/internal/metrics"
+	"callswitch/internal/near"
 	"callswitch/internal/wire"
 	"callswitch/nats"
 	"callswitch/sessions"
@@ -39,6 +40,8 @@ type child struct {
 	log      logger
 	host     *host.Client
 	nats     *nats.Conn // nil in the nats role
+	bus      sessions.Bus
+	near     *near.Bus // nil: bus is nats alone
 	metrics  *prometheus.Registry
 	describe func(*sessions.Process) // fills in what changes
 	busy     func() bool             // there is work that must go on without a host
@@ -133,6 +136,7 @@ func newChild(ctx context.Context, role, state string) (*child, error) {
 		if c.nats, err = c.dialNATS(ctx); err != nil {
 			return nil, err
 		}
+		c.bus = c.nats
 	}
 	go func() {
 		if err := metrics.Serve(ctx, c.run, c.host.Name(), birth(c.id), c.metrics); err != nil && ctx.Err() == nil {
@@ -143,6 +147,9 @@ func newChild(ctx context.Context, role, state string) (*child, error) {
 }
 
 func (c *child) close() {
+	if c.near != nil {
+		c.near.Close()
+	}
 	if c.nats != nil {
 		c.nats.Close()
 	}

@@ -18,6 +18,7 @@ const keptEdge = "edge/"
 // runEdge speaks SIP. Its listening sockets are kept by the host, so that what
 // arrives while it is away waits in them.
 func runEdge(ctx context.Context, c *child) error {
+	c.carriers()
 	docs := nats.NewDocs(c.nats)
 	plan, err := watchPlan(ctx, docs, c.log)
 	if err != nil {
@@ -39,7 +40,7 @@ func runEdge(ctx context.Context, c *child) error {
 	stats := &edge.Stats{}
 	e, err := edge.New(edge.Config{
 		Node: c.cfg.Node, Boot: c.id, Listen: c.cfg.Edge.Listen, Advertise: c.cfg.Edge.Advertise, Sockets: sockets,
-		ClusterKey: c.key, Bus: c.nats, Plan: plan, Log: c.log, Stats: stats,
+		ClusterKey: c.key, Bus: c.bus, Plan: plan, Log: c.log, Stats: stats,
 		Limits: edgeLimits(c.cfg.Edge.Limits),
 		Weights: func() []edge.Weight {
 			var out []edge.Weight

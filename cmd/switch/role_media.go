@@ -22,6 +22,7 @@ const keptMedia = "media/"
 // runMedia carries sound. Its sockets are kept by the host from the start, so
 // that they outlive it.
 func runMedia(ctx context.Context, c *child) error {
+	c.carriers()
 	listen, err := netip.ParseAddr(c.cfg.Media.Listen)
 	if err != nil {
 		return fmt.Errorf("media.listen: %w", err)
@@ -39,7 +40,7 @@ func runMedia(ctx context.Context, c *child) error {
 	first, last := c.cfg.Media.PortRange()
 	m, err := media.New(media.Config{
 		Node: c.cfg.Node, Boot: c.id, Listen: listen, Advertise: advertise, PortMin: first, PortMax: last,
-		Bus: c.nats, Legs: legs{nats.NewLegStore(c.nats, 0)}, Keep: keeper{c, keptMedia}, Inherited: inherited,
+		Bus: c.bus, Legs: legs{nats.NewLegStore(c.nats, 0)}, Keep: keeper{c, keptMedia}, Inherited: inherited,
 		Timeout: c.cfg.Media.Timeout, Log: c.log,
 	})
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 // runWorker owns calls: it steps them, moves them to others when told, and takes
 // over those of the dead. It has one release for life.
 func runWorker(ctx context.Context, c *child) error {
+	c.carriers()
 	m := newWorkerMetrics(c.metrics, codecore.Release)
 	store := nats.NewStore(c.nats, nats.StoreConfig{OnPut: m.put})
 	docs := nats.NewDocs(c.nats)
@@ -44,7 +45,7 @@ func runWorker(ctx context.Context, c *child) error {
 	claims := make(chan codecore.CallID, 256)
 	runner := sessions.NewRunner(sessions.Config{
 		ID: c.id, Node: c.cfg.Node, Release: codecore.Release, Digest: c.digest,
-		Store: store, Bus: c.nats, Now: func() time.Time { return time.Now().Add(offset()) },
+		Store: store, Bus: c.bus, Now: func() time.Time { return time.Now().Add(offset()) },
 		Plan: plan, Floor: floor,
 		Admit: func() (bool, string, int) { return admitting.Load(), "draining", 5 },
 		Alive: func(id string) bool { return !dir.Dead(id) },
