@@ -92,6 +92,8 @@ const (
 	RolloutPausing    = "pausing"     // between waves, by plan or by the operator
 	RolloutDone       = "done"        // all waves moved; waits for confirm or undo
 	RolloutConfirmed  = "confirmed"   // old workers leave when they own nothing
+	RolloutFinalizing = "finalizing"  // the new schema is written everywhere; waits until no record is older
+	RolloutRaising    = "raising"     // no record is older: the floor rises now
 	RolloutFinalized  = "finalized"   // the floor has risen
 	RolloutUndoing    = "undoing"     // calls go back
 	RolloutRolledBack = "rolled-back" // all that could is back
@@ -118,6 +120,7 @@ type Rollout struct {
 	Refusals []Refusal  `json:"refusals,omitempty"`
 	DryRun   *DryRun    `json:"dry_run,omitempty"`
 	Confirm  *time.Time `json:"confirm_by,omitempty"`
+	Left     int        `json:"left,omitempty"`  // records still in an older schema, while finalizing
 	Error    string     `json:"error,omitempty"` // why it failed or went back
 }
 

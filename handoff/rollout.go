@@ -12,9 +12,9 @@ import (
 
 // Phase of a Rollout. Stored: never rename.
 //
-//	preparing -> moving <-> pausing -> done -> confirmed -> finalized
-//	     |          |          |         |
-//	     |          +----------+---------+--> undoing -> rolled-back
+//	preparing -> moving <-> pausing -> done -> confirmed <-> finalizing -> raising -> finalized
+//	     |          |          |         |         |             |
+//	     |          +----------+---------+---------+-------------+--> undoing -> rolled-back
 //	     +--> failed
 type Phase string
 
@@ -25,6 +25,8 @@ const (
 	PhasePausing    Phase = "pausing"     // between waves: the gate, the pause, the operator's pause
 	PhaseDone       Phase = "done"        // every wave has gone; waits for confirm, undo, or ConfirmBy
 	PhaseConfirmed  Phase = "confirmed"   // old workers leave when they own nothing; may be finalized
+	PhaseFinalizing Phase = "finalizing"  // everybody writes the new schema, until no record is below; may go back to confirmed, or be undone
+	PhaseRaising    Phase = "raising"     // no record is below: the floor rises. There is no way back from here
 	PhaseFinalized  Phase = "finalized"   // the floor has risen; the end
 	PhaseUndoing    Phase = "undoing"     // calls go back; then rolled-back
 	PhaseRolledBack Phase = "rolled-back" // the end: all that could is back
@@ -60,6 +62,8 @@ type Rollout struct {
 	DryRun        *MoveReport   `json:"dry_run,omitempty"`
 	Waves         []Wave        `json:"waves,omitempty"`
 	Refused       []Refusal     `json:"refused,omitempty"` // of the newest dry run or wave, at most maxRefused
+	Left          int           `json:"left,omitempty"`    // records under To.Schema when last counted (finalizing)
+	Turn          time.Time     `json:"turn,omitzero"`     // of the operator: a finalize, or that it was taken back
 	Gate          Gate          `json:"gate"`
 	Before        Health        `json:"before"` // at the start of the wave under way
 	Reason        string        `json:"reason,omitempty"`
@@ -107,8 +111,14 @@ type Gate struct {
 type Facts struct {
 	Workers []sessions.Process // living, with their Calls: counted now, not at the last heartbeat
 	Health  Health
-	Below   int    // records and processes under To.Schema; asked for in PhaseConfirmed only
-	Broken  string // why workers of To do not start; asked for in PhasePreparing only
+	Broken  string    // why workers of To do not start; asked for in PhasePreparing only
+	Older   []string  // living processes that do not write To.Schema; asked for in PhaseConfirmed and PhaseFinalizing
+	Floor   int       // lowest schema that may be there
+	Writes  int       // lowest schema that is to be written; 0: the floor
+	Turn    time.Time // Rollout.Turn of the order that said so
+	Obeyed  int       // highest schema that a living worker was told to write at least
+	Behind  int       // calls of living workers that are not yet written in To.Schema; asked for in PhaseFinalizing once Writes says so
+	Below   int       // records under To.Schema; counted when nobody is Behind
 }
 
 // NewRollout checks the wishes and returns the document that begins.
@@ -133,6 +143,18 @@ func NewRollout(id string, from, to Side, steps []int, pause, confirmWithin time
 	}, nil
 }
 
+// WantsWritten reports whether an order to write a schema (0: what the floor
+// says) is still what the rollout wants: who carries it out may have slept.
+func (r Rollout) WantsWritten(schema int) bool {
+	switch r.Phase {
+	case PhaseFinalizing:
+		return schema == r.To.Schema
+	case PhaseRaising, PhaseFinalized:
+		return false
+	}
+	return schema == 0
+}
+
 // Over reports whether nothing will happen any more by itself.
 func (r Rollout) Over() bool {
 	switch r.Phase {
@@ -155,7 +177,7 @@ func (r Rollout) Weights() map[string]int {
 		if r.Step > 0 { // what the waves that are over have reached
 			share = r.Steps[min(r.Step, len(r.Steps))-1]
 		}
-	case PhaseDone, PhaseConfirmed, PhaseFinalized:
+	case PhaseDone, PhaseConfirmed, PhaseFinalizing, PhaseRaising, PhaseFinalized:
 		share = 100
 	}
 	return map[string]int{r.From.Digest: 100 - share, r.To.Digest: share}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"callswitch/sessions"
@@ -20,6 +21,7 @@ const (
 	OrderDryRun OrderKind = "dry-run"       // Source, Move
 	OrderMove   OrderKind = "move"          // Source, Move
 	OrderStop   OrderKind = "stop-workers"  // of Digest, each when it owns nothing
+	OrderWrite  OrderKind = "write-schema"  // from now on everybody writes at least Schema; 0: what the floor says
 	OrderFloor  OrderKind = "raise-floor"   // to Schema
 )
 
@@ -46,6 +48,9 @@ const (
 func Next(r Rollout, now time.Time, f Facts) (Rollout, []Order) {
 	r = r.clone()
 	from, to := workersOf(f, r.From.Digest), workersOf(f, r.To.Digest)
+	if order, missing := r.writes(f); missing {
+		return r, []Order{order}
+	}
 	switch r.Phase {
 	case PhasePreparing:
 		return r.prepare(now, f, from, to)
@@ -71,7 +76,17 @@ func Next(r Rollout, now time.Time, f Facts) (Rollout, []Order) {
 		}
 	case PhaseConfirmed:
 		return r.retire(now, from, to)
+	case PhaseFinalizing:
+		return r.finalizing(now, f)
+	case PhaseRaising:
+		if f.Floor < r.To.Schema {
+			return r, []Order{{Kind: OrderFloor, Schema: r.To.Schema}}
+		}
+		return r.enter(PhaseFinalized, now, ""), nil
 	case PhaseUndoing:
+		if f.Obeyed > max(f.Floor, 1) {
+			return r, nil // a worker that has not heard yet would offer what the old release cannot read
+		}
 		return r.undoing(now, from, to)
 	}
 	return r, nil
@@ -185,6 +200,30 @@ func (r Rollout) retire(now time.Time, from, to []sessions.Process) (Rollout, []
 	return r, orders
 }
 
+// writes is the order about what is to be written that has not been carried out
+// yet: whoever was given it may have died, and a late one of an earlier turn may
+// have undone it. The turn shows that this one was the last.
+func (r Rollout) writes(f Facts) (o Order, missing bool) {
+	o = Order{Kind: OrderWrite}
+	switch r.Phase {
+	case PhaseRaising, PhaseFinalized:
+		return o, false
+	case PhaseFinalizing:
+		o.Schema = r.To.Schema
+	}
+	return o, !r.Turn.Equal(f.Turn) && !r.Turn.IsZero() || o.Schema == 0 && f.Writes > f.Floor
+}
+
+// finalizing waits until everybody writes the new schema and no record is below;
+// only then does the floor rise.
+func (r Rollout) finalizing(now time.Time, f Facts) (Rollout, []Order) {
+	r.Left = max(f.Behind, f.Below)
+	if r.Left > 0 || len(f.Older) > 0 {
+		return r, nil
+	}
+	return r.enter(PhaseRaising, now, ""), nil
+}
+
 // Record puts the report of an order into the document. Pure.
 func Record(r Rollout, o Order, m MoveReport) Rollout {
 	r = r.clone()
@@ -225,14 +264,17 @@ func Record(r Rollout, o Order, m MoveReport) Rollout {
 // ErrPhase refuses a wish of the operator that does not fit the phase.
 var ErrPhase = errors.New("handoff: not in this phase of the rollout")
 
+// ErrOlder refuses to finalize while a process lives that does not know the new schema.
+var ErrOlder = errors.New("handoff: a process of an older schema lives")
+
 // Verbs of Steer.
 const (
 	SteerPause    = "pause"    // stop before the next wave
 	SteerPromote  = "promote"  // go on at once
-	SteerAbort    = "abort"    // all back, in one wave
+	SteerAbort    = "abort"    // all back, in one wave; takes a finalize back, and no more
 	SteerUndo     = "undo"     // all back, by steps
 	SteerConfirm  = "confirm"  // keep the new release; the old workers leave
-	SteerFinalize = "finalize" // raise the floor: there is no way back after
+	SteerFinalize = "finalize" // write the new schema, then raise the floor: there is no way back after
 )
 
 // Steer is the operator's hand on the document. Pure.
@@ -262,7 +304,10 @@ func Steer(r Rollout, verb string, steps []int, now time.Time, f Facts) (Rollout
 			return r.enter(PhaseFailed, now, "aborted by the operator"), []Order{{Kind: OrderStop, Digest: r.To.Digest}}, nil
 		case r.Phase == PhaseUndoing && verb == SteerAbort:
 			return r, nil, nil
-		case !moving && r.Phase != PhaseDone && r.Phase != PhaseConfirmed:
+		case r.Phase == PhaseFinalizing && verb == SteerAbort:
+			r.Left, r.Turn = 0, now
+			return r.enter(PhaseConfirmed, now, ""), []Order{{Kind: OrderWrite}}, nil
+		case !moving && r.Phase != PhaseDone && r.Phase != PhaseConfirmed && r.Phase != PhaseFinalizing:
 			return wrong()
 		}
 		for i, s := range steps {
@@ -270,7 +315,12 @@ func Steer(r Rollout, verb string, steps []int, now time.Time, f Facts) (Rollout
 				return r, nil, fmt.Errorf("handoff: steps %v: want per cents that grow, from 1 to 100", steps)
 			}
 		}
+		was := r.Phase
 		r = r.back(now, map[string]string{SteerAbort: "aborted by the operator", SteerUndo: "undone by the operator"}[verb], steps)
+		if was == PhaseFinalizing {
+			r.Left, r.Turn = 0, now
+			return r, []Order{{Kind: OrderWrite}}, nil
+		}
 	case SteerConfirm:
 		if r.Phase != PhaseDone {
 			return wrong()
@@ -280,11 +330,11 @@ func Steer(r Rollout, verb string, steps []int, now time.Time, f Facts) (Rollout
 		switch {
 		case r.Phase != PhaseConfirmed:
 			return wrong()
-		case len(workersOf(f, r.From.Digest)) > 0 || f.Below > 0:
-			return r, nil, fmt.Errorf("%w: %d processes of %s and %d records are below schema %d", ErrPhase,
-				len(workersOf(f, r.From.Digest)), r.From.Release, f.Below, r.To.Schema)
+		case len(f.Older) > 0:
+			return r, nil, fmt.Errorf("%w: %s cannot read schema %d and would be left out", ErrOlder, strings.Join(f.Older, ", "), r.To.Schema)
 		}
-		return r.enter(PhaseFinalized, now, ""), []Order{{Kind: OrderFloor, Schema: r.To.Schema}}, nil
+		r.Left, r.Turn = 0, now
+		return r.enter(PhaseFinalizing, now, ""), nil, nil
 	default:
 		return r, nil, fmt.Errorf("handoff: no verb %q", verb)
 	}

@@ -113,6 +113,7 @@ func StartRollout(ctx context.Context, docs Docs, key string, r Rollout) error {
 	if old.Running() {
 		return fmt.Errorf("%w: rollout %s is %s", ErrPhase, old.ID, old.Phase)
 	}
+	r.Turn = old.Turn // what it has not yet taken back is taken back by this one
 	_, err = writeRollout(ctx, docs, key, r, rev)
 	return err
 }
@@ -160,7 +161,8 @@ func (c RolloutConfig) advance(ctx context.Context) (worked bool, err error) {
 		return false, err
 	}
 	next, orders := Next(r, c.Now(), facts)
-	if reflect.DeepEqual(next, r.clone()) && len(orders) == 0 {
+	changed := !reflect.DeepEqual(next, r.clone())
+	if !changed && len(orders) == 0 {
 		return false, nil
 	}
 	if rev, err = writeRollout(ctx, c.Docs, c.Key, next, rev); err != nil {
@@ -182,7 +184,7 @@ func (c RolloutConfig) advance(ctx context.Context) (worked bool, err error) {
 		})
 	}
 	all.Wait()
-	return true, c.record(ctx, next, rev, orders, reports)
+	return changed, c.record(ctx, next, rev, orders, reports)
 }
 
 // record stores what came of the orders, into the newest document: the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -25,7 +26,11 @@ type stage struct {
 	broken  string // why
 	doc     []byte
 	rev     uint64
-	raised  int
+	writes  int
+	turn    time.Time
+	floor   int
+	below   int  // records under the new schema
+	deaf    bool // OrderWrite is lost
 }
 
 func newStage(calls ...int) *stage {
@@ -52,10 +57,20 @@ func (s *stage) pass(d time.Duration) { s.mu.Lock(); defer s.mu.Unlock(); s.now 
 func (s *stage) Facts(context.Context, Rollout) (Facts, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Facts{Workers: append([]sessions.Process(nil), s.workers...), Health: s.health, Broken: s.broken}, nil
+	return Facts{Workers: append([]sessions.Process(nil), s.workers...), Health: s.health, Broken: s.broken, Floor: s.floor, Writes: s.writes, Turn: s.turn, Below: s.below, Obeyed: s.writes, Older: s.older()}, nil
 }
 
-func (s *stage) Do(_ context.Context, o Order) (MoveReport, error) {
+func (s *stage) older() (out []string) {
+	for _, w := range s.workers {
+		if w.Digest == "old" {
+			out = append(out, w.ID)
+		}
+	}
+	return out
+}
+
+func (s *stage) Do(ctx context.Context, o Order) (MoveReport, error) {
+	r, _, _ := ReadRollout(ctx, s, "rollout")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.orders = append(s.orders, o)
@@ -72,8 +87,12 @@ func (s *stage) Do(_ context.Context, o Order) (MoveReport, error) {
 			}
 		}
 		s.workers = left
+	case OrderWrite:
+		if !s.deaf {
+			s.writes, s.turn = o.Schema, r.Turn
+		}
 	case OrderFloor:
-		s.raised = o.Schema
+		s.floor, s.writes = o.Schema, 0
 	case OrderMove, OrderDryRun:
 		from, to := s.find(o.Source), s.find(o.Move.To)
 		n := o.Move.Count
@@ -135,12 +154,15 @@ func (s *stage) start(t *testing.T, steps ...int) {
 // settle advances until nothing more happens at this moment.
 func (s *stage) settle(t *testing.T) Rollout {
 	t.Helper()
-	for range 100 {
+	for quiet := 0; quiet < 100; {
 		worked, err := s.config().advance(context.Background())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !worked {
+		if quiet++; worked {
+			quiet = 0
+		}
+		if quiet > 2 { // an order without a new document counts as rest
 			r, _, err := ReadRollout(context.Background(), s, "rollout")
 			if err != nil {
 				t.Fatal(err)
@@ -190,8 +212,90 @@ func TestRolloutByWaves(t *testing.T) {
 	if r = s.settle(t); r.Phase != PhaseConfirmed || len(s.workers) != 1 {
 		t.Fatalf("%s, workers %v", r.Phase, s.workers)
 	}
-	if s.steer(t, SteerFinalize); s.raised != 2 {
-		t.Errorf("floor raised to %d", s.raised)
+	s.steer(t, SteerFinalize)
+	if r = s.settle(t); r.Phase != PhaseFinalized || s.floor != 2 {
+		t.Errorf("%s with the floor at %d", r.Phase, s.floor)
+	}
+}
+
+// confirmed is a stage after its rollout: one worker, two hundred records in the old schema.
+func confirmed(t *testing.T) *stage {
+	t.Helper()
+	s := newStage(200)
+	s.start(t, 100)
+	s.settle(t)
+	s.steer(t, SteerConfirm)
+	if r := s.settle(t); r.Phase != PhaseConfirmed || len(s.workers) != 1 {
+		t.Fatalf("%s, workers %v", r.Phase, s.workers)
+	}
+	s.floor, s.below = 1, 200
+	return s
+}
+
+// TestFinalizeInTwoSteps: what is written rises first, the floor when no record is below.
+func TestFinalizeInTwoSteps(t *testing.T) {
+	s := confirmed(t)
+	s.deaf = true // whoever gave the first order dies with it
+	s.steer(t, SteerFinalize)
+	if r := s.settle(t); r.Phase != PhaseFinalizing || s.writes != 0 {
+		t.Fatalf("%s, writes %d", r.Phase, s.writes)
+	}
+	s.deaf = false
+	for _, left := range []int{200, 7} {
+		s.below = left
+		if r := s.settle(t); r.Phase != PhaseFinalizing || s.writes != 2 || s.floor != 1 || r.Left != left {
+			t.Fatalf("%s, writes %d, floor %d, %d left", r.Phase, s.writes, s.floor, r.Left)
+		}
+	}
+	s.below = 0
+	if r := s.settle(t); r.Phase != PhaseFinalized || s.floor != 2 || r.Left != 0 {
+		t.Fatalf("%s, floor %d", r.Phase, s.floor)
+	}
+	for _, verb := range []string{SteerAbort, SteerUndo, SteerFinalize} {
+		if _, err := SteerRollout(context.Background(), s.config(), verb, nil); !errors.Is(err, ErrPhase) {
+			t.Errorf("%s after the end: %v", verb, err)
+		}
+	}
+}
+
+// TestFinalizeIsTakenBack: before its second step it can be, by whatever dies.
+func TestFinalizeIsTakenBack(t *testing.T) {
+	s := confirmed(t)
+	s.steer(t, SteerFinalize)
+	s.settle(t)
+	s.deaf = true
+	s.pass(time.Second)
+	s.steer(t, SteerAbort)
+	if r := s.settle(t); r.Phase != PhaseConfirmed || s.writes != 2 {
+		t.Fatalf("%s, writes %d", r.Phase, s.writes)
+	}
+	s.deaf = false
+	if r := s.settle(t); r.Phase != PhaseConfirmed || s.writes != 0 || s.floor != 1 {
+		t.Fatalf("%s, writes %d: the order that was lost is not given again", r.Phase, s.writes)
+	}
+	s.pass(time.Second)
+	s.steer(t, SteerFinalize)
+	s.settle(t)
+	s.pass(time.Second)
+	s.steer(t, SteerUndo)
+	if r := s.settle(t); r.Phase != PhaseRolledBack || s.writes != 0 || s.on("old") != 200 {
+		t.Fatalf("%s, writes %d, %d back", r.Phase, s.writes, s.on("old"))
+	}
+}
+
+// TestFinalizeWaitsForTheOld: not begun while they live, not ended when one comes.
+func TestFinalizeWaitsForTheOld(t *testing.T) {
+	s := confirmed(t)
+	old := sessions.Process{Role: "worker", ID: "w-old9", Digest: "old", Calls: 1}
+	s.workers = append(s.workers, old)
+	if _, err := SteerRollout(context.Background(), s.config(), SteerFinalize, nil); !errors.Is(err, ErrOlder) || !strings.Contains(err.Error(), "w-old9") {
+		t.Fatalf("finalized beside an old worker: %v", err)
+	}
+	s.workers = s.workers[:1]
+	s.steer(t, SteerFinalize)
+	s.workers, s.below = append(s.workers, old), 0
+	if r := s.settle(t); r.Phase != PhaseFinalizing || s.floor != 1 {
+		t.Errorf("%s, floor %d with an old worker that came meanwhile", r.Phase, s.floor)
 	}
 }
 
@@ -260,9 +364,6 @@ func TestRefusedStay(t *testing.T) {
 	s.settle(t)
 	if len(s.workers) != 2 {
 		t.Errorf("the old worker left with calls: %v", s.workers)
-	}
-	if _, err := SteerRollout(context.Background(), s.config(), SteerFinalize, nil); !errors.Is(err, ErrPhase) {
-		t.Errorf("finalized with an old worker alive: %v", err)
 	}
 }
 

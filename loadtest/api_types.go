@@ -79,6 +79,7 @@ const (
 	RolloutPausing    = "pausing"     // between waves, by plan or by the operator
 	RolloutDone       = "done"        // all waves moved; waits for confirm or undo
 	RolloutConfirmed  = "confirmed"   // old workers leave when they own nothing
+	RolloutFinalizing = "finalizing"  // the new schema is written everywhere; waits until no record is older
 	RolloutFinalized  = "finalized"   // the floor has risen
 	RolloutUndoing    = "undoing"     // calls go back (undo, abort, failed gate, not confirmed)
 	RolloutRolledBack = "rolled-back" // all that could is back; new calls go to the old release
@@ -96,6 +97,7 @@ type Rollout struct {
 	Refusals []Refusal  `json:"refusals,omitempty"` // of the newest direction, one per call
 	DryRun   *DryRun    `json:"dry_run,omitempty"`  //
 	Confirm  *time.Time `json:"confirm_by,omitempty"`
+	Left     int        `json:"left,omitempty"`  // records still in an older schema, while finalizing
 	Error    string     `json:"error,omitempty"` // why it failed or went back
 }
 

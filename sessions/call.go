@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"callswitch/codecore"
@@ -39,6 +40,8 @@ type call struct {
 	queue   []item
 	hand    *item // what run is working on
 
+	writing atomic.Int32 // the floor under which the save in hand may not be; 0: none is in hand
+
 	state codecore.State // as saved, and what rides in the next save (dirty)
 	rec   Record         // headers of the record in the store; Body is not kept
 	dirty bool
@@ -58,6 +61,7 @@ type item struct {
 	msg      Msg
 	delivery *Delivery // decoded already (new calls)
 	event    codecore.Event
+	rewrite  bool // see Runner.Rewrite
 }
 
 func (it *item) creates() bool { return strings.HasPrefix(it.msg.Subject, "new.") }
@@ -122,6 +126,8 @@ func (c *call) run() {
 			return
 		case due:
 			c.takeDue()
+		case it.rewrite:
+			c.rewrite()
 		case it.event != nil:
 			c.takeOwn(it.event)
 		default:

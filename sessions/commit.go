@@ -56,12 +56,14 @@ func (c *call) save(w *work, tomb bool) (Record, error) {
 	}
 	rec.N++
 	rec.Owner, rec.Release, rec.Tomb = c.r.cfg.ID, c.r.cfg.Release, tomb
-	var err error
-	if rec.Schema, rec.Body, err = c.r.encode(w.state); err != nil {
-		c.r.cfg.Log.Error("state cannot be encoded", "call", c.id, "event", w.what, "err", err)
-		return rec, errEncode
-	}
+	defer c.writing.Store(0)
 	for wait := minBackOff; ; wait = min(2*wait, maxBackOff) {
+		// Anew for each attempt: the floor may have risen while the store was away.
+		var err error
+		if rec.Schema, rec.Body, err = c.r.encode(w.state, c.aim()); err != nil {
+			c.r.cfg.Log.Error("state cannot be encoded", "call", c.id, "event", w.what, "err", err)
+			return rec, errEncode
+		}
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(c.r.ops, c.r.cfg.SaveTimeout)
 		rev, err := c.r.cfg.Store.Put(ctx, rec)
@@ -88,14 +90,14 @@ func (c *call) save(w *work, tomb bool) (Record, error) {
 
 // encode is codecore.Encode at the floor; a state it stumbles over costs this
 // event, not the process with all its calls.
-func (r *Runner) encode(s codecore.State) (schema int, body []byte, err error) {
+func (r *Runner) encode(s codecore.State, floor int) (schema int, body []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			r.cfg.Observe.Panic("encode")
 			err = fmt.Errorf("%w: %v", errPanicked, p)
 		}
 	}()
-	return codecore.Encode(s, r.cfg.Floor())
+	return codecore.Encode(s, floor)
 }
 
 // pause waits for the store; new calls are told to come later meanwhile.

@@ -39,7 +39,7 @@ func (c *call) record() (rec Record, same bool, err error) {
 	if !live {
 		return Record{}, false, ErrNotFound
 	}
-	rec.Schema, rec.Body, err = c.r.encode(state)
+	rec.Schema, rec.Body, err = c.r.encode(state, c.r.cfg.Floor())
 	if err != nil {
 		return Record{}, false, fmt.Errorf("sessions: %w", err)
 	}

@@ -25,7 +25,7 @@ type backend struct {
 	store   *nats.Store
 	docs    *nats.Docs
 	dir     *nats.Directory
-	floor   func() int
+	cluster func() clusterDoc
 	plan    func() *codecore.Plan
 	rollout func() *handoff.Rollout
 	moves   *moveTally
@@ -88,7 +88,7 @@ func (b *backend) Processes(ctx context.Context) ([]console.Process, error) {
 }
 
 func (b *backend) Status(ctx context.Context) (console.Status, error) {
-	s := console.Status{Node: b.cfg.Node, Release: codecore.Release, Floor: b.floor(), CallsByRelease: map[string]int{}, CallsByPhase: map[string]int{}}
+	s := console.Status{Node: b.cfg.Node, Release: codecore.Release, Floor: b.cluster().Floor, CallsByRelease: map[string]int{}, CallsByPhase: map[string]int{}}
 	have := map[string]bool{}
 	for _, p := range b.dir.Processes() {
 		have[p.Role] = true

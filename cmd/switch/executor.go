@@ -40,27 +40,27 @@ func (x executor) Facts(ctx context.Context, r handoff.Rollout) (handoff.Facts, 
 		f.Health.Failed[p.Digest] += h.Failed
 		f.Health.Drops += h.Drops
 		f.Health.MediaGaps += h.MediaGaps
+		f.Obeyed = max(f.Obeyed, h.Writes)
 	})
+	var cluster clusterDoc
+	raw, _, err := x.docs.Get(ctx, nats.DocCluster)
+	if err != nil && !errors.Is(err, sessions.ErrNotFound) {
+		return f, err
+	}
+	_ = json.Unmarshal(raw, &cluster) // unreadable: as raiseFloor takes it
+	f.Floor, f.Writes, f.Turn = cluster.Floor, cluster.Write, cluster.Turn
 	switch r.Phase {
 	case handoff.PhasePreparing:
 		f.Broken = x.broken(ctx, r.To)
-		return f, nil
 	case handoff.PhaseConfirmed:
-	default:
-		return f, nil
-	}
-	for _, p := range x.dir.Processes() {
-		if p.SchemaMax < r.To.Schema && p.Role == "worker" {
-			f.Below++
+		f.Older = x.older(r)
+	case handoff.PhaseFinalizing:
+		f.Older = x.older(r)
+		if cluster.writes() >= r.To.Schema {
+			return f, x.behind(ctx, r.To.Schema, &f)
 		}
 	}
-	err := x.store.Scan(ctx, true, func(rec sessions.Record) error {
-		if !rec.Tomb && rec.Schema < r.To.Schema {
-			f.Below++
-		}
-		return nil
-	})
-	return f, err
+	return f, nil
 }
 
 func (x executor) Do(ctx context.Context, o handoff.Order) (handoff.MoveReport, error) {
@@ -69,6 +69,8 @@ func (x executor) Do(ctx context.Context, o handoff.Order) (handoff.MoveReport, 
 		return handoff.MoveReport{}, x.startWorkers(ctx, o.Binary, o.Digest)
 	case handoff.OrderStop:
 		return handoff.MoveReport{}, x.stopIdle(ctx, o.Digest)
+	case handoff.OrderWrite:
+		return handoff.MoveReport{}, x.write(ctx, o.Schema)
 	case handoff.OrderFloor:
 		return handoff.MoveReport{}, x.raiseFloor(ctx, o.Schema)
 	case handoff.OrderDryRun:
@@ -142,23 +144,4 @@ func (x executor) stopIdle(ctx context.Context, digest string) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func (x executor) raiseFloor(ctx context.Context, schema int) error {
-	for {
-		old, rev, err := x.docs.Get(ctx, nats.DocCluster)
-		if err != nil && !errors.Is(err, sessions.ErrNotFound) {
-			return err
-		}
-		var d clusterDoc
-		_ = json.Unmarshal(old, &d) // none, or unreadable: written anew
-		d.Floor = max(d.Floor, schema)
-		raw, err := json.Marshal(d)
-		if err != nil {
-			return err
-		}
-		if _, err = x.docs.Put(ctx, nats.DocCluster, raw, rev); !errors.Is(err, sessions.ErrConflict) {
-			return err
-		}
-	}
 }

@@ -48,7 +48,7 @@ func (b *backend) install(ctx context.Context, path string) (handoff.Side, error
 		return s, console.Refused("not-a-release", path+" does not answer 'version' as a release of the switch does", "build it from this project: go build -o FILE ./cmd/switch")
 	}
 	s.Release, s.Schema = v.Release, v.Schema
-	if floor := b.floor(); v.Schema < floor {
+	if floor := b.cluster().writes(); v.Schema < floor {
 		return s, console.Refused("under-floor", fmt.Sprintf("%s reads schemas up to %d and the floor is %d since a rollout was finalized", v.Release, v.Schema, floor),
 			"an older release cannot come back after that; push one that knows the floor")
 	}

@@ -42,7 +42,7 @@ func runAPI(ctx context.Context, c *child) error {
 	if b.plan, err = watchPlan(ctx, docs, c.log); err != nil {
 		return err
 	}
-	if b.floor, err = watchFloor(ctx, docs); err != nil {
+	if b.cluster, err = watchCluster(ctx, docs); err != nil {
 		return err
 	}
 	if b.rollout, err = watchRolloutDoc(ctx, docs, c.log); err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -31,13 +30,14 @@ func runWorker(ctx context.Context, c *child) error {
 	if err != nil {
 		return err
 	}
-	floor, err := watchFloor(ctx, docs)
+	cluster, err := watchCluster(ctx, docs)
 	if err != nil {
 		return err
 	}
-	if f := floor(); codecore.Schema < f {
-		return fmt.Errorf("release %s writes schema %d and the floor is %d: this release is too old for the records here; start a newer one", codecore.Release, codecore.Schema, f)
+	if err := tooOld(cluster()); err != nil {
+		return err
 	}
+	floor := func() int { return cluster().writes() }
 	offset := storeClock(ctx, store, c.log)
 
 	var admitting atomic.Bool
@@ -83,12 +83,21 @@ func runWorker(ctx context.Context, c *child) error {
 	g.Go(func() error { return driver.Run(serve) })
 	g.Go(func() error { c.beat(serve); return nil })
 	g.Go(func() error { return speaksWith(serve, dir.Processes) })
-	g.Go(func() error { return serveControl(serve, c, runner, m, &admitting) })
+	g.Go(func() error { return serveControl(serve, c, runner, m, &admitting, floor) })
+	leave := make(chan struct{})
+	g.Go(func() error {
+		if err := outdated(serve, cluster); err != nil {
+			c.log.Error("leaving", "err", err)
+			close(leave)
+		}
+		return nil
+	})
 	t := takeovers{child: c, driver: driver, store: store, dir: dir, claims: claims}
 	g.Go(func() error { return t.run(serve) })
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
+		case <-leave:
 		case <-serve.Done():
 			return nil
 		}
@@ -144,34 +153,16 @@ func watchPlan(ctx context.Context, docs *nats.Docs, log logger) (func() *codeco
 	return plan.Load, err
 }
 
-// clusterDoc is the document nats.DocCluster.
-type clusterDoc struct {
-	Floor int `json:"floor"` // lowest schema that may be written
-}
-
-// watchFloor keeps the schema floor at hand; it has been read once on return.
-func watchFloor(ctx context.Context, docs *nats.Docs) (func() int, error) {
-	var floor atomic.Int64
-	floor.Store(int64(codecore.SchemaMin))
-	take := func(value []byte, _ uint64) {
-		var d clusterDoc
-		if json.Unmarshal(value, &d) == nil && d.Floor > 0 {
-			floor.Store(int64(d.Floor))
-		}
-	}
-	if value, rev, err := docs.Get(ctx, nats.DocCluster); err == nil {
-		take(value, rev)
-	}
-	err := docs.Watch(ctx, nats.DocCluster, take)
-	return func() int { return int(floor.Load()) }, err
-}
-
 // Orders that a worker serves beside those of handoff.
 const (
 	verbList   = "list"   // answer: []sessions.CallInfo
 	verbHealth = "health" // answer: workerHealth
 	verbAdmit  = "admit"  // body: bool
 	verbHangUp = "hangup" // body: hangUpOrder; answer: how many calls
+
+	// verbRewrite has the calls under a schema written anew; body: the schema;
+	// answer: how many are left.
+	verbRewrite = "rewrite"
 )
 
 // workerHealth is what a rollout's gate asks of a worker.
@@ -181,6 +172,7 @@ type workerHealth struct {
 	Failed    int `json:"failed"`     // of them, by a fault of ours
 	Drops     int `json:"drops"`      // lost or set aside
 	MediaGaps int `json:"media_gaps"` // legs that fell silent
+	Writes    int `json:"writes"`     // lowest schema written here, as far as this worker has heard
 }
 
 type hangUpOrder struct {
@@ -188,7 +180,7 @@ type hangUpOrder struct {
 	Cause string          `json:"cause"`
 }
 
-func serveControl(ctx context.Context, c *child, runner *sessions.Runner, m *workerMetrics, admitting *atomic.Bool) error {
+func serveControl(ctx context.Context, c *child, runner *sessions.Runner, m *workerMetrics, admitting *atomic.Bool, floor func() int) error {
 	serve := func(verb string, fn func(data []byte) any) error {
 		_, err := c.nats.Subscribe(sessions.SubjectControl(c.id, verb), "", func(m sessions.Msg) {
 			data, err := wire.Seal(fn(m.Data))
@@ -204,7 +196,20 @@ func serveControl(ctx context.Context, c *child, runner *sessions.Runner, m *wor
 	if err := serve(verbList, func([]byte) any { return runner.Calls() }); err != nil {
 		return err
 	}
-	if err := serve(verbHealth, func([]byte) any { return m.health(runner.Len()) }); err != nil {
+	if err := serve(verbHealth, func([]byte) any {
+		h := m.health(runner.Len())
+		h.Writes = floor()
+		return h
+	}); err != nil {
+		return err
+	}
+	if err := serve(verbRewrite, func(data []byte) any {
+		var schema int
+		if wire.Open(data, &schema) != nil || floor() < schema {
+			return runner.Len() + 1 // not heard yet: new calls too would be under it
+		}
+		return runner.Rewrite()
+	}); err != nil {
 		return err
 	}
 	if err := serve(verbAdmit, func(data []byte) any {

@@ -23,10 +23,10 @@ func rolloutCommand() *cobra.Command {
 		rolloutStart(), rolloutStatus(),
 		steer("pause", "stop after the wave in hand"),
 		steer("promote", "go on with the next wave now"),
-		steer("abort", "stop, and move everything back"),
+		steer("abort", "stop, and move everything back; while finalizing: take the finalize back"),
 		undo(),
 		steer("confirm", "keep the new release: its calls stay, old workers leave when they own nothing"),
-		steer("finalize", "raise the schema floor: no way back to the old release after this"))
+		finalize())
 }
 
 func rolloutStart() *cobra.Command {
@@ -53,7 +53,7 @@ func rolloutStart() *cobra.Command {
 			if detach, _ := cmd.Flags().GetBool("detach"); detach {
 				return show(cmd, r, func(w io.Writer) { drawRollout(w, r) })
 			}
-			return watchRollout(cmd, console.RolloutDone)
+			return watchRollout(cmd, verdict, console.RolloutDone)
 		},
 	}
 	cmd.Flags().IntSlice("steps", []int{1, 10, 50, 100}, "per cent of the calls after each wave")
@@ -72,7 +72,7 @@ func rolloutStatus() *cobra.Command {
 		Args:  args(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if watch, _ := cmd.Flags().GetBool("watch"); watch {
-				return watchRollout(cmd)
+				return watchRollout(cmd, verdict)
 			}
 			r, err := currentRollout(cmd.Context(), apiClient(cmd))
 			if err != nil {
@@ -112,13 +112,34 @@ func undo() *cobra.Command {
 	return cmd
 }
 
+func finalize() *cobra.Command {
+	cmd := steer("finalize", "write the new schema everywhere, then raise the floor: no way back to the old release after this")
+	cmd.Long = `Finalize a confirmed rollout, in two steps. First every worker writes the new
+release's schema, also for calls in which nothing happens, until no record of an
+older schema is left; until then 'switch rollout abort' takes it back, and
+'switch rollout undo' still moves the calls to the old release. Then the schema
+floor rises: no older release starts again on these records.
+
+Refused while a worker of the old release lives: its calls end or move first.
+Whoever stops watching (Ctrl-C, --timeout) does not stop it.`
+	return cmd
+}
+
 func sendVerb(cmd *cobra.Command, verb string, s console.Steer) error {
 	var r console.Rollout
 	if err := apiClient(cmd).Do(cmd.Context(), http.MethodPost, "/v1/rollouts/current/"+verb, s, &r); err != nil {
 		return apiError(err)
 	}
-	if verb == "undo" || verb == "abort" {
-		err := watchRollout(cmd)
+	switch {
+	case verb == "finalize" && r.State != console.RolloutFinalized:
+		return watchRollout(cmd, func(r console.Rollout) error {
+			if r.State == console.RolloutFinalized {
+				return nil
+			}
+			return codedError{exitRefused, fmt.Errorf("not finalized: the rollout is %s again, somebody took the finalize back", r.State)}
+		})
+	case (verb == "undo" || verb == "abort") && !console.Over(r.State):
+		err := watchRollout(cmd, verdict)
 		if rolledBack(err) {
 			return nil // that is what was asked for
 		}
@@ -132,8 +153,8 @@ func currentRollout(ctx context.Context, api *console.Client) (r console.Rollout
 }
 
 // watchRollout follows the rollout until it is over, or in one of the states
-// given. The table format redraws one line per change; json prints the end.
-func watchRollout(cmd *cobra.Command, until ...string) error {
+// given, and judges it then. The table format redraws one line per change; json prints the end.
+func watchRollout(cmd *cobra.Command, judge func(console.Rollout) error, until ...string) error {
 	patience := cmd.Context() // of the watcher; one look at the rollout has its own
 	if limit, _ := cmd.Flags().GetDuration("timeout"); limit > 0 {
 		var cancel context.CancelFunc
@@ -160,7 +181,7 @@ func watchRollout(cmd *cobra.Command, until ...string) error {
 			if err := show(cmd, r, func(w io.Writer) { drawRollout(w, r) }); err != nil {
 				return err
 			}
-			return verdict(r)
+			return judge(r)
 		}
 		select {
 		case <-patience.Done():
@@ -190,6 +211,12 @@ func rolledBack(err error) bool {
 
 // waveLine is the progress of a rollout: what happens now, and the wave's bar.
 func waveLine(r console.Rollout) string {
+	switch r.State {
+	case console.RolloutFinalizing:
+		return fmt.Sprintf("%-11s %d records to be written in schema %d ('switch rollout abort' takes it back)", r.State, r.Left, r.To.Schema)
+	case console.RolloutConfirmed, console.RolloutRaising, console.RolloutFinalized:
+		return fmt.Sprintf("%-11s %s", r.State, r.To.Name)
+	}
 	if len(r.Waves) == 0 {
 		switch {
 		case r.State != console.RolloutPreparing:
@@ -245,6 +272,9 @@ func drawRollout(w io.Writer, r console.Rollout) {
 	row(w, "to", r.To.Name, short(r.To.Digest), fmt.Sprintf("schema %d", r.To.Schema))
 	if r.Confirm != nil {
 		row(w, "confirm by", r.Confirm.Local().Format(time.TimeOnly), "'switch rollout confirm' keeps it, 'switch rollout undo' goes back")
+	}
+	if r.State == console.RolloutFinalizing {
+		row(w, "records left", r.Left, "in an older schema")
 	}
 	if r.DryRun != nil {
 		row(w, "dry run", dryRunLine(r.DryRun))

@@ -73,6 +73,10 @@ func rolloutError(verb string, r *handoff.Rollout, err error) error {
 	if errors.Is(err, sessions.ErrConflict) {
 		return console.Refused("rollout-running", "somebody else began a rollout at the same moment", "see 'switch rollout status'")
 	}
+	if errors.Is(err, handoff.ErrOlder) {
+		return console.Refused("older-schema", strings.TrimPrefix(err.Error(), "handoff: "),
+			"finalize when it has left: its calls end or move ('switch calls' shows them), or stop it")
+	}
 	if !errors.Is(err, handoff.ErrPhase) {
 		return err
 	}
@@ -86,8 +90,10 @@ func rolloutError(verb string, r *handoff.Rollout, err error) error {
 		fix = "it is over; begin another with 'switch rollout start BINARY'"
 	case verb == handoff.SteerConfirm && (r.Phase == handoff.PhaseMoving || r.Phase == handoff.PhasePausing):
 		fix = "wait for the last wave ('switch rollout status --watch'), or hurry it with 'switch rollout promote'"
-	case verb == handoff.SteerFinalize && r.Phase == handoff.PhaseConfirmed:
-		fix = "the old release may still be needed for them: finalize when those calls have ended ('switch calls')"
+	case r.Phase == handoff.PhaseRaising:
+		fix = "the floor rises at this moment; there is no way back from it"
+	case r.Phase == handoff.PhaseFinalizing:
+		fix = "it is under way: 'switch rollout status --watch' shows it, 'switch rollout abort' takes it back"
 	case verb == handoff.SteerFinalize:
 		fix = "confirm it first, with 'switch rollout confirm'"
 	}
@@ -128,7 +134,7 @@ func (b *backend) rolloutView(ctx context.Context, r handoff.Rollout) console.Ro
 		return console.Release{Name: s.Release, Digest: s.Digest, Schema: s.Schema}
 	}
 	v := console.Rollout{
-		ID: r.ID, State: string(r.Phase), From: side(r.From), To: side(r.To), Steps: r.Steps, Error: r.Reason,
+		ID: r.ID, State: string(r.Phase), From: side(r.From), To: side(r.To), Steps: r.Steps, Error: r.Reason, Left: r.Left,
 		Waves: []console.Wave{},
 	}
 	if r.Phase == handoff.PhaseDone && !r.ConfirmBy.IsZero() && r.ConfirmWithin > 0 {
