@@ -90,12 +90,31 @@ func offered(m *Message) (said, *refusal) {
 	if ct := strings.ToLower(m.Get("Content-Type")); !strings.HasPrefix(ct, "application/sdp") {
 		return said{}, &refusal{415, "content-type", []Header{{"Accept", "application/sdp"}}}
 	}
+	if !acceptsSDP(m) {
+		return said{}, &refusal{406, "accept", nil}
+	}
 	s, err := describe(m.Body)
 	if err != nil {
 		status, cause := statusOf(err)
 		return said{}, &refusal{status, cause, nil}
 	}
 	return s, nil
+}
+
+// acceptsSDP tells whether the answer to an INVITE may be SDP: without an Accept
+// it may, with an empty one nothing may (RFC 3261 20.1).
+func acceptsSDP(m *Message) bool {
+	all := m.All("Accept")
+	for _, list := range all {
+		for _, v := range strings.Split(list, ",") {
+			kind, _, _ := strings.Cut(v, ";")
+			switch strings.ToLower(strings.TrimSpace(kind)) {
+			case "application/sdp", "application/*", "*/*":
+				return true
+			}
+		}
+	}
+	return len(all) == 0
 }
 
 // address is the SIP URI of a number at a host; without one, of the host.

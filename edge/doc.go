@@ -4,9 +4,12 @@
 // about a call: every response but 100, 4xx for malformed or unknown requests,
 // and the answer to an OPTIONS outside a dialog, is an action of a worker.
 //
-// A datagram goes through a token bucket per source, [scan] (bytes: lines,
-// limits, smuggling), sipgo's parser (structure) and [validate] (meaning), all
-// before any lock or state. Then one mutex guards transactions, calls and the
+// A datagram goes through a token bucket per source, scan.go (bytes: lines,
+// limits, smuggling), grammar.go (addresses, Via, CSeq) and validate.go
+// (meaning), all before any lock or state. The grammar is our own: sipgo's
+// parser refuses legal messages of RFC 4475 (wsinv, esc01, semiuri) and takes
+// illegal ones; torture_test.go holds the right answer to all 49. Why something
+// was refused is told by a stable code, listed in reasons.md. Then one mutex guards transactions, calls and the
 // one timer heap; nothing is awaited under it: UDP sends do not block, TCP
 // sends are queued. Everything kept here may be lost at any moment: an edge
 // that restarts finds calls again by the token in tags and branches (ids.go),

@@ -24,13 +24,14 @@ func (e *Edge) handle(f flow, data []byte) {
 		return
 	}
 	p, code, why := parse(data, &e.lim)
+	p.size, p.known = len(data), known
 	if why != okay {
 		e.stats.count(why)
 		if !response {
 			if !known {
 				code = 403
 			}
-			e.refuse(f, p, len(data), code, why)
+			e.refuse(f, p, code, why)
 		}
 		return
 	}
@@ -43,8 +44,7 @@ func (e *Edge) handle(f flow, data []byte) {
 	}
 	p.stamp(f.remote)
 	if !known {
-		e.stats.count(stranger)
-		e.refuse(f, p, len(data), 403, stranger)
+		e.onStranger(f, p)
 		return
 	}
 	e.onRequest(f, peer, p, now)
@@ -96,25 +96,6 @@ func (e *Edge) findBranch(data []byte) (codecore.CallID, bool) {
 	return id, ok
 }
 
-// refusalSlack is how many bytes longer than its request a stateless answer may
-// be: enough for a tag and the stamp in the Via, too little to amplify a flood
-// that the buckets let through.
-const refusalSlack = 128
-
-// refuse answers a request statelessly, if it can be answered and the answer is
-// not much longer than the request.
-func (e *Edge) refuse(f flow, p *packet, length, code int, why reason, extra ...string) {
-	if !p.replyable() {
-		return
-	}
-	tag := e.ids.sum(16, "stateless", p.callID, p.fromTag)
-	b := reply(&p.msg, code, tag, extra...)
-	if len(b) > length+refusalSlack {
-		return
-	}
-	e.write(f, b)
-}
-
 func (e *Edge) write(f flow, b []byte) bool {
 	e.stats.Sent.Add(1)
 	if err := f.link.send(f.remote, b); err != nil {
@@ -133,24 +114,38 @@ func (p *packet) stamp(from netip.AddrPort) {
 		if h.Name != "Via" {
 			continue
 		}
-		parts := strings.Split(h.Value, ";")
-		out := parts[:1]
-		for _, part := range parts[1:] {
-			name, _, _ := strings.Cut(strings.TrimSpace(part), "=")
-			switch strings.ToLower(strings.TrimSpace(name)) {
+		out := strings.Builder{}
+		out.WriteString("SIP/2.0/" + p.via.transport + " " + writeHost(p.via.host))
+		if p.via.port > 0 {
+			out.WriteString(":" + strconv.Itoa(p.via.port))
+		}
+		eachParam(p.via.params, func(name, value string) {
+			switch strings.ToLower(name) {
 			case "received":
-				continue
+				return
 			case "rport":
-				part = "rport=" + strconv.Itoa(int(from.Port()))
+				value = strconv.Itoa(int(from.Port()))
 			}
-			out = append(out, part)
+			out.WriteString(";" + name)
+			if value != "" {
+				out.WriteString("=" + value)
+			}
+		})
+		source := from.Addr().Unmap().WithZone("")
+		if host, ok := isAddress(p.via.host); p.via.rport || !ok || host != source {
+			out.WriteString(";received=" + source.String())
 		}
-		if host, err := netip.ParseAddr(p.via.host); p.via.rport || err != nil || host.Unmap() != from.Addr() {
-			out = append(out, "received="+from.Addr().String())
-		}
-		h.Value = strings.Join(out, ";")
+		h.Value = out.String()
 		return
 	}
+}
+
+// writeHost puts the brackets of RFC 3261 19.1.1 around an IPv6 address.
+func writeHost(host string) string {
+	if strings.IndexByte(host, ':') >= 0 {
+		return "[" + host + "]"
+	}
+	return host
 }
 
 // back is where responses go: over the connection, or to the source address
@@ -193,7 +188,7 @@ func (e *Edge) onRequest(f flow, peer string, p *packet, now time.Time) {
 	c := e.call(id, token)
 	if c == nil {
 		e.stats.count(edgeFull)
-		e.refuse(f, p, size(&p.msg), 503, edgeFull, "Retry-After", "5", "Reason", reasonHeader(503, edgeFull.String()))
+		e.refuse(f, p, 503, edgeFull, "Retry-After", "5")
 		return
 	}
 	ev := codecore.SIPRequest{
@@ -241,14 +236,13 @@ func (e *Edge) onRequest(f flow, peer string, p *packet, now time.Time) {
 
 // callOf finds the call of a request that no transaction knows, or answers it.
 func (e *Edge) callOf(f flow, p *packet) (id codecore.CallID, token string, ok bool) {
-	n := size(&p.msg)
 	if p.toTag != "" {
 		if id, token, ok = e.ids.verify(p.toTag); !ok {
 			if p.msg.Method == "ACK" {
 				e.stats.count(strayAck) // of a stateless refusal, or invented
 			} else {
 				e.stats.count(badToken)
-				e.refuse(f, p, n, 481, badToken)
+				e.refuse(f, p, 481, badToken)
 			}
 		}
 		return id, token, ok
@@ -260,13 +254,18 @@ func (e *Edge) callOf(f flow, p *packet) (id codecore.CallID, token string, ok b
 	case "ACK":
 		e.stats.count(strayAck)
 	case "OPTIONS":
-		e.refuse(f, p, n, 200, okay, "Allow", allow, "Accept", "application/sdp")
+		if unknown := p.msg.All("Require"); len(unknown) > 0 {
+			e.stats.count(badExtension)
+			e.refuse(f, p, 420, badExtension, "Unsupported", strings.Join(unknown, ", "))
+			return "", "", false
+		}
+		e.refuse(f, p, 200, okay, "Allow", allow, "Accept", "application/sdp")
 	case "BYE":
 		e.stats.count(badToken)
-		e.refuse(f, p, n, 481, badToken)
+		e.refuse(f, p, 481, badToken)
 	default:
 		e.stats.count(badMethod)
-		e.refuse(f, p, n, 405, badMethod, "Allow", allow)
+		e.refuse(f, p, 405, badMethod, "Allow", allow)
 	}
 	return "", "", false
 }

@@ -71,10 +71,11 @@ func (i *ids) verify(s string) (id codecore.CallID, token string, ok bool) {
 }
 
 // tx names a server transaction (RFC 3261 17.2.3): branch, sent-by and method,
-// or, for a branch without the cookie, what RFC 2543 had instead. The method of
+// or, for a branch without the cookie or with nothing behind it (RFC 4475
+// 3.2.1), what RFC 2543 had instead. The method of
 // an ACK or CANCEL is that of the INVITE it is for.
 func (i *ids) tx(p *packet, method string) string {
-	if strings.HasPrefix(p.via.branch, cookie) {
+	if len(p.via.branch) > len(cookie) && strings.HasPrefix(p.via.branch, cookie) {
 		return i.sum(24, "tx", method, p.via.sentBy, p.via.branch)
 	}
 	return i.sum(24, "tx", method, p.via.sentBy, p.via.branch, p.callID, p.fromTag, p.cseq)

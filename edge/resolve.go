@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/emiago/sipgo/sip"
-
 	"callswitch/codecore"
 )
 
@@ -93,26 +91,26 @@ func (e *Edge) route(a *codecore.SendRequest, then func(flow, bool)) {
 
 // target reads the URI of a next hop: a plain URI, or a Route value in angle
 // brackets.
-func target(uri string) (host string, port uint16, tcp, ok bool) {
-	if i := strings.IndexByte(uri, '<'); i >= 0 {
-		uri, _, _ = strings.Cut(uri[i+1:], ">")
+func target(to string) (host string, port uint16, tcp, ok bool) {
+	if i := strings.IndexByte(to, '<'); i >= 0 {
+		to, _, _ = strings.Cut(to[i+1:], ">")
 	}
-	var u sip.Uri
-	if err := sip.ParseUri(uri, &u); err != nil || u.Host == "" || u.Port < 0 || u.Port > 65535 || u.Scheme != "sip" {
+	u, ok := parseURI(to)
+	if !ok || u.scheme != "sip" {
 		return "", 0, false, false // sips needs TLS, which is not here yet
 	}
-	port = uint16(u.Port)
+	port = uint16(u.port)
 	if port == 0 {
 		port = 5060
 	}
-	switch t, _ := u.UriParams.Get("transport"); strings.ToLower(t) {
+	switch t, _ := u.param("transport"); strings.ToLower(t) {
 	case "", "udp":
 	case "tcp":
 		tcp = true
 	default:
 		return "", 0, false, false
 	}
-	return strings.ToLower(strings.Trim(u.Host, "[]")), port, tcp, true
+	return u.host, port, tcp, true
 }
 
 func (n *names) get(host string) (netip.Addr, bool) {

@@ -16,6 +16,13 @@ type scanned struct {
 	headers []codecore.Header
 }
 
+// maxHeaders bounds the header values of a message, lists split.
+const maxHeaders = 512
+
+// quotable headers have quoted strings by their grammar; in others a quote is a
+// character like any other and hides nothing.
+var quotable = map[string]bool{"From": true, "To": true, "Contact": true, "Route": true, "Record-Route": true}
+
 // scan splits the header part of a message into long-named header values, in
 // wire order, lists split. It is strict about bytes, since two readers that see
 // different lines can be played against each other: every line ends with CRLF,
@@ -26,15 +33,21 @@ func scan(raw string, lim *Limits) (s scanned, why reason) {
 	s.length = -1
 	end := strings.Index(raw, "\r\n\r\n")
 	if end < 0 {
-		return s, badStart
+		if !strings.HasSuffix(raw, "\r\n") {
+			return s, badEnd
+		}
+		why, end = badEnd, len(raw)-2
 	}
-	s.head = end + 4
+	s.head = min(end+4, len(raw))
 	head := raw[:end+2]
 	i := strings.IndexByte(head, '\n')
+	if i < 1 {
+		return s, badStart
+	}
 	if i > lim.MaxLine {
 		return s, badLine
 	}
-	s.start = head[:i-min(i, 1)]
+	s.start = head[:i-1]
 	why = badText(head, why)
 	s.headers = make([]codecore.Header, 0, 16)
 	head = head[i+1:]
@@ -58,7 +71,8 @@ func scan(raw string, lim *Limits) (s scanned, why reason) {
 }
 
 // badText looks for bytes that may not be in a header part. The first reason
-// found stays.
+// found stays. A control character behind a backslash may be a quoted pair
+// (RFC 3261 25.1): line looks whether it is one.
 func badText(head string, why reason) reason {
 	ascii := true
 	for i := 0; i < len(head); i++ {
@@ -68,6 +82,7 @@ func badText(head string, why reason) reason {
 		case c >= ' ' && c != 0x7f || c == '\t':
 		case c == '\r' && i+1 < len(head) && head[i+1] == '\n':
 			i++
+		case c != '\r' && c != '\n' && i > 0 && head[i-1] == '\\':
 		default:
 			return badBytes
 		}
@@ -76,6 +91,36 @@ func badText(head string, why reason) reason {
 		return badBytes
 	}
 	return why
+}
+
+// isControl: what stands in a header as a quoted pair or not at all.
+func isControl(c byte) bool { return c < ' ' && c != '\t' || c == 0x7f }
+
+// quotedOnly tells whether every control character of a value is a quoted pair
+// inside quotes.
+func quotedOnly(value string) bool {
+	quoted := false
+	for i := 0; i < len(value); i++ {
+		switch c := value[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case isControl(c):
+			return false
+		}
+	}
+	return true
+}
+
+// hasControl tells whether there is a control character at all.
+func hasControl(value string) bool {
+	for i := 0; i < len(value); i++ {
+		if isControl(value[i]) {
+			return true
+		}
+	}
+	return false
 }
 
 // line takes one header, its continuation lines included.
@@ -92,6 +137,9 @@ func (s *scanned) line(line string, why reason) reason {
 	if !isToken(name) {
 		return first(why, badHeader)
 	}
+	if hasControl(value) && (!quotable[name] || !quotedOnly(value)) {
+		return first(why, badBytes)
+	}
 	switch name {
 	case "Content-Length":
 		n, err := strconv.ParseUint(value, 10, 31)
@@ -104,6 +152,9 @@ func (s *scanned) line(line string, why reason) reason {
 		s.length = int(n)
 	case "Via", "Route", "Record-Route", "Contact":
 		for value != "" {
+			if len(s.headers) >= maxHeaders {
+				return first(why, badCount)
+			}
 			var one string
 			one, value = cutList(value)
 			if one != "" {

@@ -45,10 +45,13 @@ const (
 	badLine
 	badBytes
 	badStart
+	badEnd
 	badVersion
 	badMissing
 	badTwice
 	badHeader
+	badAddress
+	badCount
 	badCSeq
 	badHops
 	noHops
@@ -62,6 +65,11 @@ const (
 	strayAck
 	strayResponse
 	badMethod
+	badExtension
+	scanner
+	merged
+	looped
+	tooLong
 	edgeFull
 	queueFull
 	storeAway
@@ -78,11 +86,11 @@ const (
 )
 
 var reasonNames = [...]string{
-	okay: "ok", badSize: "size", badLines: "lines", badLine: "line-length", badBytes: "bytes", badStart: "start-line",
-	badVersion: "version", badMissing: "header-missing", badTwice: "header-twice", badHeader: "header", badCSeq: "cseq",
+	okay: "ok", badSize: "size", badLines: "lines", badLine: "line-length", badBytes: "bytes", badStart: "start-line", badEnd: "header-end",
+	badVersion: "version", badMissing: "header-missing", badTwice: "header-twice", badHeader: "header", badAddress: "address", badCount: "header-count", badCSeq: "cseq",
 	badHops: "max-forwards", noHops: "hops-out", badLength: "content-length", badVia: "via", badURI: "uri", badScheme: "uri-scheme",
 	flood: "flood", stranger: "stranger", badToken: "token", strayAck: "ack-stray", strayResponse: "response-stray",
-	badMethod: "method", edgeFull: "edge-full", queueFull: "queue-full", storeAway: "store-away", unknownCall: "unknown-call",
+	badMethod: "method", badExtension: "extension", scanner: "scanner", merged: "merged", looped: "loop", tooLong: "unanswerable", edgeFull: "edge-full", queueFull: "queue-full", storeAway: "store-away", unknownCall: "unknown-call",
 	stepFailed: "step-failed", refused: "refused", expired: "expired", sendFailed: "send-failed", noAddress: "no-address",
 	badAction: "action", badEnvelope: "envelope", connLimit: "connection-limit", connBroken: "connection-broken",
 }

@@ -4,8 +4,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/emiago/sipgo/sip"
-
 	"callswitch/codecore"
 )
 
@@ -13,33 +11,25 @@ import (
 type packet struct {
 	msg      codecore.Message
 	via      topVia
+	uri      uri // of a request
 	callID   string
 	fromTag  string
 	toTag    string
-	cseq     string // number, as written
+	cseq     string // number
 	cseqName string // method of the CSeq
+	size     int    // bytes that came
+	known    bool   // the source is a peer of the dialplan
 }
 
 // topVia is the first Via: where a response goes (RFC 3261 18.2, RFC 3581).
 type topVia struct {
 	transport string // "UDP", "TCP"
-	host      string
-	port      int // 0 = none
-	sentBy    string
+	host      string // small letters, an IPv6 address without brackets
+	port      int    // 0 = none
+	sentBy    string // host:port
 	branch    string
 	rport     bool
-}
-
-// strict is sipgo's parser with the headers that the edge reads; the others
-// pass as they are.
-var strict = newParser()
-
-func newParser() *sip.Parser {
-	all, few := sip.DefaultHeadersParser(), map[string]sip.HeaderParser{}
-	for _, name := range []string{"via", "v", "from", "f", "to", "t", "call-id", "i", "cseq", "contact", "m", "max-forwards", "content-length", "l"} {
-		few[name] = all[name]
-	}
-	return sip.NewParser(sip.WithHeadersParsers(few))
+	params    string // from the first ";", as written
 }
 
 // parse reads one whole message. With a reason, p holds what could be read, and
@@ -65,33 +55,17 @@ func parse(data []byte, lim *Limits) (p *packet, code int, why reason) {
 	if why = p.body(raw[s.head:], s.length); why != okay {
 		return p, 400, why
 	}
-	m, err := parseHead(data[:s.head])
-	if err != nil {
-		return p, 400, badHeader
-	}
 	if why = p.single(); why != okay {
 		return p, 400, why
 	}
-	if why = p.read(m); why != okay {
+	if why = p.read(); why != okay {
 		return p, 400, why
 	}
 	if !request {
 		p.msg.Method = p.cseqName
 		return p, 0, okay
 	}
-	return p.request(m.(*sip.Request))
-}
-
-// parseHead keeps a panic of the parser from ending the edge: the input comes
-// from anybody.
-func parseHead(head []byte) (m sip.Message, err error) {
-	defer func() {
-		if recover() != nil {
-			err = sip.ErrParseEOF
-		}
-	}()
-	m, _, err = strict.ParseHeaders(head, false)
-	return m, err
+	return p.request()
 }
 
 func (p *packet) startLine(start string, request bool) (code int, why reason) {
@@ -162,49 +136,82 @@ func (p *packet) single() reason {
 	return okay
 }
 
-// read takes from sipgo's message what the edge itself needs.
-func (p *packet) read(m sip.Message) reason {
-	via, from, to, callID, cseq := m.Via(), m.From(), m.To(), m.CallID(), m.CSeq()
-	if via == nil || from == nil || to == nil || callID == nil || cseq == nil {
-		return badMissing
-	}
-	branch, _ := via.Params.Get("branch")
-	_, rport := via.Params.Get("rport")
-	p.via = topVia{
-		transport: strings.ToUpper(via.Transport), host: strings.Trim(via.Host, "[]"), port: via.Port,
-		sentBy: strings.ToLower(via.Host) + ":" + strconv.Itoa(via.Port), branch: branch, rport: rport,
-	}
-	if p.via.host == "" || via.Port < 0 || via.Port > 65535 || !strings.EqualFold(via.ProtocolName, "SIP") || via.ProtocolVersion != "2.0" || strings.ContainsAny(via.Host, " \t<>\"@") {
-		return badVia
-	}
-	p.callID = callID.Value()
-	p.fromTag, _ = from.Params.Get("tag")
-	p.toTag, _ = to.Params.Get("tag")
-	p.cseq, p.cseqName = strconv.FormatUint(uint64(cseq.SeqNo), 10), strings.TrimSpace(string(cseq.MethodName))
-	if !isToken(p.cseqName) {
-		return badCSeq
-	}
-	if from.Address.Port < 0 || from.Address.Port > 65535 || to.Address.Port < 0 || to.Address.Port > 65535 {
-		return badURI
+// read takes from the headers what the edge itself needs, and looks at each
+// address: what is passed on can be read by everybody in one way only.
+func (p *packet) read() reason {
+	top, addresses := true, 0
+	for i := range p.msg.Headers {
+		h := &p.msg.Headers[i]
+		switch h.Name {
+		case "Via":
+			via, ok := parseVia(h.Value)
+			if !ok {
+				return badVia
+			}
+			if top {
+				p.via, top = via, false
+			}
+		case "From", "To":
+			a, ok := parseAddress(h.Value)
+			if !ok {
+				return badAddress
+			}
+			if h.Name == "To" {
+				p.toTag = a.tag
+			} else {
+				p.fromTag = a.tag
+			}
+		case "Contact", "Route", "Record-Route", "Refer-To", "Referred-By", "P-Asserted-Identity", "P-Preferred-Identity", "Reply-To", "Diversion", "Path":
+			if addresses++; addresses > maxAddresses {
+				return badCount
+			}
+			if !isAddressValue(h) {
+				return badAddress
+			}
+		case "Call-ID":
+			p.callID = h.Value
+			if h.Value == "" || strings.ContainsAny(h.Value, " \t\x00") {
+				return badHeader
+			}
+		case "CSeq":
+			var ok bool
+			if p.cseq, p.cseqName, ok = parseCSeq(h.Value); !ok {
+				return badCSeq
+			}
+		}
 	}
 	return okay
 }
 
+// maxAddresses bounds the values of address headers in one message.
+const maxAddresses = 128
+
+// isAddressValue checks a header value that holds an address. Contact may be
+// "*"; a list of the headers that are not split at the edge passes as it is.
+func isAddressValue(h *codecore.Header) bool {
+	if h.Name == "Contact" && h.Value == "*" {
+		return true
+	}
+	if _, rest := cutList(h.Value); rest != "" {
+		return true
+	}
+	_, ok := parseAddress(h.Value)
+	return ok
+}
+
 // request checks what only requests have.
-func (p *packet) request(m *sip.Request) (*packet, int, reason) {
+func (p *packet) request() (*packet, int, reason) {
 	if p.cseqName != p.msg.Method {
 		return p, 400, badCSeq
 	}
-	if p.fromTag == "" {
-		return p, 400, badHeader
-	}
-	switch uri := &m.Recipient; {
-	case uri.Scheme != "sip" && uri.Scheme != "sips":
-		return p, 416, badScheme
-	case uri.Host == "" || uri.Port < 0 || uri.Port > 65535 || strings.ContainsAny(p.msg.URI, "<>\""):
+	var ok bool
+	p.uri, ok = parseURI(p.msg.URI)
+	switch {
+	case !ok:
 		return p, 400, badURI
-	}
-	if c := m.Contact(); c != nil && (c.Address.Port < 0 || c.Address.Port > 65535) {
+	case !p.uri.sip():
+		return p, 416, badScheme
+	case p.uri.headers != "": // RFC 3261 19.1.1: not in a Request-URI
 		return p, 400, badURI
 	}
 	if hops := p.msg.Get("Max-Forwards"); hops != "" {
@@ -219,8 +226,8 @@ func (p *packet) request(m *sip.Request) (*packet, int, reason) {
 	return p, 0, okay
 }
 
-// replyable tells whether a response to a refused request can be formed: the
-// five headers it copies are there.
+// replyable tells whether a response to a refused request can be formed: a
+// method and a Via are there.
 func (p *packet) replyable() bool {
-	return p.msg.Method != "" && p.msg.Method != "ACK" && isToken(p.msg.Method) && p.single() != badMissing
+	return p.msg.Method != "" && p.msg.Method != "ACK" && isToken(p.msg.Method) && p.msg.Get("Via") != ""
 }

@@ -13,7 +13,7 @@ const allow = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO"
 // reasonPhrases are those of RFC 3261 section 21 that the edge itself uses.
 var reasonPhrases = map[int]string{
 	100: "Trying", 200: "OK", 400: "Bad Request", 403: "Forbidden", 405: "Method Not Allowed", 408: "Request Timeout",
-	416: "Unsupported URI Scheme", 481: "Call/Transaction Does Not Exist", 483: "Too Many Hops", 486: "Busy Here",
+	416: "Unsupported URI Scheme", 420: "Bad Extension", 482: "Loop Detected", 481: "Call/Transaction Does Not Exist", 483: "Too Many Hops", 486: "Busy Here",
 	487: "Request Terminated", 500: "Server Internal Error", 503: "Service Unavailable", 505: "Version Not Supported",
 	513: "Message Too Large", 429: "Too Many Requests", 404: "Not Found", 488: "Not Acceptable Here",
 }
@@ -28,7 +28,7 @@ func phrase(code int) string {
 // appendHeader writes one header line. What could break out of its line is left
 // out: the edge alone decides where a message ends.
 func appendHeader(b []byte, name, value string) []byte {
-	if strings.ContainsAny(value, "\r\n\x00") || !isToken(name) {
+	if strings.ContainsAny(value, "\r\n") || !isToken(name) || hasControl(value) && !quotedOnly(value) {
 		return b
 	}
 	b = append(append(b, name...), ": "...)
@@ -101,6 +101,26 @@ func (e *Edge) writeResponse(a *codecore.SendResponse, l link) []byte {
 	return appendRest(b, m, e.contact(a.ContactUser, l)...)
 }
 
+// compact are the short names of what a response copies (RFC 3261 7.3.3).
+var compact = map[string]string{"Via": "v", "From": "f", "To": "t", "Call-ID": "i"}
+
+// shortReply is reply with compact names.
+func shortReply(req *codecore.Message, code int, toTag string) []byte {
+	b := strconv.AppendInt(append(make([]byte, 0, 512), "SIP/2.0 "...), int64(code), 10)
+	b = append(append(append(b, ' '), phrase(code)...), "\r\n"...)
+	for _, h := range req.Headers {
+		if h.Name == "To" && toTag != "" && tagOf(h.Value) == "" {
+			h.Value += ";tag=" + toTag
+		}
+		if name, ok := compact[h.Name]; ok {
+			b = appendHeader(b, name, h.Value)
+		} else if h.Name == "CSeq" {
+			b = appendHeader(b, h.Name, h.Value)
+		}
+	}
+	return append(b, "l: 0\r\n\r\n"...)
+}
+
 // reply forms a response of the edge's own to a request (RFC 3261 8.2.6.2).
 func reply(req *codecore.Message, code int, toTag string, extra ...string) []byte {
 	m := codecore.Message{Status: code, Reason: phrase(code)}
@@ -112,7 +132,7 @@ func reply(req *codecore.Message, code int, toTag string, extra ...string) []byt
 		switch h.Name {
 		case "To":
 			v := h.Value
-			if toTag != "" && !strings.Contains(strings.ToLower(v), ";tag=") {
+			if toTag != "" && tagOf(v) == "" {
 				v += ";tag=" + toTag
 			}
 			b = appendHeader(b, h.Name, v)
