@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"callswitch/codecore"
+	"callswitch/registrar"
 	"callswitch/sessions"
 )
 
@@ -29,9 +30,17 @@ type Config struct {
 	Bus        sessions.Bus
 	Plan       func() *codecore.Plan // current plan: who may call from where; nil = nobody
 	Weights    func() []Weight       // releases that take new calls
-	Limits     Limits
-	Log        *slog.Logger // default: discards
-	Stats      *Stats       // default: a fresh one
+
+	// Auth, Accounts and Directory let accounts in, who register and call with
+	// digest. Default: none; who is no peer gets 403, as when there is no account.
+	Auth      *registrar.Auth
+	Accounts  *registrar.Accounts
+	Directory *registrar.Directory
+	Keepalive time.Duration // 25 s: between OPTIONS to a phone behind NAT; negative: none
+
+	Limits Limits
+	Log    *slog.Logger // default: discards
+	Stats  *Stats       // default: a fresh one
 }
 
 // A Weight is the share of new calls that a release takes.

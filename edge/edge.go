@@ -23,6 +23,10 @@ var (
 	ErrListen = errors.New("edge: cannot listen")
 )
 
+// maxStrayCancels is how many CANCELs a second of unknown senders, for INVITEs
+// that this edge does not have, are looked up.
+const maxStrayCancels = 100
+
 // announceEvery is how often the edge tells its incarnation.
 const announceEvery = 5 * time.Second
 
@@ -50,12 +54,18 @@ type Edge struct {
 	conns     conns
 	names     names
 
-	mu     sync.Mutex // guards what follows
-	calls  map[codecore.CallID]*call
-	server map[string]*serverTx // by serverTx.key
-	client map[string]*clientTx // by branch and method
-	timers timers
-	idle   []chan *call // postmen that wait
+	friends      friends
+	pings        pings
+	strayCancels *buckets      // one bucket for all
+	registering  chan struct{} // slots
+
+	mu        sync.Mutex // guards what follows
+	calls     map[codecore.CallID]*call
+	server    map[string]*serverTx // by serverTx.key
+	client    map[string]*clientTx // by branch and method
+	timers    timers
+	registers map[string]*registerTx
+	idle      []chan *call // postmen that wait
 }
 
 // New binds the sockets; nothing is read before Run.
@@ -73,6 +83,10 @@ func New(cfg Config) (*Edge, error) {
 		conns: conns{byID: map[string]*tcpLink{}, byRemote: map[netip.AddrPort]*tcpLink{}, bySource: map[netip.Addr]int{}},
 	}
 	e.born = time.Now()
+	e.friends.by = map[netip.Addr]time.Time{}
+	e.strayCancels, e.registering = newBuckets(maxStrayCancels), make(chan struct{}, maxRegisters)
+	e.registers = map[string]*registerTx{}
+	or(&e.cfg.Keepalive, 25*time.Second)
 	e.names.known = map[string]resolved{}
 	e.peers, e.strangers = newBuckets(e.lim.PeerRate), newBuckets(e.lim.StrangerRate)
 	e.timers.kick = make(chan struct{}, 1)
@@ -217,6 +231,10 @@ func (e *Edge) Run(ctx context.Context) error {
 	e.announce()
 	e.wg.Add(1 + len(e.udp) + len(e.tcp))
 	go e.runTimers()
+	if e.cfg.Directory != nil {
+		e.wg.Add(1)
+		go e.runPings(e.ctx)
+	}
 	for _, u := range e.udp {
 		go e.serveUDP(u)
 	}

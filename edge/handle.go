@@ -20,6 +20,12 @@ func (e *Edge) handle(f flow, data []byte) {
 	e.stats.Received.Add(1)
 	peer, known := e.identify(f.remote)
 	response := len(data) > 4 && string(data[:4]) == "SIP/"
+	if response && e.answersPing(data) {
+		e.stats.KeepAlives.Add(1)
+		return
+	}
+	isPeer := known
+	known = known || e.friends.has(f.remote.Addr(), now)
 	if !e.admit(f, data, known, response, now) {
 		return
 	}
@@ -43,10 +49,16 @@ func (e *Edge) handle(f flow, data []byte) {
 		return
 	}
 	p.stamp(f.remote)
-	if !known {
-		e.onStranger(f, p)
+	if auth := e.auth(); auth != nil && p.msg.Method == "REGISTER" && p.toTag == "" {
+		e.onRegister(f, p, auth, now)
 		return
 	}
+	if !isPeer {
+		if peer, known = e.admitCaller(f, p, now); !known {
+			return
+		}
+	}
+	p.strip()
 	e.onRequest(f, peer, p, now)
 }
 

@@ -150,7 +150,7 @@ func (s *scanned) line(line string, why reason) reason {
 			return first(why, badTwice)
 		}
 		s.length = int(n)
-	case "Via", "Route", "Record-Route", "Contact":
+	case "Via", "Route", "Record-Route", "Contact", "Path":
 		for value != "" {
 			if len(s.headers) >= maxHeaders {
 				return first(why, badCount)
@@ -228,7 +228,7 @@ func init() {
 		"Via", "From", "To", "Call-ID", "CSeq", "Contact", "Max-Forwards", "Content-Length", "Content-Type",
 		"Route", "Record-Route", "Allow", "Supported", "Require", "User-Agent", "Server", "Reason", "Expires", "Date", "Subject",
 		"Accept", "Proxy-Require", "Unsupported", "Retry-After", "Warning", "Session-Expires", "Min-SE", "P-Asserted-Identity",
-		"Privacy", "Diversion", "Authorization", "Proxy-Authorization", "Refer-To", "Event", "RAck", "RSeq", "Content-Disposition",
+		"Privacy", "Diversion", "Path", "Authorization", "Proxy-Authorization", "Refer-To", "Event", "RAck", "RSeq", "Content-Disposition",
 	} {
 		longNames[name] = name
 		longNames[strings.ToLower(name)] = name

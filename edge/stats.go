@@ -6,16 +6,22 @@ import (
 
 // Stats counts what an Edge does. All fields may be read at any time.
 type Stats struct {
-	Received    atomic.Uint64 // messages that came in, keep-alives excluded
-	Sent        atomic.Uint64 // messages sent, retransmissions included
-	Absorbed    atomic.Uint64 // retransmissions of peers that a transaction answered
-	Repeated    atomic.Uint64 // our own retransmissions
-	Deliveries  atomic.Uint64 // events acknowledged by a worker
-	Resends     atomic.Uint64 // deliveries sent again
-	Orphans     atomic.Uint64 // questions to "orphan"
-	Actions     atomic.Uint64 // actions performed
-	Gaps        atomic.Uint64 // actions refused for a gap in their numbers
-	KeepAlives  atomic.Uint64
+	Received   atomic.Uint64 // messages that came in, keep-alives excluded
+	Sent       atomic.Uint64 // messages sent, retransmissions included
+	Absorbed   atomic.Uint64 // retransmissions of peers that a transaction answered
+	Repeated   atomic.Uint64 // our own retransmissions
+	Deliveries atomic.Uint64 // events acknowledged by a worker
+	Resends    atomic.Uint64 // deliveries sent again
+	Orphans    atomic.Uint64 // questions to "orphan"
+	Actions    atomic.Uint64 // actions performed
+	Gaps       atomic.Uint64 // actions refused for a gap in their numbers
+	KeepAlives atomic.Uint64
+
+	Challenges     atomic.Uint64 // 401 and 407
+	Registers      atomic.Uint64 // granted
+	RegisterWrites atomic.Uint64 // of them, those that took a write to the directory
+	Pings          atomic.Uint64 // OPTIONS to phones behind NAT
+
 	Connections atomic.Int64 // stream connections now open
 	Calls       atomic.Int64 // calls in memory now
 	Open        atomic.Int64 // transactions in memory now
@@ -83,6 +89,12 @@ const (
 	badEnvelope
 	connLimit
 	connBroken
+	digestWrong
+	digestSlowed
+	notAccount
+	badRegister
+	registrarBusy
+	directoryAway
 )
 
 var reasonNames = [...]string{
@@ -93,6 +105,8 @@ var reasonNames = [...]string{
 	badMethod: "method", badExtension: "extension", scanner: "scanner", merged: "merged", looped: "loop", tooLong: "unanswerable", edgeFull: "edge-full", queueFull: "queue-full", storeAway: "store-away", unknownCall: "unknown-call",
 	stepFailed: "step-failed", refused: "refused", expired: "expired", sendFailed: "send-failed", noAddress: "no-address",
 	badAction: "action", badEnvelope: "envelope", connLimit: "connection-limit", connBroken: "connection-broken",
+	digestWrong: "digest-wrong", digestSlowed: "digest-slowed", notAccount: "from-not-account",
+	badRegister: "register", registrarBusy: "registrar-busy", directoryAway: "directory-away",
 }
 
 func (r reason) String() string { return reasonNames[r] }

@@ -122,6 +122,7 @@ func (e *Edge) acceptTCP(t *tcpListener) {
 // newConn registers a connection; nil when there are too many.
 func (e *Edge) newConn(remote netip.AddrPort, conn net.Conn) *tcpLink {
 	_, known := e.identify(remote)
+	known = known || e.friends.has(remote.Addr(), time.Now())
 	limit := e.lim.MaxPerSource
 	if !known && conn != nil {
 		limit = min(limit, 8)

@@ -12,8 +12,8 @@ const allow = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO"
 
 // reasonPhrases are those of RFC 3261 section 21 that the edge itself uses.
 var reasonPhrases = map[int]string{
-	100: "Trying", 200: "OK", 400: "Bad Request", 403: "Forbidden", 405: "Method Not Allowed", 408: "Request Timeout",
-	416: "Unsupported URI Scheme", 420: "Bad Extension", 482: "Loop Detected", 481: "Call/Transaction Does Not Exist", 483: "Too Many Hops", 486: "Busy Here",
+	100: "Trying", 200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 405: "Method Not Allowed", 407: "Proxy Authentication Required", 408: "Request Timeout",
+	416: "Unsupported URI Scheme", 420: "Bad Extension", 423: "Interval Too Brief", 482: "Loop Detected", 481: "Call/Transaction Does Not Exist", 483: "Too Many Hops", 486: "Busy Here",
 	487: "Request Terminated", 500: "Server Internal Error", 503: "Service Unavailable", 505: "Version Not Supported",
 	513: "Message Too Large", 429: "Too Many Requests", 404: "Not Found", 488: "Not Acceptable Here",
 }

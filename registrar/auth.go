@@ -84,10 +84,16 @@ func (a *Auth) Check(method string, values []string, from netip.Addr, now time.T
 
 // Challenges are the values of the WWW-Authenticate or Proxy-Authenticate
 // headers, in the order in which the client is to prefer them (RFC 8760 2.3).
-func (a *Auth) Challenges(order []string, to netip.Addr, stale bool, now time.Time) []string {
+// claimed is the account that is to answer: one that has a hash for one algorithm
+// only is asked for that one.
+func (a *Auth) Challenges(order []string, claimed string, to netip.Addr, stale bool, now time.Time) []string {
+	acc, known := a.cfg.Accounts.Get(claimed)
 	nonce := a.nonces.mint(to, now)
 	out := make([]string, 0, len(order))
 	for _, algorithm := range order {
+		if known && acc.ha1(algorithm) == "" {
+			continue
+		}
 		var b strings.Builder
 		b.WriteString(`Digest realm="` + quoted.Replace(a.cfg.Realm) + `",nonce="` + nonce + `",algorithm=` + algorithm + `,qop="auth"`)
 		if stale {

@@ -90,7 +90,7 @@ func newTestAuth(most int) *Auth {
 
 func TestChallengeAndAnswer(t *testing.T) {
 	a, p := newTestAuth(0), phone{acc: bob}
-	cs := a.Challenges(StrongFirst, home, false, morning)
+	cs := a.Challenges(StrongFirst, "bob", home, false, morning)
 	if len(cs) != 2 || !strings.Contains(cs[0], "algorithm=SHA-256,") || !strings.Contains(cs[1], "algorithm=MD5,") {
 		t.Fatalf("%q", cs)
 	}
@@ -121,7 +121,7 @@ func TestChallengeAndAnswer(t *testing.T) {
 	if _, v := again.Check("REGISTER", []string{first}, home, morning.Add(time.Second)); v != Stale {
 		t.Errorf("replayed to an edge that was born since: %v", v)
 	}
-	if c := a.Challenges(OldFirst, home, true, morning); !strings.Contains(c[0], "algorithm=MD5,") || !strings.Contains(c[0], "stale=true") {
+	if c := a.Challenges(OldFirst, "bob", home, true, morning); !strings.Contains(c[0], "algorithm=MD5,") || !strings.Contains(c[0], "stale=true") {
 		t.Errorf("%q", c)
 	}
 }
@@ -162,7 +162,7 @@ func TestCounts(t *testing.T) {
 // the guesser's address not even the right one.
 func TestGuessing(t *testing.T) {
 	a, p := newTestAuth(0), phone{acc: bob}
-	cs := a.Challenges(StrongFirst, crook, false, morning)
+	cs := a.Challenges(StrongFirst, "bob", crook, false, morning)
 	looked, now := 0, morning
 	for i := range 5000 {
 		now = morning.Add(time.Duration(i) * 12 * time.Millisecond) // a minute
@@ -177,7 +177,7 @@ func TestGuessing(t *testing.T) {
 	if _, v := a.Check("REGISTER", []string{p.answer(cs[0], "REGISTER")}, crook, now); v != Slowed {
 		t.Errorf("the right password from the guesser: %v", v)
 	}
-	honest := a.Challenges(StrongFirst, home, false, now)
+	honest := a.Challenges(StrongFirst, "bob", home, false, now)
 	if _, v := a.Check("REGISTER", []string{p.answer(honest[0], "REGISTER")}, home, now); v != Granted {
 		t.Errorf("the honest phone: %v", v)
 	}
@@ -198,7 +198,7 @@ func TestGuessing(t *testing.T) {
 
 func BenchmarkCheck(b *testing.B) {
 	a, p := newTestAuth(0), phone{acc: bob}
-	cs := a.Challenges(StrongFirst, home, false, morning)
+	cs := a.Challenges(StrongFirst, "bob", home, false, morning)
 	headers := make([]string, 1024)
 	for i := range headers {
 		headers[i] = p.answer(cs[0], "REGISTER")
