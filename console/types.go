@@ -41,6 +41,7 @@ type CallInfo struct {
 	Schema   int       `json:"schema"`  // of the record as stored
 	Pinned   string    `json:"pinned,omitempty"`
 	Aside    bool      `json:"aside,omitempty"`
+	Since    time.Time `json:"since,omitzero"` // owned by Owner since; of living calls
 }
 
 // Calls is the page of all living calls.
@@ -138,6 +139,9 @@ type Wave struct {
 	Calls    int       `json:"calls"`
 	Moved    int       `json:"moved"`
 	Refused  int       `json:"refused"`
+	Listed   int       `json:"listed"`         // that it had to move: moved, refused, gone and left, and none began meanwhile
+	Gone     int       `json:"gone"`           // ended before their turn
+	Left     int       `json:"left,omitempty"` // should have moved, were not refused, and are where they were
 	Started  time.Time `json:"started"`
 	Ended    time.Time `json:"ended,omitzero"`
 	FreezeMS Quantiles `json:"freeze_ms"`

@@ -77,6 +77,7 @@ type Driver struct {
 	work  sync.WaitGroup       // handlers and settlers
 	asked chan codecore.CallID // for ClaimCall
 	slots chan struct{}        // bounds the handlers at work
+	lanes chan struct{}        // bounds the batches frozen here
 	done  chan struct{}        // closed when Run ends
 }
 
@@ -114,6 +115,7 @@ func New(c Config) *Driver {
 		deaths:   map[string]Death{},
 		asked:    make(chan codecore.CallID, maxAsked),
 		slots:    make(chan struct{}, 4*Lanes),
+		lanes:    make(chan struct{}, Lanes),
 		done:     make(chan struct{}),
 	}
 }

@@ -81,17 +81,18 @@ func (f *fakeCalls) snapshot(c *fakeCall) sessions.Record {
 	return rec
 }
 
-func (f *fakeCalls) Snapshot(id codecore.CallID) (sessions.Record, error) {
+func (f *fakeCalls) Snapshot(id codecore.CallID) (sessions.Record, uint64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.calls[id]
 	if c == nil || c.mode != "owned" {
-		return sessions.Record{}, errNotHeld
+		return sessions.Record{}, 0, errNotHeld
 	}
-	return f.snapshot(c), nil
+	rec := f.snapshot(c)
+	return rec, Sum(rec.Body), nil
 }
 
-func (f *fakeCalls) Freeze(_ context.Context, id codecore.CallID) (sessions.Record, bool, error) {
+func (f *fakeCalls) Freeze(_ context.Context, id codecore.CallID, mark uint64) (sessions.Record, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.calls[id]
@@ -102,7 +103,12 @@ func (f *fakeCalls) Freeze(_ context.Context, id codecore.CallID) (sessions.Reco
 	if f.frost != nil {
 		f.frost <- id
 	}
-	return f.snapshot(c), true, nil
+	rec := f.snapshot(c)
+	if Sum(rec.Body) == mark {
+		rec.Body = nil
+		return rec, true, nil
+	}
+	return rec, false, nil
 }
 
 func (f *fakeCalls) Thaw(id codecore.CallID) { f.mode(id, "frozen", "owned") }

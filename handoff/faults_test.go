@@ -301,7 +301,7 @@ func TestLateOfferOfAnEndedCall(t *testing.T) {
 	w := newWorld()
 	a, b := w.worker(t, "w-a", "r1", nil), w.worker(t, "w-b", "r1", nil)
 	id := a.create(t, 1)[0]
-	rec, err := a.calls.Snapshot(id)
+	rec, _, err := a.calls.Snapshot(id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -325,7 +325,7 @@ func TestLateOfferOfAnEndedCall(t *testing.T) {
 func TestOfferWithoutBody(t *testing.T) {
 	w := newWorld()
 	a, b := w.worker(t, "w-a", "r1", nil), w.worker(t, "w-b", "r1", nil)
-	rec, err := a.calls.Snapshot(a.create(t, 1)[0])
+	rec, _, err := a.calls.Snapshot(a.create(t, 1)[0])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,12 +16,13 @@ type Calls interface {
 	// List returns the calls owned here, by id.
 	List() []codecore.CallID
 	// Snapshot returns the call's record as it would be offered now, without
-	// stopping it: Body holds the state in memory, encoded at the floor.
-	Snapshot(id codecore.CallID) (sessions.Record, error)
+	// stopping it: Body holds the state in memory, encoded at the floor. mark
+	// names that state, among all states that this worker has ever held.
+	Snapshot(id codecore.CallID) (rec sessions.Record, mark uint64, err error)
 	// Freeze finishes the Step in hand (its save too) and keeps later events and
-	// timers waiting. Record as in Snapshot; same reports whether its Body is
-	// what the store holds at Rev.
-	Freeze(ctx context.Context, id codecore.CallID) (rec sessions.Record, same bool, err error)
+	// timers waiting. Record as in Snapshot; same: the call is as it was when
+	// Snapshot returned mark, and Body is empty: nobody needs it twice.
+	Freeze(ctx context.Context, id codecore.CallID, mark uint64) (rec sessions.Record, same bool, err error)
 	// Thaw goes on with a frozen call, events first that waited.
 	Thaw(id codecore.CallID)
 	// Drop forgets a frozen call whose owner is another now: no effect, no

@@ -16,6 +16,8 @@ import (
 const (
 	BatchSize = 16
 	Lanes     = 3
+
+	prepareLanes = 2 // batches of an order being prepared
 )
 
 // An Item is one call in a Prepare or an Offer.

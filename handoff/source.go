@@ -120,112 +120,153 @@ func split(refused []Refusal) (again []codecore.CallID, final []Refusal) {
 	return again, final
 }
 
+// A wave is one pass over the calls of an order: each is prepared, and then
+// offered, once. What is prepared waits for a free lane unfrozen.
+type wave struct {
+	d   *Driver
+	to  string
+	dry bool
+
+	mu       sync.Mutex
+	sum      MoveReport
+	progress func(MoveReport)
+	stop     error // the target takes nothing more
+	silent   int   // batches in a row without a word from the target
+}
+
+// ready is a call that the target could carry on, and the mark of its state.
+type ready struct {
+	Item
+	mark uint64
+}
+
 // movePass offers each call once. It stops when the target takes nothing more.
 func (d *Driver) movePass(ctx context.Context, to string, ids []codecore.CallID, dry bool, progress func(MoveReport)) (MoveReport, error) {
-	var (
-		mu     sync.Mutex
-		sum    MoveReport
-		lanes  sync.WaitGroup
-		stop   error
-		silent int // batches in a row without a word from the target
-	)
-	batches := make(chan []codecore.CallID)
+	w := &wave{d: d, to: to, dry: dry, progress: progress}
+	batches, offers := make(chan []codecore.CallID), make(chan []ready)
+	var preparers, lanes sync.WaitGroup
+	for range prepareLanes {
+		preparers.Go(func() {
+			for b := range batches {
+				if items := w.prepare(ctx, b); len(items) > 0 && !dry {
+					offers <- items
+				}
+			}
+		})
+	}
 	for range Lanes {
 		lanes.Go(func() {
-			for b := range batches {
-				r, err := d.moveBatch(ctx, to, b, dry)
-				mu.Lock()
-				sum.add(r)
-				if silent++; !errors.Is(err, errSilent) {
-					silent = 0
-				}
-				if stop == nil && (!errors.Is(err, errSilent) || silent > Lanes) {
-					stop = err
-				}
-				progress(sum)
-				mu.Unlock()
+			for items := range offers {
+				d.lanes <- struct{}{} // shared by the orders that this worker carries out
+				w.offer(context.WithoutCancel(ctx), items)
+				<-d.lanes
 			}
 		})
 	}
 	left := ids
 	for b := range slices.Chunk(ids, BatchSize) {
-		mu.Lock()
-		failed := stop != nil
-		mu.Unlock()
-		if failed || ctx.Err() != nil {
+		if w.stopped() != nil || ctx.Err() != nil {
 			break
 		}
 		batches <- b
 		left = left[len(b):]
 	}
 	close(batches)
+	preparers.Wait()
+	close(offers)
 	lanes.Wait()
-	sum.Asked, sum.Left = sum.Asked+len(left), sum.Left+len(left)
-	if stop == nil && len(left) > 0 {
-		stop = context.Cause(ctx)
+	w.sum.Asked, w.sum.Left = w.sum.Asked+len(left), w.sum.Left+len(left)
+	if w.stop == nil && len(left) > 0 {
+		w.stop = context.Cause(ctx)
 	}
-	return sum, stop
+	return w.sum, w.stop
 }
 
-// moveBatch takes a batch through the steps of a move. The error is set when
-// the target takes nothing more.
-func (d *Driver) moveBatch(ctx context.Context, to string, ids []codecore.CallID, dry bool) (MoveReport, error) {
-	var r MoveReport
-	r.Asked = len(ids)
-	items := make([]Item, 0, len(ids))
+// add counts what became of a batch, or of a part of it.
+func (w *wave) add(r MoveReport, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sum.add(r)
+	if w.silent++; !errors.Is(err, errSilent) {
+		w.silent = 0
+	}
+	if w.stop == nil && (!errors.Is(err, errSilent) || w.silent > Lanes) {
+		w.stop = err
+	}
+	w.progress(w.sum)
+}
+
+func (w *wave) stopped() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stop
+}
+
+// prepare is step 0; it returns the calls that may be offered.
+func (w *wave) prepare(ctx context.Context, ids []codecore.CallID) []ready {
+	d := w.d
+	r := MoveReport{Asked: len(ids)}
+	items, marks := make([]Item, 0, len(ids)), make([]uint64, 0, len(ids))
 	for _, id := range ids {
-		rec, err := d.Calls.Snapshot(id)
+		rec, mark, err := d.Calls.Snapshot(id)
 		if err != nil {
 			r.Gone++
 			continue
 		}
-		items = append(items, item(rec))
+		items, marks = append(items, item(rec)), append(marks, mark)
 	}
 	if len(items) == 0 {
-		return r, nil
+		w.add(r, nil)
+		return nil
 	}
-	verdicts, code := d.ask(ctx, to, VerbPrepare, d.PrepareTimeout, Prepare{From: d.Worker, Dry: dry, Items: items})
+	verdicts, code := d.ask(ctx, w.to, VerbPrepare, d.PrepareTimeout, Prepare{From: d.Worker, Dry: w.dry, Items: items})
 	if code != OK {
 		for _, it := range items {
 			d.refused(&r, it.Call, code, "")
 		}
-		return r, targetError(to, code)
+		w.add(r, targetError(w.to, code))
+		return nil
 	}
-	ready := items[:0]
+	could := make([]ready, 0, len(items))
 	for i, it := range items {
 		if v := verdictOf(verdicts, i, it.Call); v.Code != OK {
 			d.refused(&r, it.Call, v.Code, v.Detail)
-		} else {
-			ready = append(ready, it)
+			continue
 		}
+		it.Body = nil // the target has it
+		could = append(could, ready{it, marks[i]})
 	}
-	if dry {
-		r.Moved = len(ready)
-		return r, nil
+	if w.dry {
+		r.Moved = len(could)
 	}
-	return r, d.offerBatch(context.WithoutCancel(ctx), to, ready, &r)
+	w.add(r, nil)
+	return could
 }
 
-// offerBatch is the frozen part of a move: steps 1, 2 and 6.
-func (d *Driver) offerBatch(ctx context.Context, to string, prepared []Item, r *MoveReport) error {
-	frozen := d.freeze(ctx, prepared, r)
+// offer is the frozen part of a move: steps 1, 2 and 6.
+func (w *wave) offer(ctx context.Context, prepared []ready) {
+	d := w.d
+	var r MoveReport
+	frozen := d.freeze(ctx, prepared, &r)
 	if len(frozen) == 0 {
-		return nil
+		w.add(r, nil)
+		return
 	}
-	verdicts, code := d.ask(ctx, to, VerbOffer, d.OfferTimeout, Offer{From: d.Worker, Items: frozen})
+	verdicts, code := d.ask(ctx, w.to, VerbOffer, d.OfferTimeout, Offer{From: d.Worker, Items: frozen})
 	for i, it := range frozen {
 		v := Verdict{Code: code}
 		if code == OK {
 			v = verdictOf(verdicts, i, it.Call)
 		}
-		d.conclude(ctx, it, v, r)
+		d.conclude(ctx, it, v, &r)
 	}
-	return targetError(to, code)
+	w.add(r, targetError(w.to, code))
 }
 
 // freeze stops the calls side by side, so that one with a save in hand does not
-// keep the others waiting in their freeze.
-func (d *Driver) freeze(ctx context.Context, prepared []Item, r *MoveReport) []Item {
+// keep the others waiting in their freeze. Only what has changed since it was
+// prepared is encoded again and sent.
+func (d *Driver) freeze(ctx context.Context, prepared []ready, r *MoveReport) []Item {
 	type result struct {
 		item Item
 		err  error
@@ -237,12 +278,12 @@ func (d *Driver) freeze(ctx context.Context, prepared []Item, r *MoveReport) []I
 	for i, was := range prepared {
 		all.Go(func() {
 			at := d.Now().UnixNano()
-			rec, _, err := d.Calls.Freeze(limited, was.Call)
-			it := item(rec)
-			it.Frozen = at
-			if it.Rev == was.Rev && it.Sum == was.Sum {
-				it.Body = nil // the target has it
+			rec, same, err := d.Calls.Freeze(limited, was.Call, was.mark)
+			it := was.Item
+			if !same || rec.Rev != was.Rev {
+				it = item(rec)
 			}
+			it.Frozen = at
 			results[i] = result{it, err}
 		})
 	}

@@ -35,6 +35,7 @@ type CallInfo struct {
 	Release  string    `json:"release"`           // of the owner
 	Schema   int       `json:"schema"`            // of the record as stored
 	Pinned   string    `json:"pinned,omitempty"`  // why it cannot go to an older schema
+	Since    time.Time `json:"since,omitzero"`    // owned by Owner since
 	Aside    bool      `json:"aside,omitempty"`   // set aside: only the caretaker serves it
 }
 
@@ -115,6 +116,9 @@ type Wave struct {
 	Calls    int       `json:"calls"`   // that this wave is to move
 	Moved    int       `json:"moved"`   // so far
 	Refused  int       `json:"refused"` // so far
+	Listed   int       `json:"listed"`  // that it has to move; 0: not told
+	Gone     int       `json:"gone"`    // ended before their turn
+	Left     int       `json:"left"`    // should have moved and did not
 	Started  time.Time `json:"started"`
 	Ended    time.Time `json:"ended,omitzero"`
 	FreezeMS Quantiles `json:"freeze_ms"`

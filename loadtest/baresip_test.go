@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math"
 	"net/netip"
 	"os"
@@ -210,7 +211,7 @@ func TestBaresipHearsTheToneAcrossAMove(t *testing.T) {
 	pause(t.Context(), 3*time.Second)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	moves, err := sw.moves(ctx, bin[1])
+	moves, err := sw.moves(ctx, BenchConfig{NextBinary: bin[1], Rounds: 1, Progress: io.Discard})
 	if err != nil || len(moves) != 2 || moves[0].Moved != 1 || moves[1].Moved != 1 {
 		t.Errorf("moves: %+v %v", moves, err)
 	}

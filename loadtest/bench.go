@@ -21,6 +21,7 @@ type BenchConfig struct {
 	Hold         time.Duration // of a call of "setup", default 200 ms
 	Calls        int           // of "held", default 4000
 	HeldSeconds  int           // before memory is read, default 45: transactions have gone
+	Rounds       int           // of moving the held calls there and back, default 3
 	RelayCalls   int           // default 400
 	Workers      int           // of "held": a second one takes over, default 2
 	Config       func(Site) []byte
@@ -31,10 +32,11 @@ type BenchConfig struct {
 
 // BenchResult is what was measured; parts that did not run are absent.
 type BenchResult struct {
-	Setup []SetupResult `json:"setup,omitempty"`
-	Peer  []PeerResult  `json:"peer,omitempty"`
-	Held  *HeldResult   `json:"held,omitempty"`
-	Relay *RelayResult  `json:"relay,omitempty"`
+	Machine Machine       `json:"machine"`
+	Setup   []SetupResult `json:"setup,omitempty"`
+	Peer    []PeerResult  `json:"peer,omitempty"`
+	Held    *HeldResult   `json:"held,omitempty"`
+	Relay   *RelayResult  `json:"relay,omitempty"`
 }
 
 // SetupResult is a rate of short calls without sound, media anchored.
@@ -59,28 +61,13 @@ type HeldResult struct {
 	PSSIdle  int          `json:"pss_idle_kb"` // all processes, before the first call
 	PSS      int          `json:"pss_kb"`
 	KBCall   float64      `json:"kb_per_call"`
-	FDs      int          `json:"descriptors"` // all processes
-	IdleCPU  float64      `json:"cpu_percent"` // of one core, calls at rest
-	Moves    []MoveResult `json:"moves,omitempty"`
+	FDs      int          `json:"descriptors"`     // all processes
+	IdleCPU  float64      `json:"cpu_percent"`     // of one core, calls at rest
+	Moves    []MoveResult `json:"moves,omitempty"` // there, back, there, …
+	MoveSum  *MoveSummary `json:"moves_summary,omitempty"`
 	Takeover *Takeover    `json:"takeover,omitempty"`
 	Dropped  int          `json:"dropped"`
 	Error    string       `json:"error,omitempty"`
-}
-
-// MoveResult is one wave of all calls.
-type MoveResult struct {
-	To       string    `json:"to"`
-	Moved    int       `json:"moved"`
-	Refused  int       `json:"refused"`
-	Seconds  float64   `json:"seconds"`
-	PerSec   float64   `json:"per_second"`
-	FreezeMS Quantiles `json:"freeze_ms"`
-}
-
-// Takeover is kill -9 of the busiest worker while others live.
-type Takeover struct {
-	Calls   int     `json:"calls"`   // it had
-	Seconds float64 `json:"seconds"` // kill to the last of them claimed, as GET /v1/calls shows it
 }
 
 // RelayResult is the cost of sound.
@@ -104,6 +91,7 @@ func (c *BenchConfig) defaults() {
 	setDefault(&c.Hold, 200*time.Millisecond)
 	setDefault(&c.Calls, 4000)
 	setDefault(&c.HeldSeconds, 45)
+	setDefault(&c.Rounds, 3)
 	setDefault(&c.RelayCalls, 400)
 	setDefault(&c.Workers, 2)
 	if len(c.Rates) == 0 {
@@ -121,6 +109,9 @@ func (c *BenchConfig) defaults() {
 // rig's own clock.
 func Bench(ctx context.Context, c BenchConfig) (r BenchResult, err error) {
 	c.defaults()
+	if r.Machine, err = measureMachine(); err != nil {
+		return r, err
+	}
 	for _, rate := range c.Rates {
 		if slices.Contains(c.Parts, "peer") {
 			p, err := benchPeer(ctx, c, rate)
@@ -150,8 +141,9 @@ func Bench(ctx context.Context, c BenchConfig) (r BenchResult, err error) {
 
 // bed is a fresh switch with a rig.
 type bed struct {
-	sw  *Switch
-	rig *Rig
+	sw    *Switch
+	rig   *Rig
+	since bool // owners tell since when they own a call
 }
 
 func newBed(ctx context.Context, c BenchConfig, calls, workers int, rc RigConfig) (*bed, error) {

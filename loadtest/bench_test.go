@@ -11,7 +11,7 @@ func TestBenchMeasuresTheFake(t *testing.T) {
 	t.Parallel()
 	exe, next := nextCopy(t)
 	r, err := Bench(t.Context(), BenchConfig{
-		SwitchBinary: exe, NextBinary: next, Rates: []int{50}, Seconds: 1, Hold: 50 * time.Millisecond, Calls: 20, HeldSeconds: 6, RelayCalls: 4,
+		SwitchBinary: exe, NextBinary: next, Rates: []int{50}, Seconds: 1, Hold: 50 * time.Millisecond, Calls: 20, HeldSeconds: 6, Rounds: 1, RelayCalls: 4,
 		Workers: 1, Progress: io.Discard,
 		Config: func(s Site) []byte { b, _ := json.Marshal(s); return b },
 		Argv:   func(p string) []string { return []string{exe, p} },

@@ -42,9 +42,9 @@ type call struct {
 
 	writing atomic.Int32 // the floor under which the save in hand may not be; 0: none is in hand
 
-	state codecore.State // as saved, and what rides in the next save (dirty)
+	state codecore.State // as saved, and what rides in the next save
 	rec   Record         // headers of the record in the store; Body is not kept
-	dirty bool
+	mark  uint64         // of state: another for each that any call here has had
 
 	out       map[string]*outgoing // by receiver; what is on its way
 	mediaGen  codecore.Generation  // of the media now desired

@@ -37,7 +37,9 @@ func (c *call) commit(w *work) error {
 	if saved && w.state.MediaDue && (!c.state.MediaDue || !reflect.DeepEqual(c.state.Media, w.state.Media)) {
 		c.mediaGen = codecore.Generation{Epoch: rec.Epoch, N: rec.N}
 	}
-	c.dirty = !saved && (c.dirty || w.changed)
+	if saved || w.changed {
+		c.mark = c.r.marks.Add(1)
+	}
 	c.state, c.rec = w.state, rec
 	if c.life == lifeNew {
 		c.life, c.since = lifeLive, w.now

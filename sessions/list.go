@@ -1,6 +1,8 @@
 package sessions
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"callswitch/codecore"
@@ -20,23 +22,43 @@ type CallInfo struct {
 	codecore.Info
 }
 
-// Calls lists the calls owned here, in no order.
-func (r *Runner) Calls() []CallInfo {
+// Calls lists the calls owned here by id, from the first after the given one on,
+// at most so many (0: all): the bus bounds what one answer can say.
+func (r *Runner) Calls(after codecore.CallID, most int) []CallInfo {
+	held := slices.DeleteFunc(r.snapshotCalls(), func(c *call) bool { return c.id <= after })
+	slices.SortFunc(held, func(x, y *call) int { return strings.Compare(string(x.id), string(y.id)) })
 	var out []CallInfo
-	for _, c := range r.snapshotCalls() {
-		c.mu.Lock()
-		info := CallInfo{
-			ID: c.id, Owner: r.cfg.ID, Release: r.cfg.Release,
-			Epoch: c.rec.Epoch, N: c.rec.N, Schema: c.rec.Schema, Aside: c.rec.Aside, Since: c.since,
+	for _, c := range held {
+		if most > 0 && len(out) == most {
+			break
 		}
-		live, state := c.life == lifeLive, c.state
-		c.mu.Unlock()
-		if live {
-			info.Info = codecore.Summary(state)
+		if info, live := c.info(); live {
 			out = append(out, info)
 		}
 	}
 	return out
+}
+
+// Call tells of one call, if it is owned here.
+func (r *Runner) Call(id codecore.CallID) (CallInfo, bool) {
+	if c := r.lookup(id); c != nil {
+		return c.info()
+	}
+	return CallInfo{}, false
+}
+
+func (c *call) info() (info CallInfo, live bool) {
+	c.mu.Lock()
+	info = CallInfo{
+		ID: c.id, Owner: c.r.cfg.ID, Release: c.r.cfg.Release,
+		Epoch: c.rec.Epoch, N: c.rec.N, Schema: c.rec.Schema, Aside: c.rec.Aside, Since: c.since,
+	}
+	live, state := c.life == lifeLive, c.state
+	c.mu.Unlock()
+	if live {
+		info.Info = codecore.Summary(state)
+	}
+	return info, live
 }
 
 // Phases counts the calls owned here by phase.

@@ -20,36 +20,39 @@ func (r *Runner) List() []codecore.CallID {
 	return ids
 }
 
-// Snapshot returns the record of a call owned here, with the state in memory.
-func (r *Runner) Snapshot(id codecore.CallID) (Record, error) {
+// Snapshot returns the record of a call owned here, with the state in memory,
+// and the mark of that state.
+func (r *Runner) Snapshot(id codecore.CallID) (Record, uint64, error) {
 	c := r.lookup(id)
 	if c == nil {
-		return Record{}, ErrNotFound
+		return Record{}, 0, ErrNotFound
 	}
-	rec, _, err := c.record()
-	return rec, err
+	return c.record(0)
 }
 
-// record encodes the state in memory; same: it is what the store holds.
-func (c *call) record() (rec Record, same bool, err error) {
+// record encodes the state in memory, unless it is the one of mark.
+func (c *call) record(mark uint64) (rec Record, now uint64, err error) {
 	c.mu.Lock()
-	rec, same = c.rec, !c.dirty
+	rec, now = c.rec, c.mark
 	live, state := c.life == lifeLive, c.state
 	c.mu.Unlock()
 	if !live {
-		return Record{}, false, ErrNotFound
+		return Record{}, 0, ErrNotFound
+	}
+	if now == mark {
+		return rec, now, nil
 	}
 	rec.Schema, rec.Body, err = c.r.encode(state, c.r.cfg.Floor())
 	if err != nil {
-		return Record{}, false, fmt.Errorf("sessions: %w", err)
+		return Record{}, 0, fmt.Errorf("sessions: %w", err)
 	}
-	return rec, same, nil
+	return rec, now, nil
 }
 
 // Freeze stops a call after the Step in hand: from then on its events and
 // deadlines wait, and nothing new is sent for it. If ctx ends before (the store
-// is away) the call goes on.
-func (r *Runner) Freeze(ctx context.Context, id codecore.CallID) (rec Record, same bool, err error) {
+// is away) the call goes on. The state is encoded only if it is not that of mark.
+func (r *Runner) Freeze(ctx context.Context, id codecore.CallID, mark uint64) (rec Record, same bool, err error) {
 	c := r.lookup(id)
 	if c == nil {
 		return Record{}, false, ErrNotFound
@@ -79,10 +82,11 @@ func (r *Runner) Freeze(ctx context.Context, id codecore.CallID) (rec Record, sa
 			return Record{}, false, fmt.Errorf("sessions: freeze: %w", ctx.Err())
 		}
 	}
-	if rec, same, err = c.record(); err != nil {
+	rec, now, err := c.record(mark)
+	if err != nil {
 		r.Thaw(id)
 	}
-	return rec, same, err
+	return rec, now == mark, err
 }
 
 // Thaw goes on with a frozen call: what waited first, then what is pending.
@@ -176,6 +180,7 @@ func (r *Runner) Adopt(rec Record, state codecore.State) {
 	}
 	rec.Body = nil
 	c.life, c.rec, c.state, c.since = lifeLive, rec, state, r.cfg.Now()
+	c.mark = r.marks.Add(1)
 	c.mediaGen = codecore.Generation{Epoch: rec.Epoch, N: rec.N}
 	if codecore.Settled(state) {
 		// Its last confirmation was in the old owner's memory only: the

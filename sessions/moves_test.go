@@ -58,11 +58,15 @@ func TestFrozenCallKeepsEventsAndTimers(t *testing.T) {
 		e := r.edge("edge.n1", "b1")
 		w, _ := r.worker("w-1")
 		e.invite(script{Timer: "x", In: time.Second})
-		rec, same, err := w.Freeze(t.Context(), theCall)
-		if err != nil || !same || len(rec.Body) == 0 || rec.N != 1 {
+		_, mark, err := w.Snapshot(theCall)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec, same, err := w.Freeze(t.Context(), theCall, mark)
+		if err != nil || !same || len(rec.Body) != 0 || rec.N != 1 {
 			t.Fatalf("Freeze: %+v, %t, %v", rec, same, err)
 		}
-		if _, _, err := w.Freeze(t.Context(), theCall); !errors.Is(err, sessions.ErrFrozen) {
+		if _, _, err := w.Freeze(t.Context(), theCall, mark); !errors.Is(err, sessions.ErrFrozen) {
 			t.Errorf("a second Freeze: %v", err)
 		}
 		d := e.delivery("INFO", toEdge)
@@ -73,9 +77,9 @@ func TestFrozenCallKeepsEventsAndTimers(t *testing.T) {
 		wantDone(t, e)
 		w.Thaw(theCall)
 		wantDone(t, e, "1 INFO", "2 fired x") // what waited comes first
-		_, same, err = w.Freeze(t.Context(), theCall)
-		if err != nil || same {
-			t.Errorf("Freeze with a confirmation in memory: same %t, %v", same, err)
+		rec, same, err = w.Freeze(t.Context(), theCall, mark)
+		if err != nil || same || len(rec.Body) == 0 {
+			t.Errorf("Freeze of another state: same %t, %d bytes, %v", same, len(rec.Body), err)
 		}
 	})
 }
@@ -86,7 +90,7 @@ func TestMoveByHand(t *testing.T) {
 		s, _ := r.worker("w-1")
 		w, _ := r.worker("w-2", func(c *sessions.Config) { c.Digest = "d2" })
 		e.invite(script{})
-		if _, _, err := s.Freeze(t.Context(), theCall); err != nil {
+		if _, _, err := s.Freeze(t.Context(), theCall, 0); err != nil {
 			t.Fatal(err)
 		}
 		d := e.delivery("INFO", toEdge)
@@ -139,7 +143,7 @@ func TestFreezeGivesUpWhileTheStoreIsAway(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, _, err := w.Freeze(ctx, theCall); !errors.Is(err, context.DeadlineExceeded) {
+		if _, _, err := w.Freeze(ctx, theCall, 0); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Freeze: %v", err)
 		}
 		r.store.SetAway(false)

@@ -38,6 +38,7 @@ type Runner struct {
 	newSub  Subscription // guarded by life
 	drained atomic.Bool  // admits nothing new
 	away    atomic.Int64 // saves that wait for the store to come back
+	marks   atomic.Uint64
 	strays  chan struct{}
 	rereads chan struct{}
 	ready   chan struct{}

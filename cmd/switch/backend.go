@@ -46,9 +46,25 @@ func ask[Out any](ctx context.Context, b sessions.Bus, subject string, in any) (
 }
 
 // askAll asks every living worker and gives each answer to take, one at a time.
-// Those that do not answer in time are returned.
+// Those that do not answer in time, or die meanwhile, are returned.
 func askAll[Out any](ctx context.Context, b *backend, verb string, in any, take func(sessions.Process, Out)) (silent []string) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	var mu sync.Mutex
+	return eachWorker(ctx, b, verb, func(ctx context.Context, p sessions.Process) error {
+		out, err := ask[Out](ctx, b.nats, sessions.SubjectControl(p.ID, verb), in)
+		if err == nil {
+			mu.Lock()
+			defer mu.Unlock()
+			take(p, out)
+		}
+		return err
+	})
+}
+
+// eachWorker runs do for every living worker, side by side, and returns those
+// for which it failed. An answer is waited for as long as the worker lives, at
+// most workerLimit: the request to a worker that dies is answered by nobody.
+func eachWorker(ctx context.Context, b *backend, verb string, do func(context.Context, sessions.Process) error) (silent []string) {
+	ctx, cancel := context.WithTimeout(ctx, workerLimit)
 	defer cancel()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -57,19 +73,38 @@ func askAll[Out any](ctx context.Context, b *backend, verb string, in any, take 
 			continue
 		}
 		wg.Go(func() {
-			out, err := ask[Out](ctx, b.nats, sessions.SubjectControl(p.ID, verb), in)
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
+			one, stop := context.WithCancel(ctx)
+			defer stop()
+			go whileAlive(one, b.dir, p.ID, stop)
+			if err := do(one, p); err != nil {
 				b.log.Warn("worker does not answer", "worker", p.ID, "verb", verb, "err", err)
+				mu.Lock()
+				defer mu.Unlock()
 				silent = append(silent, p.ID)
-				return
 			}
-			take(p, out)
 		})
 	}
 	wg.Wait()
 	return silent
+}
+
+const workerLimit = 2 * time.Second
+
+// whileAlive calls dead when the directory hears that the process is, until ctx ends.
+func whileAlive(ctx context.Context, dir interface{ Alive(id string) bool }, id string, dead func()) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if !dir.Alive(id) {
+				dead()
+				return
+			}
+		}
+	}
 }
 
 func (b *backend) Processes(ctx context.Context) ([]console.Process, error) {
@@ -126,12 +161,23 @@ func (b *backend) Status(ctx context.Context) (console.Status, error) {
 }
 
 func (b *backend) Calls(ctx context.Context) (console.Calls, error) {
-	calls := []console.CallInfo{}
-	silent := askAll(ctx, b, verbList, nil, func(p sessions.Process, cs []sessions.CallInfo) {
-		for _, c := range cs {
-			calls = append(calls, callInfo(c))
-		}
+	newest := map[codecore.CallID]sessions.CallInfo{} // one that moves meanwhile is listed twice
+	var mu sync.Mutex
+	silent := eachWorker(ctx, b, verbList, func(ctx context.Context, p sessions.Process) error {
+		return pages(func(after codecore.CallID) ([]sessions.CallInfo, error) {
+			return ask[[]sessions.CallInfo](ctx, b.nats, sessions.SubjectControl(p.ID, verbList), listOrder{After: after})
+		}, func(c sessions.CallInfo) {
+			mu.Lock()
+			defer mu.Unlock()
+			if old, ok := newest[c.ID]; !ok || old.Epoch < c.Epoch {
+				newest[c.ID] = c
+			}
+		})
 	})
+	calls := make([]console.CallInfo, 0, len(newest))
+	for _, c := range newest {
+		calls = append(calls, callInfo(c))
+	}
 	slices.SortFunc(calls, func(x, y console.CallInfo) int {
 		if c := x.Start.Compare(y.Start); c != 0 {
 			return c
@@ -139,6 +185,24 @@ func (b *backend) Calls(ctx context.Context) (console.Calls, error) {
 		return strings.Compare(x.ID, y.ID)
 	})
 	return console.Calls{Calls: calls, Silent: silent}, nil
+}
+
+// pages reads a worker's list to its end.
+func pages(ask func(after codecore.CallID) ([]sessions.CallInfo, error), take func(sessions.CallInfo)) error {
+	for after := codecore.CallID(""); ; {
+		page, err := ask(after)
+		if err != nil {
+			return err
+		}
+		for _, c := range page {
+			take(c)
+		}
+		// A worker that knows no pages has told all: it answers the same again.
+		if len(page) != listPage || page[len(page)-1].ID <= after {
+			return nil
+		}
+		after = page[len(page)-1].ID
+	}
 }
 
 func (b *backend) Call(ctx context.Context, id codecore.CallID) (console.Call, error) {
@@ -177,7 +241,7 @@ func noCall(id codecore.CallID) error {
 
 // live fills in what only the owner and the media plane know.
 func (b *backend) live(ctx context.Context, id codecore.CallID, c *console.Call) {
-	askAll(ctx, b, verbList, id, func(_ sessions.Process, cs []sessions.CallInfo) {
+	askAll(ctx, b, verbList, listOrder{Call: id}, func(_ sessions.Process, cs []sessions.CallInfo) {
 		for _, x := range cs {
 			if x.ID == id {
 				schema := c.Schema
@@ -257,7 +321,7 @@ func callInfo(c sessions.CallInfo) console.CallInfo {
 	return console.CallInfo{
 		ID: string(c.ID), From: c.From, To: c.To, FromPeer: c.FromPeer, ToPeer: c.ToPeer, Phase: string(c.Phase),
 		Start: c.Start, Answer: c.Answer, Owner: c.Owner, Epoch: c.Epoch, N: c.N, Release: c.Release, Schema: c.Schema,
-		Pinned: c.Pinned, Aside: c.Aside,
+		Pinned: c.Pinned, Aside: c.Aside, Since: c.Since,
 	}
 }
 

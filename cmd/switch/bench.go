@@ -29,6 +29,7 @@ func benchCommand() *cobra.Command {
 			c.Calls, _ = f.GetInt("calls")
 			c.HeldSeconds, _ = f.GetInt("held-seconds")
 			c.Workers, _ = f.GetInt("workers")
+			c.Rounds, _ = f.GetInt("rounds")
 			given, _ := f.GetString("binary")
 			if c.SwitchBinary, err = release(cmd.Context(), cmd.ErrOrStderr(), dir, "switch", "", given); err != nil {
 				return err
@@ -51,6 +52,7 @@ func benchCommand() *cobra.Command {
 	cmd.Flags().Int("seconds", 0, "of each rate and of relay (default 20)")
 	cmd.Flags().Int("calls", 0, "held calls (default 4000)")
 	cmd.Flags().Int("held-seconds", 0, "before memory is read (default 45)")
+	cmd.Flags().Int("rounds", 0, "of moving the held calls there and back (default 3)")
 	cmd.Flags().Int("workers", 0, "of the held calls (default 2)")
 	cmd.Flags().Bool("json", true, "the result as JSON, the only format there is")
 	cmd.Flags().String("binary", "", "executable of this release (default: built from the tree)")

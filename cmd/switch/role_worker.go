@@ -155,7 +155,7 @@ func watchPlan(ctx context.Context, docs *nats.Docs, log logger) (func() *codeco
 
 // Orders that a worker serves beside those of handoff.
 const (
-	verbList   = "list"   // answer: []sessions.CallInfo
+	verbList   = "list"   // body: listOrder; answer: []sessions.CallInfo
 	verbHealth = "health" // answer: workerHealth
 	verbAdmit  = "admit"  // body: bool
 	verbHangUp = "hangup" // body: hangUpOrder; answer: how many calls
@@ -173,6 +173,26 @@ type workerHealth struct {
 	Drops     int `json:"drops"`      // lost or set aside
 	MediaGaps int `json:"media_gaps"` // legs that fell silent
 	Writes    int `json:"writes"`     // lowest schema written here, as far as this worker has heard
+}
+
+// listOrder asks for one call, or for a page of all.
+type listOrder struct {
+	Call  codecore.CallID `json:"call,omitempty"`
+	After codecore.CallID `json:"after,omitempty"` // the last of the page before
+}
+
+// listPage is how many calls one answer lists: some 400 bytes each, and a
+// message of the bus has a megabyte.
+const listPage = 1000
+
+func list(runner *sessions.Runner, o listOrder) []sessions.CallInfo {
+	if o.Call == "" {
+		return runner.Calls(o.After, listPage)
+	}
+	if info, ok := runner.Call(o.Call); ok {
+		return []sessions.CallInfo{info}
+	}
+	return nil
 }
 
 type hangUpOrder struct {
@@ -193,7 +213,11 @@ func serveControl(ctx context.Context, c *child, runner *sessions.Runner, m *wor
 		})
 		return err
 	}
-	if err := serve(verbList, func([]byte) any { return runner.Calls() }); err != nil {
+	if err := serve(verbList, func(data []byte) any {
+		var o listOrder
+		_ = wire.Open(data, &o) // odd: the first page
+		return list(runner, o)
+	}); err != nil {
 		return err
 	}
 	if err := serve(verbHealth, func([]byte) any {

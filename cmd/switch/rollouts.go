@@ -151,7 +151,8 @@ func (b *backend) rolloutView(ctx context.Context, r handoff.Rollout) console.Ro
 	}
 	for _, w := range r.Waves {
 		v.Waves = append(v.Waves, console.Wave{
-			Back: w.Back, Percent: w.Percent, Calls: w.Alive, Moved: w.Moved, Refused: w.Refused, Started: w.Started, Ended: w.Ended,
+			Back: w.Back, Percent: w.Percent, Calls: w.Alive, Moved: w.Moved, Refused: w.Refused,
+			Listed: w.Listed, Gone: w.Gone, Left: w.Left, Started: w.Started, Ended: w.Ended,
 			FreezeMS: console.Quantiles{P50: w.P50, P99: w.P99, Max: w.Max},
 		})
 	}
