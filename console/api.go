@@ -28,6 +28,10 @@ type Backend interface {
 	CDRs(ctx context.Context, since time.Time, fn func(codecore.CDR) error) error
 	Plan(ctx context.Context) (codecore.Plan, error)
 	SetPlan(ctx context.Context, source []byte) (codecore.Plan, error)
+	Accounts(ctx context.Context) (Accounts, error)
+	SetAccount(ctx context.Context, name string, hashes AccountHashes) error
+	RemoveAccount(ctx context.Context, name string) error
+	Registrations(ctx context.Context, fn func(Registration) error) error
 	TestPlan(ctx context.Context, from, number string) (codecore.RouteResult, error)
 	StartRollout(ctx context.Context, r RolloutStart) (Rollout, error)
 	Rollout(ctx context.Context) (Rollout, error)
@@ -97,6 +101,26 @@ func Handler(b Backend) http.Handler {
 			return b.SetPlan(r.Context(), source)
 		})
 	})
+	get("/v1/accounts", func(r *http.Request) (any, error) { return b.Accounts(r.Context()) })
+	mux.HandleFunc("PUT /v1/accounts/{name}", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, r, func(r *http.Request) (any, error) {
+			var h AccountHashes
+			if err := decode(r, &h); err != nil {
+				return nil, err
+			}
+			return struct{}{}, b.SetAccount(r.Context(), r.PathValue("name"), h)
+		})
+	})
+	mux.HandleFunc("DELETE /v1/accounts/{name}", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, r, func(r *http.Request) (any, error) {
+			return struct{}{}, b.RemoveAccount(r.Context(), r.PathValue("name"))
+		})
+	})
+	mux.HandleFunc("GET /v1/registrations", func(w http.ResponseWriter, r *http.Request) {
+		lines(w, func(enc *json.Encoder) error {
+			return b.Registrations(r.Context(), func(x Registration) error { return enc.Encode(x) })
+		})
+	})
 	get("/v1/dialplan/test", func(r *http.Request) (any, error) {
 		return b.TestPlan(r.Context(), r.FormValue("from"), r.FormValue("number"))
 	})
@@ -129,9 +153,14 @@ func cdrs(b Backend, w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	lines(w, func(enc *json.Encoder) error {
+		return b.CDRs(r.Context(), since, func(c codecore.CDR) error { return enc.Encode(c) })
+	})
+}
+
+func lines(w http.ResponseWriter, write func(*json.Encoder) error) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	enc := json.NewEncoder(w)
-	if err := b.CDRs(r.Context(), since, func(c codecore.CDR) error { return enc.Encode(c) }); err != nil {
+	if err := write(json.NewEncoder(w)); err != nil {
 		fail(w, err)
 	}
 }

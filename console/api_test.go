@@ -98,6 +98,10 @@ func TestEndpoints(t *testing.T) {
 		{"GET", "/v1/rollouts/current", "", "rollout", `"id":"r1"`},
 		{"POST", "/v1/rollouts/current/undo", `{"steps":[50,100]}`, "steer undo [50 100]", `"id":"r1"`},
 		{"POST", "/v1/rollouts/current/pause", "", "steer pause []", `"id":"r1"`},
+		{"GET", "/v1/accounts", "", "accounts", `"realm":"r"`},
+		{"PUT", "/v1/accounts/bob", `{"ha1_sha256":"aa","ha1_md5":"bb"}`, "account bob aa bb", "{}"},
+		{"DELETE", "/v1/accounts/bob", "", "account bob goes", "{}"},
+		{"GET", "/v1/registrations", "", "registrations", `"account":"bob"`},
 		{"GET", "/v1/cdrs?since=2026-01-02T15:04:05Z", "", "cdrs 2026-01-02T15:04:05Z", "}\n{"},
 	} {
 		f := &fake{}
@@ -143,6 +147,7 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/v1/rollouts", `{`, 400},
 		{"POST", "/v1/admit", `"yes"`, 400},
 		{"GET", "/v1/cdrs?since=yesterday", "", 400},
+		{"PUT", "/v1/accounts/bob", `{"password":"x"}`, 400},
 		{"DELETE", "/v1/calls", "", 405},
 		{"GET", "/v2/calls", "", 404},
 	} {
@@ -216,4 +221,23 @@ func serve(t *testing.T, h http.Handler) *Client {
 	go func() { _ = srv.Serve(l) }()
 	t.Cleanup(func() { _ = srv.Close() })
 	return NewClient(path)
+}
+
+func (f *fake) Accounts(context.Context) (Accounts, error) {
+	return Accounts{Realm: "r", Accounts: []Account{{Name: "bob"}}}, f.note("accounts")
+}
+
+func (f *fake) SetAccount(_ context.Context, name string, h AccountHashes) error {
+	return f.note("account %s %s %s", name, h.SHA256, h.MD5)
+}
+
+func (f *fake) RemoveAccount(_ context.Context, name string) error {
+	return f.note("account %s goes", name)
+}
+
+func (f *fake) Registrations(_ context.Context, fn func(Registration) error) error {
+	if err := f.note("registrations"); err != nil {
+		return err
+	}
+	return fn(Registration{Account: "bob"})
 }

@@ -179,3 +179,36 @@ type Quantiles struct {
 
 // Process is the host or one of its children.
 type Process = sessions.Process
+
+// Accounts are those who may register and call with a password.
+type Accounts struct {
+	Realm    string    `json:"realm"` // the hashes are made with it
+	Accounts []Account `json:"accounts"`
+}
+
+// Account is one of them. Its hashes are never told.
+type Account struct {
+	Name       string   `json:"name"`
+	Algorithms []string `json:"algorithms"` // "SHA-256", "MD5"
+	Configured bool     `json:"configured,omitempty"`
+}
+
+// AccountHashes are HA1 = H(name:realm:password) in lower-case hex; one may be missing.
+type AccountHashes struct {
+	SHA256 string `json:"ha1_sha256,omitempty"`
+	MD5    string `json:"ha1_md5,omitempty"`
+}
+
+// Registration is one address at which an account can be reached.
+type Registration struct {
+	Account string    `json:"account"`
+	Contact string    `json:"contact"`
+	Source  string    `json:"source"` // "ip:port" it came from
+	Edge    string    `json:"edge"`   // node
+	Flow    string    `json:"flow"`
+	Path    []string  `json:"path,omitempty"`
+	Agent   string    `json:"agent,omitempty"`
+	NAT     bool      `json:"nat,omitempty"` // it came from elsewhere than its contact says
+	Since   time.Time `json:"since"`         // as last stored
+	Until   time.Time `json:"until"`
+}

@@ -29,7 +29,7 @@ const challengeSlack = 288
 
 // auth is the judge of digests; nil when nobody has an account.
 func (e *Edge) auth() *registrar.Auth {
-	if e.cfg.Auth == nil || e.cfg.Directory == nil || e.cfg.Accounts == nil || e.cfg.Accounts.Len() == 0 {
+	if e.cfg.Auth == nil || e.cfg.Directory == nil || e.cfg.Accounts == nil || e.cfg.Accounts.Ready() && e.cfg.Accounts.Len() == 0 {
 		return nil
 	}
 	return e.cfg.Auth
@@ -80,6 +80,11 @@ func (e *Edge) knowsTx(key string) bool {
 // authenticate checks the answer to our challenge, or challenges.
 func (e *Edge) authenticate(f flow, p *packet, auth *registrar.Auth, header string, now time.Time) (account string, ok bool) {
 	back := p.back(f)
+	if !e.cfg.Accounts.Ready() { // a phone that hears 403 now may never try again
+		e.stats.count(directoryAway)
+		e.refuse(back, p, 503, directoryAway, "Retry-After", "5")
+		return "", false
+	}
 	account, verdict := auth.Check(p.msg.Method, p.msg.All(header), f.remote.Addr(), now)
 	switch verdict {
 	case registrar.Granted:

@@ -108,6 +108,7 @@ func NameOf(key string) (string, bool) {
 // those of the store. Safe for use by many goroutines.
 type Accounts struct {
 	mu     sync.RWMutex
+	loaded bool
 	fixed  map[string]Account
 	stored map[string]Account
 }
@@ -130,6 +131,21 @@ func (a *Accounts) Get(name string) (Account, bool) {
 	}
 	c, ok := a.stored[name]
 	return c, ok
+}
+
+// Loaded tells that all stored accounts have been Set; Ready reports it. Before,
+// nobody can say that an account does not exist.
+func (a *Accounts) Loaded() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.loaded = true
+}
+
+// Ready reports whether Loaded was called.
+func (a *Accounts) Ready() bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.loaded
 }
 
 // Configured reports whether an account is in the configuration.

@@ -21,7 +21,9 @@ type Store interface {
 	// Put writes if the revision is still rev (0: there is no value), and forgets
 	// the value after keep. ErrConflict: another writer won.
 	Put(ctx context.Context, key string, value []byte, rev uint64, keep time.Duration) (uint64, error)
-	Get(ctx context.Context, key string) (value []byte, rev uint64, err error) // ErrNotFound
+	// Get reads the newest value (ErrNotFound).
+	Get(ctx context.Context, key string) (value []byte, rev uint64, err error)
+	// Scan calls fn for each value, and stops at fn's first error.
 	Scan(ctx context.Context, fn func(key string, value []byte, rev uint64) error) error
 }
 
@@ -176,4 +178,20 @@ func (d *Directory) Load(ctx context.Context, now time.Time, fn func(account str
 		}
 		return nil
 	})
+}
+
+// Clear removes all bindings of an account.
+func (d *Directory) Clear(ctx context.Context, account string, now time.Time) error {
+	key := Key(account)
+	for range slowPut {
+		c, err := d.read(ctx, key)
+		if err != nil || len(c.entry.Bindings) == 0 {
+			return err
+		}
+		d.forget(key)
+		if _, err = d.write(ctx, key, Entry{Account: account}, c.rev, now); !errors.Is(err, ErrConflict) {
+			return err
+		}
+	}
+	return ErrConflict
 }

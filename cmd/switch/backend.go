@@ -16,6 +16,7 @@ import (
 	"callswitch/internal/wire"
 	"callswitch/media"
 	"callswitch/nats"
+	"callswitch/registrar"
 	"callswitch/sessions"
 )
 
@@ -29,6 +30,10 @@ type backend struct {
 	plan    func() *codecore.Plan
 	rollout func() *handoff.Rollout
 	moves   *moveTally
+
+	accounts      *registrar.Accounts
+	shelf         *nats.Shelf // of accounts
+	registrations *registrar.Directory
 }
 
 var _ console.Backend = (*backend)(nil)

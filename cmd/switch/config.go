@@ -26,18 +26,19 @@ import (
 // the environment (edge.listen: SWITCH_EDGE_LISTEN) and, stronger, by a flag of
 // serve (--edge.listen); lists are then separated by commas.
 type Config struct {
-	Node    string        `yaml:"node" json:"node" doc:"name of this host in the cluster: letters, digits and hyphens, at most 32"`
-	State   string        `yaml:"state" json:"state" doc:"directory of everything that must survive: records of the embedded NATS, cluster key, sockets between processes"`
-	Workers int           `yaml:"workers" json:"workers" doc:"processes that step calls"`
-	Procs   int           `yaml:"procs" json:"procs" doc:"CPUs that each process uses at a time (GOMAXPROCS); 0: one where the machine has no more than 4, since the processes share them and a wake-up across CPUs costs more than most work here; else all"`
-	Plan    string        `yaml:"plan" json:"plan" doc:"dialplan file that is put in force when there is none yet; later 'switch dialplan set' changes it"`
-	NATS    NATSConfig    `yaml:"nats" json:"nats" doc:"the store of records and the bus between processes"`
-	Edge    EdgeConfig    `yaml:"edge" json:"edge" doc:"SIP"`
-	Media   MediaConfig   `yaml:"media" json:"media" doc:"RTP"`
-	Worker  WorkerConfig  `yaml:"worker" json:"worker" doc:"what steps the calls"`
-	API     ListenConfig  `yaml:"api" json:"api" doc:"the HTTP/JSON API; it is always on the unix socket <state>/run/api.sock"`
-	Metrics MetricsConfig `yaml:"metrics" json:"metrics" doc:"/metrics, /livez and /readyz"`
-	Log     LogConfig     `yaml:"log" json:"log" doc:"to standard error"`
+	Node      string          `yaml:"node" json:"node" doc:"name of this host in the cluster: letters, digits and hyphens, at most 32"`
+	State     string          `yaml:"state" json:"state" doc:"directory of everything that must survive: records of the embedded NATS, cluster key, sockets between processes"`
+	Workers   int             `yaml:"workers" json:"workers" doc:"processes that step calls"`
+	Procs     int             `yaml:"procs" json:"procs" doc:"CPUs that each process uses at a time (GOMAXPROCS); 0: one where the machine has no more than 4, since the processes share them and a wake-up across CPUs costs more than most work here; else all"`
+	Plan      string          `yaml:"plan" json:"plan" doc:"dialplan file that is put in force when there is none yet; later 'switch dialplan set' changes it"`
+	NATS      NATSConfig      `yaml:"nats" json:"nats" doc:"the store of records and the bus between processes"`
+	Edge      EdgeConfig      `yaml:"edge" json:"edge" doc:"SIP"`
+	Media     MediaConfig     `yaml:"media" json:"media" doc:"RTP"`
+	Worker    WorkerConfig    `yaml:"worker" json:"worker" doc:"what steps the calls"`
+	Registrar RegistrarConfig `yaml:"registrar" json:"registrar" doc:"who registers and calls with a password"`
+	API       ListenConfig    `yaml:"api" json:"api" doc:"the HTTP/JSON API; it is always on the unix socket <state>/run/api.sock"`
+	Metrics   MetricsConfig   `yaml:"metrics" json:"metrics" doc:"/metrics, /livez and /readyz"`
+	Log       LogConfig       `yaml:"log" json:"log" doc:"to standard error"`
 }
 
 // NATSConfig is the key nats.
@@ -80,6 +81,15 @@ type WorkerConfig struct {
 	Story        bool          `yaml:"story" json:"story" doc:"keep the history of each call, for 'switch call ID'"`
 }
 
+// RegistrarConfig is the key registrar.
+type RegistrarConfig struct {
+	Realm      string        `yaml:"realm" json:"realm" doc:"names what a password is for; the hashes of all accounts are made with it, so a change makes them worthless"`
+	Accounts   string        `yaml:"accounts" json:"accounts" doc:"file of accounts, a YAML list of name, ha1_sha256 and ha1_md5 (lower-case hex of H(name:realm:password)); more are added with 'switch account add'"`
+	MinExpires time.Duration `yaml:"min_expires" json:"min_expires" doc:"shortest registration; a shorter wish is answered with 423"`
+	MaxExpires time.Duration `yaml:"max_expires" json:"max_expires" doc:"longest registration; a longer wish is cut"`
+	Keepalive  time.Duration `yaml:"keepalive" json:"keepalive" doc:"between two OPTIONS to a phone that registered over UDP from behind NAT; negative: none"`
+}
+
 // ListenConfig is the key api.
 type ListenConfig struct {
 	Listen string `yaml:"listen" json:"listen" doc:"address:port of a TCP listener without any login, on loopback only; empty: none, the unix socket only"`
@@ -106,10 +116,11 @@ func DefaultConfig() Config {
 			Listen: []string{"udp:127.0.0.1:5060", "tcp:127.0.0.1:5060"},
 			Limits: LimitsConfig{MaxCalls: 100_000, MaxConns: 10_000, MaxPerSource: 1000, MaxMessage: 65535, PeerRate: 20_000, StrangerRate: 10},
 		},
-		Media:   MediaConfig{Listen: "127.0.0.1", Ports: "20000-39999", Timeout: time.Minute},
-		Worker:  WorkerConfig{DrainTimeout: 8 * time.Second, Story: true},
-		Metrics: MetricsConfig{Listen: "127.0.0.1:9464"},
-		Log:     LogConfig{Level: "info", Format: "text"},
+		Media:     MediaConfig{Listen: "127.0.0.1", Ports: "20000-39999", Timeout: time.Minute},
+		Worker:    WorkerConfig{DrainTimeout: 8 * time.Second, Story: true},
+		Registrar: RegistrarConfig{Realm: "switch", MinExpires: time.Minute, MaxExpires: time.Hour, Keepalive: 25 * time.Second},
+		Metrics:   MetricsConfig{Listen: "127.0.0.1:9464"},
+		Log:       LogConfig{Level: "info", Format: "text"},
 	}
 }
 

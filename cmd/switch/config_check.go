@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml"
 )
@@ -33,6 +34,7 @@ func (c *Config) check(bad func(key, format string, a ...any)) {
 	c.NATS.check(bad)
 	c.Edge.check(bad)
 	c.Media.check(bad)
+	c.Registrar.check(bad)
 	if c.Worker.DrainTimeout <= 0 {
 		bad("worker.drain_timeout", "%s cannot be used: write a duration above 0, such as 8s", c.Worker.DrainTimeout)
 	}
@@ -151,6 +153,23 @@ func (c *MediaConfig) check(bad func(key, format string, a ...any)) {
 	}
 	if c.Timeout == 0 {
 		bad("media.timeout", "0 cannot be used: write a duration, or a negative one for never")
+	}
+}
+
+func (c *RegistrarConfig) check(bad func(key, format string, a ...any)) {
+	if c.Realm == "" || len(c.Realm) > 64 || strings.Trim(c.Realm, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_@ ") != "" {
+		bad("registrar.realm", "%q cannot be used: write up to 64 letters, digits, blanks and . - _ @, such as sip.example.com", c.Realm)
+	}
+	if c.MinExpires < time.Second || c.MaxExpires < c.MinExpires || c.MaxExpires > 7*24*time.Hour {
+		bad("registrar.min_expires", "%s with registrar.max_expires %s cannot be used: write 1s or more, and as much or more for the longest, to 168h", c.MinExpires, c.MaxExpires)
+	}
+	if c.Keepalive >= 0 && c.Keepalive < time.Second {
+		bad("registrar.keepalive", "%s cannot be used: write 1s or more, or a negative one for never", c.Keepalive)
+	}
+	if c.Accounts != "" {
+		if _, err := readAccounts(c.Accounts); err != nil {
+			bad("registrar.accounts", "%v", err)
+		}
 	}
 }
 

@@ -38,7 +38,11 @@ func runAPI(ctx context.Context, c *child) error {
 		return err
 	}
 	c.host.OnExit(func(e exit) { dir.Exited(e.ID) })
-	b := &backend{child: c, store: store, docs: docs, dir: dir, moves: &moveTally{why: map[string]int{}}}
+	accounts, err := watchAccounts(ctx, c)
+	if err != nil {
+		return err
+	}
+	b := &backend{child: c, store: store, docs: docs, dir: dir, accounts: accounts, shelf: nats.NewAccounts(c.nats, 0), registrations: registrations(c), moves: &moveTally{why: map[string]int{}}}
 	if b.plan, err = watchPlan(ctx, docs, c.log); err != nil {
 		return err
 	}

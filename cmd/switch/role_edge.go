@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"callswitch/edge"
 	"callswitch/nats"
+	"callswitch/registrar"
 	"callswitch/sessions"
 )
 
@@ -33,6 +35,10 @@ func runEdge(ctx context.Context, c *child) error {
 		return err
 	}
 	c.host.OnExit(func(e exit) { dir.Exited(e.ID) })
+	accounts, err := watchAccounts(ctx, c)
+	if err != nil {
+		return err
+	}
 	sockets, err := c.inherit(ctx, keptEdge)
 	if err != nil {
 		return err
@@ -41,7 +47,9 @@ func runEdge(ctx context.Context, c *child) error {
 	e, err := edge.New(edge.Config{
 		Node: c.cfg.Node, Boot: c.id, Listen: c.cfg.Edge.Listen, Advertise: c.cfg.Edge.Advertise, Sockets: sockets,
 		ClusterKey: c.key, Bus: c.bus, Plan: plan, Log: c.log, Stats: stats,
-		Limits: edgeLimits(c.cfg.Edge.Limits),
+		Limits:   edgeLimits(c.cfg.Edge.Limits),
+		Auth:     registrar.NewAuth(registrar.AuthConfig{Key: c.key, Realm: c.cfg.Registrar.Realm, Accounts: accounts, Born: time.Now()}),
+		Accounts: accounts, Directory: registrations(c), Keepalive: c.cfg.Registrar.Keepalive,
 		Weights: func() []edge.Weight {
 			var out []edge.Weight
 			for _, s := range weights(rollout(), dir.Processes()) {
@@ -87,11 +95,12 @@ func (c *child) keepSockets(e *edge.Edge) error {
 }
 
 var (
-	edgeMessages = prometheus.NewDesc("switch_sip_messages_total", "SIP messages, by direction.", []string{"direction"}, nil)
-	edgeRepeats  = prometheus.NewDesc("switch_sip_retransmissions_total", "Retransmissions absorbed (in) and sent (out).", []string{"direction"}, nil)
-	edgeRefused  = prometheus.NewDesc("switch_sip_refused_total", "SIP input refused, dropped or unusual, by reason.", []string{"reason"}, nil)
-	edgeEvents   = prometheus.NewDesc("switch_edge_events_total", "Events between edge and workers, by kind.", []string{"kind"}, nil)
-	edgeOpen     = prometheus.NewDesc("switch_edge_open", "What the edge has in memory, by kind.", []string{"kind"}, nil)
+	edgeMessages  = prometheus.NewDesc("switch_sip_messages_total", "SIP messages, by direction.", []string{"direction"}, nil)
+	edgeRepeats   = prometheus.NewDesc("switch_sip_retransmissions_total", "Retransmissions absorbed (in) and sent (out).", []string{"direction"}, nil)
+	edgeRefused   = prometheus.NewDesc("switch_sip_refused_total", "SIP input refused, dropped or unusual, by reason.", []string{"reason"}, nil)
+	edgeEvents    = prometheus.NewDesc("switch_edge_events_total", "Events between edge and workers, by kind.", []string{"kind"}, nil)
+	edgeRegisters = prometheus.NewDesc("switch_registrar_total", "Challenges, granted REGISTERs, their writes to the directory, OPTIONS to phones behind NAT.", []string{"what"}, nil)
+	edgeOpen      = prometheus.NewDesc("switch_edge_open", "What the edge has in memory, by kind.", []string{"kind"}, nil)
 )
 
 func edgeLimits(l LimitsConfig) edge.Limits {
@@ -126,6 +135,10 @@ func (c edgeCollector) Collect(ch chan<- prometheus.Metric) {
 			count(edgeRefused, n, reason)
 		}
 	}
+	count(edgeRegisters, s.Challenges.Load(), "challenged")
+	count(edgeRegisters, s.Registers.Load(), "granted")
+	count(edgeRegisters, s.RegisterWrites.Load(), "written")
+	count(edgeRegisters, s.Pings.Load(), "pinged")
 	count(edgeEvents, s.Deliveries.Load(), "delivered")
 	count(edgeEvents, s.Resends.Load(), "resent")
 	count(edgeEvents, s.Orphans.Load(), "orphaned")

@@ -38,6 +38,10 @@ func runWorker(ctx context.Context, c *child) error {
 		return err
 	}
 	floor := func() int { return cluster().writes() }
+	accounts, err := watchAccounts(ctx, c)
+	if err != nil {
+		return err
+	}
 	offset := storeClock(ctx, store, c.log)
 
 	var admitting atomic.Bool
@@ -46,7 +50,7 @@ func runWorker(ctx context.Context, c *child) error {
 	runner := sessions.NewRunner(sessions.Config{
 		ID: c.id, Node: c.cfg.Node, Release: codecore.Release, Digest: c.digest,
 		Store: store, Bus: c.bus, Now: func() time.Time { return time.Now().Add(offset()) },
-		Plan: plan, Floor: floor,
+		Plan: plan, Floor: floor, Locate: locate(accounts, registrations(c)),
 		Admit: func() (bool, string, int) { return admitting.Load(), "draining", 5 },
 		Alive: func(id string) bool { return !dir.Dead(id) },
 		Claim: func(id codecore.CallID) {

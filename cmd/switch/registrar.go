@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"callswitch/codecore"
+	"callswitch/console"
+	"callswitch/nats"
+	"callswitch/registrar"
+	"callswitch/sessions"
+)
+
+// shelf is the store of registrations in the registrar's words.
+type shelf struct{ *nats.Shelf }
+
+func (s shelf) Put(ctx context.Context, key string, value []byte, rev uint64, keep time.Duration) (uint64, error) {
+	rev, err := s.Shelf.Put(ctx, key, value, rev, keep)
+	return rev, shelfError(err)
+}
+
+func (s shelf) Get(ctx context.Context, key string) ([]byte, uint64, error) {
+	value, rev, err := s.Shelf.Get(ctx, key)
+	return value, rev, shelfError(err)
+}
+
+func shelfError(err error) error {
+	for ours, theirs := range map[error]error{
+		sessions.ErrNotFound: registrar.ErrNotFound, sessions.ErrConflict: registrar.ErrConflict, sessions.ErrUnavailable: registrar.ErrUnavailable,
+	} {
+		if errors.Is(err, ours) {
+			return fmt.Errorf("%w: %w", theirs, err)
+		}
+	}
+	return err
+}
+
+// registrations is the directory of this cluster's bindings.
+func registrations(c *child) *registrar.Directory {
+	return registrar.NewDirectory(shelf{nats.NewBindings(c.nats, 2*time.Second)}, registrar.Limits{
+		MinExpires: c.cfg.Registrar.MinExpires, MaxExpires: c.cfg.Registrar.MaxExpires, DefaultExpires: c.cfg.Registrar.MaxExpires,
+	})
+}
+
+// readAccounts reads a file of accounts strictly.
+func readAccounts(path string) ([]registrar.Account, error) {
+	source, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var as []registrar.Account
+	if err := yaml.UnmarshalWithOptions(source, &as, yaml.Strict()); err != nil {
+		return nil, fmt.Errorf("%s: write a list of name, ha1_sha256 and ha1_md5: %s", path, blame(err))
+	}
+	seen := map[string]bool{}
+	for i, a := range as {
+		if err := a.Check(); err != nil {
+			return nil, fmt.Errorf("%s: entry %d: %w", path, i+1, err)
+		}
+		if seen[a.Name] {
+			return nil, fmt.Errorf("%s: entry %d: %s stands twice", path, i+1, a.Name)
+		}
+		seen[a.Name] = true
+	}
+	return as, nil
+}
+
+// blame says what is wrong without the source around it, which has hashes.
+func blame(err error) string {
+	var y yaml.Error
+	if errors.As(err, &y) {
+		if t := y.GetToken(); t != nil && t.Position != nil {
+			return fmt.Sprintf("line %d cannot be read", t.Position.Line)
+		}
+	}
+	return "it cannot be read"
+}
+
+// watchAccounts keeps the accounts at hand: those of the configuration, and
+// those of the store as soon as it answers.
+func watchAccounts(ctx context.Context, c *child) (*registrar.Accounts, error) {
+	var configured []registrar.Account
+	if c.cfg.Registrar.Accounts != "" {
+		var err error
+		if configured, err = readAccounts(c.cfg.Registrar.Accounts); err != nil {
+			return nil, err
+		}
+	}
+	as := registrar.NewAccounts(configured)
+	go func() {
+		err := nats.NewAccounts(c.nats, 0).Watch(ctx, func(key string, value []byte) {
+			name, ok := registrar.NameOf(key)
+			var a registrar.Account
+			switch {
+			case !ok:
+			case value == nil:
+				as.Remove(name)
+			case json.Unmarshal(value, &a) != nil || a.Check() != nil || a.Name != name:
+				c.log.Error("account not readable; it cannot register", "account", name)
+				as.Remove(name)
+			default:
+				as.Set(a)
+			}
+		})
+		if err != nil {
+			if ctx.Err() == nil {
+				c.log.Error("accounts not read", "err", err)
+			}
+			return
+		}
+		as.Loaded()
+	}()
+	return as, nil
+}
+
+// locate finds the newest binding of an account.
+func locate(as *registrar.Accounts, dir *registrar.Directory) func(context.Context, string) codecore.Located {
+	return func(ctx context.Context, account string) codecore.Located {
+		bindings, err := dir.Lookup(ctx, account, time.Now())
+		_, exists := as.Get(account)
+		switch {
+		case err != nil, !exists && !as.Ready():
+			return codecore.Located{Reason: "directory-away"}
+		case !exists:
+			return codecore.Located{Reason: "unknown-account"}
+		case len(bindings) == 0:
+			return codecore.Located{Reason: "not-registered"}
+		}
+		b := bindings[0]
+		at := codecore.Located{Target: b.Contact, Path: b.Path, Edge: b.Edge, Flow: b.Flow}
+		if len(b.Path) > 0 {
+			at.Flow, at.Edge = "", "" // by the proxies that it came through, from any edge
+		}
+		return at
+	}
+}
+
+func (b *backend) Accounts(context.Context) (console.Accounts, error) {
+	out := console.Accounts{Realm: b.cfg.Registrar.Realm, Accounts: []console.Account{}}
+	for _, name := range b.accounts.Names() {
+		a, ok := b.accounts.Get(name)
+		if !ok {
+			continue
+		}
+		x := console.Account{Name: name, Configured: b.accounts.Configured(name), Algorithms: []string{}}
+		if a.SHA256 != "" {
+			x.Algorithms = append(x.Algorithms, registrar.SHA256)
+		}
+		if a.MD5 != "" {
+			x.Algorithms = append(x.Algorithms, registrar.MD5)
+		}
+		out.Accounts = append(out.Accounts, x)
+	}
+	slices.SortFunc(out.Accounts, func(x, y console.Account) int { return strings.Compare(x.Name, y.Name) })
+	return out, nil
+}
+
+func (b *backend) SetAccount(ctx context.Context, name string, h console.AccountHashes) error {
+	a := registrar.Account{Name: name, SHA256: h.SHA256, MD5: h.MD5}
+	if err := a.Check(); err != nil {
+		return &console.Error{Status: 400, Code: "account", Text: strings.TrimPrefix(err.Error(), "registrar: ")}
+	}
+	if b.accounts.Configured(name) {
+		return console.Refused("account-configured", "account "+name+" is in the configuration", "change it in the file of registrar.accounts")
+	}
+	value, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	return b.putAccount(ctx, name, value)
+}
+
+// putAccount writes an account, or that there is none; the newest writer wins.
+func (b *backend) putAccount(ctx context.Context, name string, value []byte) error {
+	keep := time.Duration(0)
+	if value == nil {
+		keep = time.Hour // long enough for every edge to hear of it
+	}
+	for {
+		_, rev, err := b.shelf.Get(ctx, registrar.Key(name))
+		if err != nil && !errors.Is(err, sessions.ErrNotFound) {
+			return err
+		}
+		if value == nil && err != nil {
+			return &console.Error{Status: 404, Code: "not-found", Text: "no account " + name + " has been added", Fix: "'switch account list' shows all"}
+		}
+		if _, err = b.shelf.Put(ctx, registrar.Key(name), value, rev, keep); !errors.Is(err, sessions.ErrConflict) {
+			return err
+		}
+	}
+}
+
+func (b *backend) RemoveAccount(ctx context.Context, name string) error {
+	if !registrar.ValidName(name) {
+		return &console.Error{Status: 404, Code: "not-found", Text: "no account has such a name"}
+	}
+	if b.accounts.Configured(name) {
+		return console.Refused("account-configured", "account "+name+" is in the configuration", "remove it from the file of registrar.accounts")
+	}
+	if err := b.putAccount(ctx, name, nil); err != nil {
+		return err
+	}
+	return b.registrations.Clear(ctx, name, time.Now())
+}
+
+func (b *backend) Registrations(ctx context.Context, fn func(console.Registration) error) error {
+	return b.registrations.List(ctx, time.Now(), func(e registrar.Entry) error {
+		for _, x := range e.Bindings {
+			if err := fn(console.Registration{
+				Account: e.Account, Contact: x.Contact, Source: x.Source, Edge: x.Edge, Flow: x.Flow, Path: x.Path, Agent: x.Agent,
+				NAT: x.BehindNAT(), Since: x.At, Until: x.Until,
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
