@@ -100,6 +100,17 @@ func (c *call) fire(e *Edge, now time.Time) {
 	c.rearm(e)
 }
 
+// closed takes note of the end of a transaction. When none is left the call keeps
+// only what a later request or action is judged by: a 2xx that is still repeated
+// then is acknowledged by the worker.
+func (c *call) closed(e *Edge, now time.Time) {
+	e.stats.Open.Add(-1)
+	if c.open--; c.open == 0 {
+		c.acks, c.invites = nil, nil
+	}
+	c.touch(e, now)
+}
+
 // keepAck remembers an ACK that was sent.
 func (c *call) keepAck(a sentAck) {
 	if len(c.acks) >= maxAcks {

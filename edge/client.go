@@ -133,9 +133,7 @@ func (tx *clientTx) end(e *Edge, now time.Time) {
 	}
 	delete(e.client, tx.key)
 	e.arm(tx, time.Time{})
-	tx.call.open--
-	e.stats.Open.Add(-1)
-	tx.call.touch(e, now)
+	tx.call.closed(e, now)
 }
 
 // cancelled takes a CANCEL for this INVITE: at once after a provisional

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"slices"
 	"time"
 
 	"callswitch/codecore"
@@ -123,18 +124,13 @@ func (tx *serverTx) fire(e *Edge, now time.Time) {
 func (tx *serverTx) end(e *Edge, now time.Time) {
 	delete(e.server, tx.key)
 	c := tx.call
-	for i, other := range c.invites {
-		if other == tx {
-			c.invites = append(c.invites[:i], c.invites[i+1:]...)
-			break
-		}
+	if i := slices.Index(c.invites, tx); i >= 0 {
+		c.invites = slices.Delete(c.invites, i, i+1)
 	}
 	if tx.invite && tx.final && tx.status < 300 && !tx.acked {
 		e.enqueue(c, &item{kind: kindNotice, event: codecore.NoAck{Tx: tx.key, At: now}, expires: now.Add(e.lim.KeepFor)})
 	}
-	e.stats.Open.Add(-1)
-	c.open--
-	c.touch(e, now)
+	c.closed(e, now)
 }
 
 func earlier(a, b time.Time) time.Time {

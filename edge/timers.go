@@ -1,6 +1,10 @@
 package edge
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 // timed is what waits in the heap: a transaction or a call. It has one next
 // deadline; fire sets the one after it.
@@ -27,6 +31,7 @@ type entry struct {
 // calls share one wake-up.
 type timers struct {
 	heap  []entry
+	stale int // about so many entries are passed over
 	slot  int64
 	sleep int64 // the goroutine sleeps until then
 	kick  chan struct{}
@@ -64,19 +69,46 @@ func (h *timers) pop() entry {
 	}
 }
 
+// tidy drops the entries that are passed over, once most are: they hold what is
+// over, a transaction until its time to wait for an answer (MaxPending) has gone.
+func (h *timers) tidy() {
+	if h.stale < 256 || h.stale < len(h.heap)/2 {
+		return
+	}
+	h.stale = 0
+	kept := make([]entry, 0, len(h.heap)-len(h.heap)/4)
+	for _, en := range h.heap {
+		switch d := en.t.when(); {
+		case d.queued != en.at:
+		case d.at == 0:
+			d.queued = 0
+		default:
+			kept = append(kept, en)
+		}
+	}
+	slices.SortFunc(kept, func(a, b entry) int { return cmp.Compare(a.at, b.at) }) // a heap, too
+	h.heap = kept
+}
+
 // arm sets the next deadline of t; the zero time takes it back. e.mu is held.
 func (e *Edge) arm(t timed, at time.Time) {
 	d, h := t.when(), &e.timers
+	if d.queued != 0 {
+		h.stale++ // its entry, unless it is the one that counts: see below
+	}
 	if at.IsZero() {
 		d.at = 0
+		h.tidy()
 		return
 	}
 	d.at = (at.UnixNano()/h.slot + 1) * h.slot
 	if d.queued != 0 && d.queued <= d.at {
+		h.stale--
 		return
 	}
 	d.queued = d.at
 	h.push(entry{d.at, t})
+	h.tidy()
 	if d.at < h.sleep {
 		h.sleep = d.at
 		select {
@@ -111,11 +143,13 @@ func (e *Edge) fireDue(now time.Time) time.Duration {
 		en := h.pop()
 		d := en.t.when()
 		if d.queued != en.at {
+			h.stale--
 			continue // another entry counts
 		}
 		d.queued = 0
 		switch {
 		case d.at == 0:
+			h.stale--
 		case d.at > now.UnixNano():
 			d.queued = d.at
 			h.push(entry{d.at, en.t})

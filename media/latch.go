@@ -23,7 +23,7 @@ type latch struct {
 	fresh   bool     // addr was found under the present SDP, so we send there
 	confirm bool     // the SDP did not change: one packet from addr closes the window
 	until   int64    // end of the window; 0: closed
-	heard   [4]source
+	heard   []source // nil but while somebody is on probation; at most 4
 }
 
 // source is an address on probation.
@@ -56,7 +56,7 @@ func (t *latch) remote(sdp sockaddr, learn bool, now, window int64) (changed boo
 		t.confirm = !moved && !t.addr.isZero()
 		t.fresh = t.fresh && !moved
 		if known {
-			t.heard = [4]source{} // what was heard before the first SDP counts, not what came since
+			t.heard = nil // what was heard before the first SDP counts, not what came since
 		}
 	case moved && !sdp.isZero(): // no answer, but another address: take it as it is
 		t.addr, t.learned, t.fresh, t.until = sdp, false, true, 0
@@ -104,7 +104,7 @@ func (t *latch) admit(from *sockaddr, ssrc uint32, seq uint16, now int64) (v ver
 
 func (t *latch) settle(addr sockaddr, learned bool) {
 	t.addr, t.learned, t.fresh, t.confirm = addr, learned, true, false
-	t.heard = [4]source{}
+	t.heard = nil
 }
 
 // expire closes a window that is over: who was not learned in time is expected
@@ -123,6 +123,9 @@ func (t *latch) expire(now int64) (changed bool) {
 // count notes a packet of a source on probation and returns how many came in
 // order. The slots are few; a fifth source takes the place of the weakest.
 func (t *latch) count(from *sockaddr, ssrc uint32, seq uint16) int {
+	if t.heard == nil {
+		t.heard = make([]source, 4)
+	}
 	weakest := &t.heard[0]
 	for i := range t.heard {
 		s := &t.heard[i]

@@ -45,9 +45,8 @@ type leg struct {
 	learn      int
 	dtmf       byte
 	takesAll   bool
-	takes      [128]bool
-	mapped     bool
-	mapTo      [128]byte // of packets sent to this leg
+	takes      [2]uint64  // a bit for each payload type
+	mapTo      *[128]byte // of packets sent to this leg; nil: as they are
 
 	// Addresses.
 	latch    latch
@@ -107,19 +106,22 @@ func (l *leg) program(d codecore.MediaLeg, v6 bool, now, window int64) {
 	l.learn, l.mux, l.dtmf = d.Learn, d.Mux, d.DTMF
 	l.send, l.recv = d.Send, d.Recv
 	l.takesAll = len(d.Payloads) == 0
-	l.takes = [128]bool{}
+	l.takes = [2]uint64{}
 	for _, pt := range d.Payloads {
-		l.takes[pt&127] = true
+		l.take(pt)
 	}
 	if d.DTMF != 0 {
-		l.takes[d.DTMF&127] = true
+		l.take(d.DTMF)
 	}
-	l.mapped = len(d.Map) > 0
-	for i := range l.mapTo {
-		l.mapTo[i] = byte(i)
-	}
-	for from, to := range d.Map {
-		l.mapTo[from&127] = to & 127
+	l.mapTo = nil
+	if len(d.Map) > 0 {
+		l.mapTo = new([128]byte)
+		for i := range l.mapTo {
+			l.mapTo[i] = byte(i)
+		}
+		for from, to := range d.Map {
+			l.mapTo[from&127] = to & 127
+		}
 	}
 	// A party must be heard when its answer is known and it is not held.
 	due := known && d.Learn > 0 && d.Recv
@@ -129,6 +131,9 @@ func (l *leg) program(d codecore.MediaLeg, v6 bool, now, window int64) {
 		l.waiting = 0
 	}
 }
+
+func (l *leg) take(pt byte)         { l.takes[pt&127/64] |= 1 << (pt & 63) }
+func (l *leg) isTaken(pt byte) bool { return l.takesAll || l.takes[pt&127/64]&(1<<(pt&63)) != 0 }
 
 // quietFor is how long a leg that is due has been silent, in ns. RTCP counts: a
 // muted phone with silence suppression still reports.

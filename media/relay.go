@@ -36,7 +36,7 @@ func (l *loop) rtp(g *leg, b []byte, from *sockaddr, now int64) {
 		return
 	}
 	pt := b[1] & 127
-	if g.told && !g.takesAll && !g.takes[pt] {
+	if g.told && !g.isTaken(pt) {
 		l.drop(g, dropPayload)
 		return
 	}
@@ -81,7 +81,7 @@ func (l *loop) rtp(g *leg, b []byte, from *sockaddr, now int64) {
 	if turned {
 		l.markDirty(g.call)
 	}
-	if to.mapped {
+	if to.mapTo != nil {
 		b[1] = b[1]&128 | to.mapTo[pt]
 	}
 	g.relayed = true

@@ -58,6 +58,12 @@ const (
 	lookEvery = 5 * time.Second
 	quiet     = 2 << 20 // allocated between two looks: no burst of calls is on
 	little    = 1 << 20 // not worth a collection
+
+	// Looks into a rest at which it is collected whatever it may give back: the
+	// store lets go of what it read and wrote 10 s after, SIP's transactions are
+	// over after 32 s.
+	storeSettled = 3
+	sipSettled   = 8
 )
 
 // tendHeap sets the growth, and collects when nothing happens: a process at rest
@@ -71,7 +77,7 @@ func tendHeap(ctx context.Context) {
 	debug.SetGCPercent(smallGrowth)
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	before, grown := readHeap(), smallGrowth
+	before, grown, resting := readHeap(), smallGrowth, 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -87,7 +93,10 @@ func tendHeap(ctx context.Context) {
 			debug.SetGCPercent(want)
 			grown = want
 		}
-		if h.allocated-before.allocated < quiet && h.worthIt() {
+		if resting++; h.allocated-before.allocated >= quiet {
+			resting = 0
+		}
+		if resting == storeSettled || resting == sipSettled || resting > 0 && h.worthIt() {
 			// The store's blocks are let go by a first collection and then lie in a
 			// pool, which holds them over two.
 			for range 2 {
