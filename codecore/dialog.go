@@ -168,7 +168,7 @@ func (c *call) close(l *Leg, t ClientTx) {
 	over := func(method string) bool {
 		return method == t.Method || t.Method == "INVITE" && method == "CANCEL"
 	}
-	l.Cli = slices.DeleteFunc(l.Cli, func(o ClientTx) bool { return o.Branch == t.Branch && over(o.Method) })
+	l.Cli = without(l.Cli, func(o ClientTx) bool { return o.Branch == t.Branch && over(o.Method) })
 	c.forget(func(a Action) bool {
 		return a.Request != nil && a.Request.Branch == t.Branch && over(a.Request.Msg.Method)
 	})

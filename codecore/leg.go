@@ -1,7 +1,5 @@
 package codecore
 
-import "slices"
-
 // Leg is one party's side of a call: its dialogs (RFC 3261 12), the
 // transactions in hand on it, and what was last agreed about its sound.
 type Leg struct {
@@ -112,7 +110,7 @@ func (l *Leg) cli(branch, method string) *ClientTx {
 // keep adds a server transaction, and lets go of older ones that are answered:
 // a party that has gone on has its answers. Only a 2xx to INVITE awaits more.
 func (l *Leg) keep(t ServerTx) {
-	l.Srv = slices.DeleteFunc(l.Srv, func(o ServerTx) bool { return o.Status != 0 && !o.accepted() })
+	l.Srv = without(l.Srv, func(o ServerTx) bool { return o.Status != 0 && !o.accepted() })
 	l.Srv = append(l.Srv, t)
 }
 
@@ -127,5 +125,5 @@ const (
 )
 
 func (l *Leg) endSrv(tx string) {
-	l.Srv = slices.DeleteFunc(l.Srv, func(o ServerTx) bool { return o.Tx == tx })
+	l.Srv = without(l.Srv, func(o ServerTx) bool { return o.Tx == tx })
 }

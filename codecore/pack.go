@@ -13,7 +13,9 @@ func pack(s *State, stub *Stub) stored {
 		Phase: s.Phase, Route: s.Route, versioned: s.versioned, Timers: s.Timers, MediaDue: s.MediaDue,
 		A: n.packLeg(s, LegA, stub), B: n.packLeg(s, LegB, stub),
 	}
-	p.Route.Peer = ""
+	if p.Route.Peer == s.CDR.ToPeer {
+		p.Route.Peer = ""
+	}
 	if p.Bridged = len(s.Media.Legs) == 2 && slices.EqualFunc(s.Media.Legs, bridged(s), MediaLeg.same); !p.Bridged {
 		p.Media = s.Media.Legs
 	}
@@ -108,7 +110,7 @@ func unpack(p *stored, stub *Stub) (State, error) {
 		Phase: p.Phase, Token: stub.Token, Seed: stub.Seed, Route: p.Route, CDR: stub.CDR, versioned: p.versioned,
 		Peers: stub.Peers, Timers: p.Timers, Media: Media{Node: stub.Node, Legs: p.Media}, MediaDue: p.MediaDue,
 	}
-	if s.Route.Target != "" {
+	if s.Route.Peer == "" && s.Route != (RouteResult{}) {
 		s.Route.Peer = s.CDR.ToPeer
 	}
 	unpackLeg(s.leg(LegA), &p.A, LegA, stub)

@@ -1,9 +1,6 @@
 package codecore
 
-import (
-	"maps"
-	"slices"
-)
+import "maps"
 
 // Noted says what a numbered event is to the call.
 type Noted int
@@ -81,7 +78,7 @@ func (c *call) accepted(e Accepted) {
 }
 
 // forget removes pending actions that are over.
-func (c *call) forget(over func(Action) bool) { c.Pending = slices.DeleteFunc(c.Pending, over) }
+func (c *call) forget(over func(Action) bool) { c.Pending = without(c.Pending, over) }
 
 // over reports whether an action is over by having been accepted. What only the
 // far end can finish (R3) is not: a request waits for its final response, a 2xx

@@ -81,6 +81,9 @@ func play(t *testing.T, text string) string {
 			}
 		}
 	}
+	if w.twice != nil {
+		t.Error(w.twice)
+	}
 	if Settled(w.s) {
 		fmt.Fprintln(&out, "    = settled")
 	}

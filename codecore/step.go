@@ -101,8 +101,16 @@ func (c *call) become(p Phase) {
 	}
 }
 
+// without is s less what is over; it keeps no array for nothing.
+func without[T any](s []T, over func(T) bool) []T {
+	if s = slices.DeleteFunc(s, over); len(s) == 0 {
+		return nil
+	}
+	return s
+}
+
 func (c *call) stop(t Timer) {
-	c.Timers = slices.DeleteFunc(c.Timers, func(d Deadline) bool { return d.Timer == t })
+	c.Timers = without(c.Timers, func(d Deadline) bool { return d.Timer == t })
 }
 
 // do mints a numbered action: it must be saved before it is performed.

@@ -20,7 +20,7 @@ package codecore
 // compose a message today. Fields are stored: never rename.
 type stored struct {
 	Phase Phase       `json:"phase"`
-	Route RouteResult `json:"route,omitzero"` // Peer is the CDR's
+	Route RouteResult `json:"route,omitzero"` // no peer = the CDR's
 	A     storedLeg   `json:"a,omitzero"`
 	B     storedLeg   `json:"b,omitzero"`
 	versioned

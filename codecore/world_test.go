@@ -25,6 +25,7 @@ type world struct {
 	txs   int
 	step  func(State, time.Time, Event) (State, Result)
 	wire  map[string]string // transaction -> bytes: a second form of it is a second transaction
+	twice error             // a second form has come
 	cdrs  []CDR
 }
 
@@ -279,7 +280,7 @@ func (w *world) perform(a Action) {
 	raw, _ := json.Marshal(a.Effect)
 	once := func(key string) {
 		if old, had := w.wire[key]; had && old != string(raw) {
-			w.t.Errorf("%s went out twice, and differs:\n%s\n%s", key, old, raw)
+			w.twice = fmt.Errorf("%s went out twice, and differs:\n%s\n%s", key, old, raw)
 		}
 		w.wire[key] = string(raw)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"time"
 
 	"callswitch/codecore"
@@ -34,7 +33,7 @@ func (c *call) commit(w *work) error {
 	}
 	saved := rec.N > c.rec.N
 	w.saved = saved
-	if saved && w.state.MediaDue && (!c.state.MediaDue || !reflect.DeepEqual(c.state.Media, w.state.Media)) {
+	if saved && w.state.MediaDue && (!c.state.MediaDue || !c.state.Media.Same(w.state.Media)) {
 		c.mediaGen = codecore.Generation{Epoch: rec.Epoch, N: rec.N}
 	}
 	if saved || w.changed {
