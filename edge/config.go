@@ -72,7 +72,7 @@ type Limits struct {
 	AnswerWait  time.Duration // 250 ms: first wait for an Answer; doubles to 1 s
 	OrphanAfter time.Duration // 500 ms without responders: ask "orphan"
 	Confirm     time.Duration // 200 ms: taken actions are confirmed by then
-	Gather      time.Duration // 100 ms: events that nobody waits for are delivered for many calls at once, this often
+	Gather      time.Duration // 50 ms: events that nobody waits for are delivered for many calls at once, this often
 	Forget      time.Duration // 64 s: an idle call leaves the edge's memory
 	MaxPending  time.Duration // 15 min: a request that nobody answers leaves it too
 }
@@ -102,7 +102,7 @@ func (l Limits) withDefaults() Limits {
 	or(&l.AnswerWait, 250*time.Millisecond)
 	or(&l.OrphanAfter, 500*time.Millisecond)
 	or(&l.Confirm, 200*time.Millisecond)
-	or(&l.Gather, 100*time.Millisecond)
+	or(&l.Gather, 50*time.Millisecond)
 	or(&l.Forget, 64*time.Second)
 	or(&l.MaxPending, 15*time.Minute)
 	return l

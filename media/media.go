@@ -64,11 +64,12 @@ type times struct {
 	recheck time.Duration // a call nobody has spoken of is asked for
 	tomb    time.Duration // a freed call's generation is remembered
 	beat    time.Duration // announcements
+	gather  time.Duration // of answers to orders, for one wake-up of the worker
 }
 
 var defaultTimes = times{
 	window: 3 * time.Second, behind: 500 * time.Millisecond, tick: 250 * time.Millisecond,
-	claim: 15 * time.Second, orphan: 60 * time.Second, recheck: 10 * time.Minute, tomb: 2 * time.Minute, beat: 5 * time.Second,
+	claim: 15 * time.Second, orphan: 60 * time.Second, recheck: 10 * time.Minute, tomb: 2 * time.Minute, beat: 5 * time.Second, gather: 50 * time.Millisecond,
 }
 
 // Media is one media node. Stats may be called at any time.
@@ -92,6 +93,7 @@ type Media struct {
 	failed   []failed
 
 	post poster
+	done news
 }
 
 // failed is a record whose call could not be put back yet: a port of it was not
@@ -140,6 +142,7 @@ func New(cfg Config) (*Media, error) {
 	}
 	m.pool.least = m.pool.nfree
 	m.post.m = m
+	m.done.send = func(t told) { m.answer(t.reply, t.done) }
 	return m, nil
 }
 
@@ -221,11 +224,13 @@ func (m *Media) Run(ctx context.Context) error {
 
 // serve is Run between start and stop.
 func (m *Media) serve(ctx context.Context) error {
+	m.done.every = m.times.gather
 	subs, err := m.subscribe(ctx)
 	defer func() {
 		for _, s := range subs {
 			_ = s.Unsubscribe()
 		}
+		m.done.flush()
 	}()
 	if err != nil {
 		return err

@@ -50,6 +50,7 @@ func start(t testing.TB, cfg Config, change func(*Media)) *node {
 	}
 	m.times.tick = 10 * time.Millisecond
 	m.times.behind = 30 * time.Millisecond
+	m.times.gather = 5 * time.Millisecond
 	if change != nil {
 		change(m)
 	}

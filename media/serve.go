@@ -2,6 +2,7 @@ package media
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"callswitch/codecore"
@@ -17,7 +18,7 @@ func (m *Media) subscribe(ctx context.Context) ([]sessions.Subscription, error) 
 		handle  func(sessions.Msg)
 	}{
 		{sessions.SubjectAlloc(m.name), serveOne(m, "alloc", func(a sessions.Alloc) any { return m.allocate(a, time.Now()) })},
-		{sessions.SubjectDo(m.name), serveOne(m, "do", func(d sessions.DoMedia) any { return m.order(d, time.Now()) })},
+		{sessions.SubjectDo(m.name), m.onOrder},
 		{SubjectStats(m.name), serveOne(m, "stats", func(r StatsRequest) any { return m.callStats(r.Call) })},
 	} {
 		sub, err := m.cfg.Bus.Subscribe(s.subject, "", s.handle)
@@ -45,13 +46,78 @@ func serveOne[Q any](m *Media, what string, answer func(Q) any) func(sessions.Ms
 			m.log.Warn("media: request unreadable", "what", what, "err", err)
 			return
 		}
-		data, err := wire.Seal(answer(q))
-		if err != nil || msg.Reply == "" {
-			return
-		}
-		if err := m.cfg.Bus.Publish(msg.Reply, data); err != nil {
-			m.log.Debug("media: answer not sent", "what", what, "err", err) // it will be asked again
-		}
+		m.answer(msg.Reply, answer(q))
+	}
+}
+
+// answer sends one; what does not arrive will be asked again.
+func (m *Media) answer(reply string, a any) {
+	data, err := wire.Seal(a)
+	if err != nil || reply == "" {
+		return
+	}
+	if err := m.cfg.Bus.Publish(reply, data); err != nil {
+		m.log.Debug("media: answer not sent", "err", err)
+	}
+}
+
+// onOrder carries out an order at once. That it has is told with the news of
+// other calls' orders: nobody waits for it but the record, which keeps the order
+// until then. A refusal is told at once.
+func (m *Media) onOrder(msg sessions.Msg) {
+	var d sessions.DoMedia
+	if err := wire.Open(msg.Data, &d); err != nil {
+		m.log.Warn("media: request unreadable", "what", "do", "err", err)
+		return
+	}
+	now := time.Now()
+	done := m.order(d, now)
+	if done.Reason != "" || msg.Reply == "" {
+		m.answer(msg.Reply, done)
+		return
+	}
+	m.done.add(told{msg.Reply, done}, now)
+}
+
+// told is an answer on its way.
+type told struct {
+	reply string
+	done  sessions.MediaDone
+}
+
+// news gathers answers until the end of an interval that is the same for all
+// processes of the host: each wake-up of the worker serves many calls.
+type news struct {
+	every time.Duration
+	send  func(told)
+
+	mu    sync.Mutex
+	wait  []told
+	timer *time.Timer
+}
+
+func (n *news) add(t told, now time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.wait = append(n.wait, t); len(n.wait) > 1 {
+		return
+	}
+	at := now.Truncate(n.every).Add(n.every).Sub(now)
+	if n.timer == nil {
+		n.timer = time.AfterFunc(at, n.flush)
+		return
+	}
+	n.timer.Reset(at)
+}
+
+// flush tells what waits.
+func (n *news) flush() {
+	n.mu.Lock()
+	wait := n.wait
+	n.wait = nil
+	n.mu.Unlock()
+	for _, t := range wait {
+		n.send(t)
 	}
 }
 

@@ -52,6 +52,7 @@ func TestAWorkerThatDiesWithGatheredWorkLosesNone(t *testing.T) {
 		long := func(c *sessions.Config) { c.Gather = time.Hour }
 		_, crash := r.worker("w-1", long)
 		e.invite(script{Media: 4000})
+		wantMedia(t, m, "1.1 4000")
 		e.ask("BYE", bye)
 		crash()
 		w, _ := r.worker("w-2")

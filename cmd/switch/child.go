@@ -117,8 +117,9 @@ func newChild(ctx context.Context, role, state string) (*child, error) {
 	}
 	c.cfg.State = state
 	useCPUs(c.cfg.Procs)
-	coalesceTimers()
+	coalesceTimers(slackOf(role, c.cfg))
 	go tendHeap(ctx)
+	go profile(ctx, role+"."+strconv.Itoa(os.Getpid()))
 	c.id = newID(role, c.cfg.Node)
 	if c.digest, err = executableDigest(); err != nil {
 		return nil, err
