@@ -92,9 +92,11 @@ that is no terminal. Only its hashes leave this process.`,
 // readPassword asks at a terminal without showing it, or reads a line.
 func readPassword(cmd *cobra.Command) (string, error) {
 	f, isFile := cmd.InOrStdin().(*os.File)
-	var old *unix.Termios
+	var old *unix.Termios // nil: no terminal
 	if isFile {
-		old, _ = unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS) // nil: no terminal
+		if t, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err == nil {
+			old = t
+		}
 	}
 	in := bufio.NewReader(cmd.InOrStdin())
 	line := func(ask string) (string, error) {
