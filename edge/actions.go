@@ -152,6 +152,7 @@ func (e *Edge) doResponse(c *call, a *codecore.SendResponse, now time.Time) {
 func (e *Edge) flowByVia(via string) (flow, bool) {
 	head, params, _ := strings.Cut(via, ";")
 	protocol, sentBy, _ := strings.Cut(strings.TrimSpace(head), " ")
+	tcp := strings.HasSuffix(strings.ToUpper(protocol), "/TCP")
 	host, port := splitHostPort(strings.TrimSpace(sentBy))
 	if port == 0 {
 		port = 5060
@@ -162,6 +163,9 @@ func (e *Edge) flowByVia(via string) (flow, bool) {
 		case "received":
 			host = value
 		case "rport":
+			if tcp {
+				continue // a new connection goes to the port of the Via (RFC 3261 18.2.2)
+			}
 			if n, err := strconv.ParseUint(value, 10, 16); err == nil && n > 0 {
 				port = uint16(n)
 			}
@@ -171,5 +175,5 @@ func (e *Edge) flowByVia(via string) (flow, bool) {
 	if err != nil {
 		return flow{}, false
 	}
-	return e.reach(strings.HasSuffix(strings.ToUpper(protocol), "/TCP"), netip.AddrPortFrom(addr.Unmap(), port))
+	return e.reach(tcp, netip.AddrPortFrom(addr.Unmap(), port))
 }

@@ -40,7 +40,7 @@ func (e *Edge) auth() *registrar.Auth {
 func (e *Edge) admitCaller(f flow, p *packet, now time.Time) (peer string, ok bool) {
 	auth := e.auth()
 	if auth == nil || isScanner(p.msg.Get("User-Agent")) {
-		e.onStranger(f, p)
+		e.onStranger(f, p, now)
 		return "", false
 	}
 	switch method := p.msg.Method; {
@@ -52,7 +52,7 @@ func (e *Edge) admitCaller(f flow, p *packet, now time.Time) (peer string, ok bo
 		if e.knowsTx(e.ids.tx(p, "INVITE")) || e.strayCancels.take(netip.Addr{}, now) {
 			return "", true
 		}
-		e.stats.count(flood)
+		e.complain(f.remote, flood, now)
 		return "", false
 	case e.knowsTx(e.ids.tx(p, method)):
 		return "", true // again: its transaction absorbs it
@@ -64,7 +64,7 @@ func (e *Edge) admitCaller(f flow, p *packet, now time.Time) (peer string, ok bo
 	// As at other registrars' proxies: who one is, and as whom one calls, are the
 	// same. It is refused, not replaced: replacing would hide a wrong setting.
 	if registrar.UserOf(p.msg.Get("From")) != account {
-		e.stats.count(notAccount)
+		e.complain(f.remote, notAccount, now)
 		e.refuse(p.back(f), p, 403, notAccount)
 		return "", false
 	}
@@ -94,12 +94,11 @@ func (e *Edge) authenticate(f flow, p *packet, auth *registrar.Auth, header stri
 		}
 		return account, true
 	case registrar.Slowed:
-		e.stats.count(digestSlowed)
+		e.complain(f.remote, digestSlowed, now)
 		e.refuse(back, p, 403, digestSlowed)
 		return "", false
 	case registrar.Wrong:
-		e.stats.count(digestWrong)
-		e.log.Info("edge: wrong password, or no such account", "source", f.remote.Addr(), "account", oneLine(account))
+		e.complain(f.remote, digestWrong, now)
 	}
 	e.stats.Challenges.Add(1)
 	code, name := 401, "WWW-Authenticate"

@@ -27,6 +27,8 @@ type clientTx struct {
 	invite bool
 	branch string
 	flow   flow
+	udp    flow                  // what to fall back to when the peer has no TCP
+	moved  bool                  // its connection broke once, and another was tried
 	req    *codecore.SendRequest // until a final response came
 	bytes  []byte                // the request, likewise
 	ack    []byte                // to a failure
@@ -72,10 +74,19 @@ func (tx *clientTx) begin(e *Edge, f flow, ok bool, now time.Time) {
 		tx.fail(e, 503, now)
 		return
 	}
-	tx.flow, tx.state = f, calling
+	tx.state = calling
 	tx.bytes = e.writeRequest(tx.req, f.link)
+	if c := e.tcpForSize(tx, f, now); c != nil {
+		tx.udp, f = f, flow{c, f.remote}
+		tx.bytes = e.writeRequest(tx.req, f.link)
+	}
+	tx.flow = f
 	tx.endAt = now.Add(e.lim.gone())
 	if !e.write(f, tx.bytes) && f.link.reliable() {
+		if tx.udp.link != nil {
+			tx.fallBack(e, false, now)
+			return
+		}
 		tx.fail(e, 503, now)
 		return
 	}
@@ -277,21 +288,4 @@ func (tx *clientTx) done(e *Edge, state int, wait time.Duration, now time.Time) 
 		return
 	}
 	e.arm(tx, tx.endAt)
-}
-
-// linkLost fails the requests that a broken connection has not answered at all;
-// for others the far end can still open one of its own (RFC 3261 18.2.2).
-func (e *Edge) linkLost(l link) {
-	if e.ctx.Err() != nil {
-		return
-	}
-	now := time.Now()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, tx := range e.client {
-		if tx.flow.link == l && tx.state == calling {
-			e.stats.count(connBroken)
-			tx.fail(e, 503, now)
-		}
-	}
 }

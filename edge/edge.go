@@ -49,10 +49,11 @@ type Edge struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
-	peers     *buckets
-	strangers *buckets
-	conns     conns
-	names     names
+	peers      *buckets
+	strangers  *buckets
+	complaints complaints
+	conns      conns
+	names      names
 
 	friends      friends
 	pings        pings
@@ -61,8 +62,10 @@ type Edge struct {
 
 	mu        sync.Mutex // guards what follows
 	calls     map[codecore.CallID]*call
-	server    map[string]*serverTx // by serverTx.key
-	client    map[string]*clientTx // by branch and method
+	server    map[string]*serverTx         // by serverTx.key
+	client    map[string]*clientTx         // by branch and method
+	merge     map[uint64]*serverTx         // open INVITEs by mergeKey
+	noTCP     map[netip.AddrPort]time.Time // where no TCP is listened to, and until when we believe it
 	timers    timers
 	registers map[string]*registerTx
 	idle      []chan *call // postmen that wait
@@ -79,16 +82,16 @@ func New(cfg Config) (*Edge, error) {
 	or(&cfg.Stats, new(Stats))
 	e := &Edge{
 		cfg: cfg, lim: cfg.Limits.withDefaults(), name: "edge." + cfg.Node, ids: newIDs(cfg.ClusterKey), stats: cfg.Stats, log: cfg.Log,
-		calls: map[codecore.CallID]*call{}, server: map[string]*serverTx{}, client: map[string]*clientTx{},
+		calls: map[codecore.CallID]*call{}, server: map[string]*serverTx{}, client: map[string]*clientTx{}, merge: map[uint64]*serverTx{}, noTCP: map[netip.AddrPort]time.Time{},
 		conns: conns{byID: map[string]*tcpLink{}, byRemote: map[netip.AddrPort]*tcpLink{}, bySource: map[netip.Addr]int{}},
 	}
 	e.born = time.Now()
 	e.friends.by = map[netip.Addr]time.Time{}
-	e.strayCancels, e.registering = newBuckets(maxStrayCancels), make(chan struct{}, maxRegisters)
+	e.strayCancels, e.registering = newBuckets(maxStrayCancels, 1), make(chan struct{}, maxRegisters)
 	e.registers = map[string]*registerTx{}
 	or(&e.cfg.Keepalive, 25*time.Second)
 	e.names.known = map[string]resolved{}
-	e.peers, e.strangers = newBuckets(e.lim.PeerRate), newBuckets(e.lim.StrangerRate)
+	e.peers, e.strangers = newBuckets(e.lim.PeerRate, peerCells), newBuckets(e.lim.StrangerRate, strangerCells)
 	e.timers.kick = make(chan struct{}, 1)
 	e.timers.slot = int64(max(e.lim.T1/25, time.Millisecond))
 	e.ctx, e.stop = context.WithCancel(context.Background())

@@ -32,7 +32,7 @@ func (e *Edge) handle(f flow, data []byte) {
 	p, code, why := parse(data, &e.lim)
 	p.size, p.known = len(data), known
 	if why != okay {
-		e.stats.count(why)
+		e.complain(f.remote, why, now)
 		if !response {
 			if !known {
 				code = 403
@@ -82,7 +82,7 @@ func (e *Edge) admit(f flow, data []byte, known, response bool, now time.Time) b
 	if !known && response {
 		_, ok := e.findBranch(data)
 		if !ok {
-			e.stats.count(badToken)
+			e.complain(f.remote, badToken, now)
 			return false
 		}
 		known = true
@@ -92,7 +92,7 @@ func (e *Edge) admit(f flow, data []byte, known, response bool, now time.Time) b
 		b = e.strangers
 	}
 	if !b.take(f.remote.Addr(), now) {
-		e.stats.count(flood)
+		e.complain(f.remote, flood, now)
 		return false
 	}
 	return true
@@ -193,6 +193,11 @@ func (e *Edge) onRequest(f flow, peer string, p *packet, now time.Time) {
 		}
 		return
 	}
+	if why := e.looping(p); why != okay {
+		e.complain(f.remote, why, now)
+		e.refuse(f, p, 482, why)
+		return
+	}
 	id, token, ok := e.callOf(f, p)
 	if !ok {
 		return
@@ -236,6 +241,9 @@ func (e *Edge) onRequest(f flow, peer string, p *packet, now time.Time) {
 		}
 		it.expires = now.Add(e.lim.SaveWithin)
 		it.tx = e.newServer(c, key, method, f, p.cseq, now)
+		if it.tx.merge = mergeKey(p); it.tx.merge != 0 {
+			e.merge[it.tx.merge] = it.tx
+		}
 	case "BYE":
 		it.expires = now.Add(e.lim.KeepFor)
 		fallthrough

@@ -33,7 +33,7 @@ func TestAStrangerGets403AFewTimes(t *testing.T) {
 }
 
 func TestBucketRefills(t *testing.T) {
-	b, now, a := newBuckets(2), time.Unix(0, 0), netip.MustParseAddr("192.0.2.1")
+	b, now, a := newBuckets(2, 16), time.Now(), netip.MustParseAddr("192.0.2.1")
 	for i, want := range []bool{true, true, false} {
 		if b.take(a, now) != want {
 			t.Fatal(i)
@@ -41,6 +41,57 @@ func TestBucketRefills(t *testing.T) {
 	}
 	if !b.take(a, now.Add(500*time.Millisecond)) || b.take(a, now.Add(500*time.Millisecond)) {
 		t.Fatal("refilled wrongly")
+	}
+}
+
+func TestAFloodOfInventedSourcesResetsNobodyAndShutsNobodyOut(t *testing.T) {
+	b, now := newBuckets(10, strangerCells), time.Now()
+	loud, quiet := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	for range 10 {
+		b.take(loud, now)
+	}
+	if b.take(loud, now) {
+		t.Fatal("more than its burst")
+	}
+	refused := 0
+	for i := range 1_000_000 {
+		at := now.Add(time.Duration(i) * 10 * time.Microsecond) // 100,000 a second
+		b.take(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), at)
+		if i%100_000 == 50_000 && !b.take(quiet, at) {
+			refused++
+		}
+	}
+	if refused > 1 {
+		t.Errorf("an honest source was refused %d times of 10", refused)
+	}
+	if len(b.cells) != strangerCells {
+		t.Error("the table grew")
+	}
+	six := netip.MustParseAddr("2001:db8::1")
+	for range 10 {
+		b.take(six, now.Add(20*time.Second))
+	}
+	if b.take(netip.MustParseAddr("2001:db8::2"), now.Add(20*time.Second)) {
+		t.Error("a /64 has a bucket for each of its addresses")
+	}
+}
+
+func TestRefusalsAreLoggedOncePerSourceAndMinute(t *testing.T) {
+	var c complaints
+	now := time.Unix(6000, 0)
+	named := 0
+	for i := range 5000 {
+		for range 3 {
+			if ok, _ := c.first(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), now); ok {
+				named++
+			}
+		}
+	}
+	if named != linesPerMinute {
+		t.Errorf("%d lines in a minute, want %d", named, linesPerMinute)
+	}
+	if ok, before := c.first(netip.MustParseAddr("10.0.0.1"), now.Add(time.Minute)); !ok || before != 15000-linesPerMinute {
+		t.Errorf("named %v, %d before", ok, before)
 	}
 }
 

@@ -1,6 +1,9 @@
 package edge
 
-import "strings"
+import (
+	"strings"
+	"time"
+)
 
 // knownSlack is how many bytes longer than its request a stateless answer to a
 // known peer may be over UDP: its address can be forged like any other. Allow,
@@ -41,12 +44,12 @@ func (e *Edge) refuse(f flow, p *packet, code int, why reason, extra ...string) 
 
 // onStranger answers a request of a source that no peer of the dialplan has:
 // 403, and nothing at all to a scanner, which then has nothing to note down.
-func (e *Edge) onStranger(f flow, p *packet) {
+func (e *Edge) onStranger(f flow, p *packet, now time.Time) {
 	if isScanner(p.msg.Get("User-Agent")) {
-		e.stats.count(scanner)
+		e.complain(f.remote, scanner, now)
 		return
 	}
-	e.stats.count(stranger)
+	e.complain(f.remote, stranger, now)
 	e.refuse(f, p, 403, stranger)
 }
 

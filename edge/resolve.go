@@ -44,7 +44,7 @@ func splitHostPort(s string) (host string, port uint16) {
 // reach is the flow to an address: a socket, or a connection (made if need be).
 func (e *Edge) reach(tcp bool, to netip.AddrPort) (flow, bool) {
 	if tcp {
-		c := e.dialTCP(to)
+		c := e.dialTCP(to, dialWithin)
 		return flow{c, to}, c != nil
 	}
 	u := e.udpFor(to.Addr())

@@ -25,7 +25,9 @@ type serverTx struct {
 	status int
 	acked  bool
 	cseq   string
+	merge  uint64 // key in Edge.merge; 0 = none
 	flow   flow
+	moved  bool          // its connection broke once, and another was tried
 	last   []byte        // the last response, for retransmissions
 	every  time.Duration // of the running retransmission
 	nextAt time.Time     // next retransmission; zero = none
@@ -85,9 +87,12 @@ func (tx *serverTx) respond(e *Edge, status int, b []byte, now time.Time) {
 	if tx.final {
 		return
 	}
-	e.write(tx.flow, b)
+	sent := e.write(tx.flow, b)
 	tx.last = b
 	if status < 200 {
+		if !sent && tx.invite && tx.flow.link.reliable() {
+			e.callerLost(tx, now)
+		}
 		return
 	}
 	tx.final, tx.status = true, status
@@ -123,6 +128,9 @@ func (tx *serverTx) fire(e *Edge, now time.Time) {
 // end forgets the transaction.
 func (tx *serverTx) end(e *Edge, now time.Time) {
 	delete(e.server, tx.key)
+	if e.merge[tx.merge] == tx {
+		delete(e.merge, tx.merge)
+	}
 	c := tx.call
 	if i := slices.Index(c.invites, tx); i >= 0 {
 		c.invites = slices.Delete(c.invites, i, i+1)

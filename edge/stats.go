@@ -95,6 +95,8 @@ const (
 	badRegister
 	registrarBusy
 	directoryAway
+	slowReader
+	noStream
 )
 
 var reasonNames = [...]string{
@@ -107,6 +109,7 @@ var reasonNames = [...]string{
 	badAction: "action", badEnvelope: "envelope", connLimit: "connection-limit", connBroken: "connection-broken",
 	digestWrong: "digest-wrong", digestSlowed: "digest-slowed", notAccount: "from-not-account",
 	badRegister: "register", registrarBusy: "registrar-busy", directoryAway: "directory-away",
+	slowReader: "slow-reader", noStream: "no-tcp",
 }
 
 func (r reason) String() string { return reasonNames[r] }

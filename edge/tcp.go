@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,21 +17,24 @@ const (
 	firstWithin   = 5 * time.Second  // a new connection says something sensible by then
 	messageWithin = 10 * time.Second // and ends each message that it has begun
 	writeWithin   = 10 * time.Second
-	writeQueue    = 256
+	writeQueue    = 256     // messages that a connection holds for a slow reader
+	writeBytes    = 1 << 20 // and their bytes
 )
 
 // tcpLink is one TCP connection. Its reader deals with one message after the
 // other; its writer empties a queue, so that a peer that does not read holds up
 // nobody: when the queue is full the connection is closed.
 type tcpLink struct {
-	e      *Edge
-	id     string
-	remote netip.AddrPort
-	dialed bool
-	known  bool // a message of a known peer has come, or we dialed
-	out    chan []byte
-	closed chan struct{}
-	once   sync.Once
+	e        *Edge
+	id       string
+	remote   netip.AddrPort
+	dialed   bool
+	known    bool // a message of a known peer has come, or we dialed
+	stranger bool // no peer had this address when it connected
+	out      chan []byte
+	queued   atomic.Int64 // bytes in out
+	closed   chan struct{}
+	once     sync.Once
 
 	mu   sync.Mutex
 	conn net.Conn // nil while dialing
@@ -44,11 +48,12 @@ type tcpListener struct {
 
 // conns are the connections that are open.
 type conns struct {
-	mu       sync.Mutex
-	last     uint64
-	byID     map[string]*tcpLink
-	byRemote map[netip.AddrPort]*tcpLink
-	bySource map[netip.Addr]int
+	mu        sync.Mutex
+	last      uint64
+	strangers int
+	byID      map[string]*tcpLink
+	byRemote  map[netip.AddrPort]*tcpLink
+	bySource  map[netip.Addr]int
 }
 
 func (c *tcpLink) transport() string            { return "TCP" }
@@ -69,13 +74,16 @@ func (c *tcpLink) send(_ netip.AddrPort, b []byte) error {
 	if !c.alive() {
 		return errLink
 	}
-	select {
-	case c.out <- b:
-		return nil
-	default:
-		c.close()
-		return errLink
+	if c.queued.Add(int64(len(b))) <= writeBytes {
+		select {
+		case c.out <- b:
+			return nil
+		default:
+		}
 	}
+	c.e.complain(c.remote, slowReader, time.Now())
+	c.close()
+	return errLink
 }
 
 func (c *tcpLink) close() {
@@ -109,7 +117,7 @@ func (e *Edge) acceptTCP(t *tcpListener) {
 		remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
 		c := e.newConn(remote, conn)
 		if c == nil {
-			e.stats.count(connLimit)
+			e.complain(remote, connLimit, time.Now())
 			_ = conn.Close()
 			continue
 		}
@@ -119,29 +127,34 @@ func (e *Edge) acceptTCP(t *tcpListener) {
 	}
 }
 
-// newConn registers a connection; nil when there are too many.
+// newConn registers a connection; nil when there are too many. Strangers have a
+// few each and a quarter of all together, so that they cannot keep peers out.
 func (e *Edge) newConn(remote netip.AddrPort, conn net.Conn) *tcpLink {
 	_, known := e.identify(remote)
-	known = known || e.friends.has(remote.Addr(), time.Now())
-	limit := e.lim.MaxPerSource
-	if !known && conn != nil {
+	known = known || conn == nil || e.friends.has(remote.Addr(), time.Now())
+	limit, source := e.lim.MaxPerSource, sourceKey(remote.Addr())
+	if !known {
 		limit = min(limit, 8)
 	}
 	e.conns.mu.Lock()
 	defer e.conns.mu.Unlock()
-	if len(e.conns.byID) >= e.lim.MaxConns || e.conns.bySource[remote.Addr()] >= limit || e.ctx.Err() != nil {
+	if len(e.conns.byID) >= e.lim.MaxConns || e.conns.bySource[source] >= limit || e.ctx.Err() != nil ||
+		!known && e.conns.strangers >= max(1, e.lim.MaxConns/4) {
 		return nil
 	}
 	e.conns.last++
 	c := &tcpLink{e: e, remote: remote, conn: conn, dialed: conn == nil, out: make(chan []byte, writeQueue), closed: make(chan struct{})}
-	c.known = c.dialed
+	c.known, c.stranger = c.dialed, !known
+	if c.stranger {
+		e.conns.strangers++
+	}
 	c.id = "tcp/" + remote.String() + "/" + e.cfg.Boot + "." + strconv.FormatUint(e.conns.last, 10)
 	if conn != nil {
 		c.own = conn.LocalAddr().(*net.TCPAddr).AddrPort()
 	}
 	e.conns.byID[c.id] = c
 	e.conns.byRemote[remote] = c
-	e.conns.bySource[remote.Addr()]++
+	e.conns.bySource[source]++
 	e.stats.Connections.Add(1)
 	return c
 }
@@ -156,8 +169,12 @@ func (e *Edge) dropConn(c *tcpLink) {
 		if e.conns.byRemote[c.remote] == c {
 			delete(e.conns.byRemote, c.remote)
 		}
-		if e.conns.bySource[c.remote.Addr()]--; e.conns.bySource[c.remote.Addr()] == 0 {
-			delete(e.conns.bySource, c.remote.Addr())
+		source := sourceKey(c.remote.Addr())
+		if e.conns.bySource[source]--; e.conns.bySource[source] == 0 {
+			delete(e.conns.bySource, source)
+		}
+		if c.stranger {
+			e.conns.strangers--
 		}
 		e.stats.Connections.Add(-1)
 	}
@@ -169,7 +186,7 @@ func (e *Edge) dropConn(c *tcpLink) {
 
 // dialTCP gives the connection to an address, an open one if there is one. The
 // connection is made meanwhile; what is sent waits in its queue.
-func (e *Edge) dialTCP(remote netip.AddrPort) *tcpLink {
+func (e *Edge) dialTCP(remote netip.AddrPort, within time.Duration) *tcpLink {
 	e.conns.mu.Lock()
 	c := e.conns.byRemote[remote]
 	e.conns.mu.Unlock()
@@ -186,7 +203,7 @@ func (e *Edge) dialTCP(remote netip.AddrPort) *tcpLink {
 	e.wg.Add(1)
 	go func() {
 		defer e.wg.Done()
-		d := net.Dialer{Timeout: dialWithin}
+		d := net.Dialer{Timeout: within}
 		conn, err := d.DialContext(e.ctx, "tcp", remote.String())
 		if err != nil {
 			e.stats.count(sendFailed)
@@ -213,6 +230,10 @@ func (e *Edge) writeTCP(c *tcpLink, conn net.Conn) {
 	for {
 		select {
 		case b := <-c.out:
+			if b == nil {
+				return
+			}
+			c.queued.Add(-int64(len(b)))
 			_ = conn.SetWriteDeadline(time.Now().Add(writeWithin))
 			if _, err := conn.Write(b); err != nil {
 				return
@@ -242,7 +263,7 @@ func (e *Edge) readTCP(c *tcpLink, conn net.Conn) {
 		for {
 			msg, ping, why := s.next()
 			if why != okay {
-				e.stats.count(why)
+				e.refuseStream(c, &s, why)
 				return
 			}
 			if ping {

@@ -15,10 +15,11 @@ type packet struct {
 	callID   string
 	fromTag  string
 	toTag    string
-	cseq     string // number
-	cseqName string // method of the CSeq
-	size     int    // bytes that came
-	known    bool   // the source is a peer of the dialplan
+	cseq     string   // number
+	cseqName string   // method of the CSeq
+	branches []string // of all Vias
+	size     int      // bytes that came
+	known    bool     // the source is a peer of the dialplan
 }
 
 // topVia is the first Via: where a response goes (RFC 3261 18.2, RFC 3581).
@@ -150,6 +151,9 @@ func (p *packet) read() reason {
 			}
 			if top {
 				p.via, top = via, false
+			}
+			if strings.HasPrefix(via.branch, cookie) {
+				p.branches = append(p.branches, via.branch)
 			}
 		case "From", "To":
 			a, ok := parseAddress(h.Value)
