@@ -13,7 +13,7 @@ import (
 // schema is the shipped one plus one. Never stored after a test.
 
 // Release is the name of this release.
-const Release = "v0.2.0-next"
+const Release = version + "-next"
 
 // RefusedPrefix marks the numbers whose calls the migration to schema 2 refuses.
 const RefusedPrefix = "99900"

@@ -2,15 +2,6 @@
 
 package codecore
 
-// Release is the name of this release.
-const Release = "v0.1.0"
-
-// migrations lists every schema change since schema 1, oldest first. Entries
-// are appended, never edited: records in the field depend on them.
-var migrations = []Migration{
-	// -- add new migrations here --
-}
-
 // versioned are the fields of State whose stored form the next release changes.
 type versioned struct {
 	Plan     uint64  `json:"plan,omitempty"`      // version of the dialplan that routed the call

@@ -38,10 +38,10 @@ type fOrder struct {
 var fPhases = []Phase{PhaseConfirmed, PhaseFinalizing, PhaseRaising, PhaseFinalized, PhaseUndoing, PhaseRolledBack}
 
 type fModel struct {
-	name                                           string
+	name                                string
 	noHands, onlyHeard, noCheck, noTurn bool // mutants
-	want                                           string
-	bad                                            string
+	want                                string
+	bad                                 string
 }
 
 func (m *fModel) fail(what string) {

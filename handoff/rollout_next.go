@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -114,7 +115,29 @@ func (r Rollout) prepare(now time.Time, f Facts, from, to []sessions.Process) (R
 		}
 		return r, orders
 	}
+	if why := r.tooFew(); why != "" {
+		return r.enter(PhaseFailed, now, why), []Order{{Kind: OrderStop, Digest: r.To.Digest}}
+	}
 	return r.enter(PhaseMoving, now, ""), nil
+}
+
+// tooFew judges the dry run as the gate would judge the waves, before any call
+// has been touched; "" passes. Defects have no allowance for a few calls.
+func (r Rollout) tooFew() string {
+	d := r.DryRun
+	cannot, defects := d.Asked-d.Moved-d.Gone, 0
+	for _, code := range []Code{CodeDecode, CodeMigratePanic, CodeMigrateTimeout, CodeInvariant} {
+		defects += d.Why[code]
+	}
+	share := d.Asked * cmp.Or(r.Gate.Refused, 20) / 100
+	if cannot <= max(5, share) && defects <= share {
+		return ""
+	}
+	var why []string
+	for _, code := range slices.Sorted(maps.Keys(d.Why)) {
+		why = append(why, fmt.Sprintf("%d %s", d.Why[code], code))
+	}
+	return fmt.Sprintf("dry run: %d of %d calls cannot move to %s: %s", cannot, d.Asked, r.To.Release, strings.Join(why, ", "))
 }
 
 // moving gives the orders of a wave until the share is reached, or nothing

@@ -367,6 +367,25 @@ func TestRefusedStay(t *testing.T) {
 	}
 }
 
+// TestDryRunRefused: what the dry run says of most calls ends it before any is touched.
+func TestDryRunRefused(t *testing.T) {
+	s := newStage(100)
+	s.refuse["w-old0"] = 40
+	s.start(t, 100)
+	r := s.settle(t)
+	if r.Phase != PhaseFailed || !strings.Contains(r.Reason, "40 of 100") || s.on("old") != 100 || len(r.Waves) != 0 || len(s.workers) != 1 {
+		t.Errorf("%s: %s, %d left, workers %v", r.Phase, r.Reason, s.on("old"), s.workers)
+	}
+	few := Rollout{DryRun: &MoveReport{Asked: 3, Why: map[Code]int{CodeMigratePanic: 3}}}
+	if few.tooFew() == "" {
+		t.Error("three of three calls panic, and it goes on")
+	}
+	few.DryRun.Why = map[Code]int{CodePinned: 3}
+	if why := few.tooFew(); why != "" {
+		t.Errorf("three pinned calls: %s", why)
+	}
+}
+
 func TestHeldAndPromoted(t *testing.T) {
 	s := newStage(100)
 	s.start(t, 10, 100)

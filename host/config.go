@@ -31,6 +31,9 @@ type Config struct {
 	// Begin is called once the state directory is this host's alone, before any
 	// child starts: the place to write what the children read. Its error ends Run.
 	Begin func() error
+	// Restore says whether a child that an earlier host was asked to start, and
+	// that has died since, is started again. Default: every one.
+	Restore func(Spec) bool
 	// OnEvent is told what happens. It must not block, nor call the Host.
 	OnEvent func(Event)
 	Log     *slog.Logger // default: nowhere

@@ -173,7 +173,7 @@ func (h *Host) begin() {
 	}
 	for _, r := range dead {
 		h.report(Exit{Name: r.Spec.Name, Role: r.Spec.Role, ID: r.ID, PID: r.PID, Code: -1, At: time.Now()})
-		if _, ok := specs[r.Spec.Name]; !ok && r.Spec.Restart != Temporary && r.Spec.check() == nil {
+		if _, ok := specs[r.Spec.Name]; !ok && r.Spec.Restart != Temporary && r.Spec.check() == nil && (h.cfg.Restore == nil || h.cfg.Restore(r.Spec)) {
 			h.add(r.Spec).start() // a child that somebody started by Client.Start
 		}
 	}

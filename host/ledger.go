@@ -42,6 +42,16 @@ func readLedger(dir string) (alive, dead []ledgerRow) {
 	return alive, dead
 }
 
+// Living lists the children of a state directory that an earlier host left and
+// that still run: the next host adopts them.
+func Living(dir string) (specs []Spec) {
+	alive, _ := readLedger(dir)
+	for _, r := range alive {
+		specs = append(specs, r.Spec)
+	}
+	return specs
+}
+
 func writeLedger(dir string, rows []ledgerRow) error {
 	b, err := json.Marshal(ledger{Boot: bootID(), Children: rows})
 	if err != nil {

@@ -11,8 +11,9 @@ import (
 
 // Status says whether calls are taken and where they are.
 type Status struct {
-	Ready          bool           `json:"ready"`            // nats, edge, media and one worker answer
-	Accepting      bool           `json:"accepting"`        // new calls are admitted
+	Ready          bool           `json:"ready"`     // nats, edge, media and one worker answer
+	Accepting      bool           `json:"accepting"` // new calls are admitted
+	Floor          int            `json:"floor"`
 	Release        string         `json:"release"`          // that new calls go to
 	Listen         []string       `json:"listen"`           // "udp:127.0.0.1:5060", "tcp:127.0.0.1:5060"
 	Calls          int            `json:"calls"`            // that have not ended

@@ -116,12 +116,20 @@ func (b *bed) once(t *testing.T, calls []*Call) {
 	seen := map[string]int{}
 	for range 100 {
 		cdrs, err := b.sw.API.CDRs(t.Context())
-		if err == nil && len(cdrs) >= len(calls) {
+		if err == nil && len(cdrs) >= len(calls) { // there may be those of other calls
 			clear(seen)
 			for _, c := range cdrs {
 				seen[c.To]++
 			}
-			break
+			missing := 0
+			for _, c := range calls {
+				if seen[c.Number] == 0 {
+					missing++
+				}
+			}
+			if missing == 0 {
+				break
+			}
 		}
 		pause(t.Context(), 200*time.Millisecond)
 	}

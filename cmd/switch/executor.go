@@ -95,7 +95,7 @@ func (x executor) order(ctx context.Context, o handoff.Order, verb string) (hand
 func (x executor) startWorkers(ctx context.Context, binary, digest string) error {
 	for i := range x.cfg.Workers {
 		name := fmt.Sprintf("%s%d", workerPrefix(digest), i+1)
-		err := x.host.Start(ctx, host.Spec{Name: name, Role: "worker", Argv: []string{binary, "child", "worker", "--state", x.cfg.State}})
+		err := x.host.Start(ctx, workerSpec(x.cfg, name, binary))
 		if err != nil && !errors.Is(err, host.ErrExists) {
 			return err
 		}

@@ -26,7 +26,7 @@ func (b *backend) install(ctx context.Context, path string) (handoff.Side, error
 	if s.Digest, err = digestOf(f); err != nil {
 		return s, err
 	}
-	s.Binary = filepath.Join(b.cfg.State, "releases", s.Digest[:12], "switch")
+	s.Binary = releasePath(b.cfg.State, s.Digest)
 	_, missing := os.Stat(s.Binary)
 	if missing != nil {
 		if err := copyExecutable(f, s.Binary); err != nil {

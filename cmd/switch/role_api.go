@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -50,6 +51,14 @@ func runAPI(ctx context.Context, c *child) error {
 		return err
 	}
 	if b.rollout, err = watchRolloutDoc(ctx, docs, c.log); err != nil {
+		return err
+	}
+	if err := docs.Watch(ctx, nats.DocRollout, func(value []byte, _ uint64) {
+		var r handoff.Rollout
+		if json.Unmarshal(value, &r) == nil {
+			b.keepRelease(r)
+		}
+	}); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)

@@ -126,6 +126,7 @@ func (b *backend) SteerRollout(ctx context.Context, verb string, s console.Steer
 	if err != nil {
 		return console.Rollout{}, rolloutError(verb, &r, err)
 	}
+	b.keepRelease(r)
 	return b.rolloutView(ctx, r), nil
 }
 

@@ -88,13 +88,26 @@ func serve(cmd *cobra.Command, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	force, note, err := releaseOfWorkers(state)
+	if err != nil {
+		return codedError{exitRefused, err}
+	}
+	if note != "" {
+		log.Warn(note, "workers", force.Release, "serve", codecore.Release)
+	}
 	begin := func() error { // another host's files are left alone
+		if err := force.write(state); err != nil {
+			return err
+		}
 		if err := writeAtomic(filepath.Join(state, "run", configFile), raw); err != nil {
 			return err
 		}
 		return writeAtomic(filepath.Join(state, "run", hostPIDFile), []byte(strconv.Itoa(os.Getpid())))
 	}
-	h, err := host.New(host.Config{Dir: state, Children: children(cfg, binary), Begin: begin, Log: log})
+	h, err := host.New(host.Config{
+		Dir: state, Children: children(cfg, binary, force), Begin: begin, Log: log,
+		Restore: func(s host.Spec) bool { return s.Role != "worker" || !force.upgraded && s.Argv[0] != force.Binary },
+	})
 	if err != nil {
 		return err
 	}
@@ -113,14 +126,12 @@ func serve(cmd *cobra.Command, cfg Config) error {
 
 // children lists what a node runs, in the order in which it starts them; they
 // are stopped the other way round.
-func children(cfg Config, binary string) []host.Spec {
+func children(cfg Config, binary string, force workersOf) []host.Spec {
 	spec := func(name, role string) host.Spec {
 		s := host.Spec{Name: name, Role: role, Argv: []string{binary, "child", role, "--state", cfg.State}}
 		switch role {
 		case "edge", "media": // nobody else can do their work
 			s.Silent = 5 * time.Second
-		case "worker":
-			s.Grace = cfg.Worker.DrainTimeout + 2*time.Second
 		}
 		return s
 	}
@@ -130,9 +141,52 @@ func children(cfg Config, binary string) []host.Spec {
 	}
 	all = append(all, spec("media", "media"), spec("edge", "edge"))
 	for i := range cfg.Workers {
-		all = append(all, spec(fmt.Sprintf("worker-%d", i+1), "worker"))
+		name := fmt.Sprintf("worker-%d", i+1)
+		if force.Rollout != "" { // as the rollout named them: those that live are the same
+			name = fmt.Sprintf("%s%d", workerPrefix(force.Digest), i+1)
+		}
+		all = append(all, workerSpec(cfg, name, force.Binary))
 	}
 	return append(all, spec("api", "api"))
+}
+
+// workerSpec is a worker of the release in binary.
+func workerSpec(cfg Config, name, binary string) host.Spec {
+	return host.Spec{
+		Name: name, Role: "worker", Argv: []string{binary, "child", "worker", "--state", cfg.State},
+		Grace: cfg.Worker.DrainTimeout + 2*time.Second,
+	}
+}
+
+// workersOf is the release whose workers a serve starts.
+type workersOf struct {
+	inForce
+	upgraded bool // another than before: workers of the other are not started again
+}
+
+// releaseOfWorkers finds what a whole restart goes on with; note is for the log.
+func releaseOfWorkers(state string) (w workersOf, note string, err error) {
+	own, err := ownRelease(state)
+	if err != nil {
+		return w, "", err
+	}
+	last, err := readInForce(state)
+	if err != nil {
+		return w, "", err
+	}
+	living := false
+	for _, s := range host.Living(state) {
+		living = living || s.Role == "worker"
+	}
+	w.inForce, note, err = choose(own, last, living)
+	if err != nil {
+		return w, "", err
+	}
+	if w.Digest != own.Digest {
+		err = w.isWhole()
+	}
+	w.upgraded = last.Digest != "" && w.Digest != last.Digest
+	return w, note, err
 }
 
 // signals turns SIGTERM and Ctrl-C into their meanings.

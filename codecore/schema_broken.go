@@ -1,0 +1,34 @@
+//go:build brokenrelease && !nextrelease
+
+package codecore
+
+import (
+	"encoding/json"
+	"strings"
+)
+
+// The broken release, as tests need one: its migration panics, and for numbers
+// that begin with HangingPrefix it never comes back. Never stored after a test.
+
+// Release is the name of this release.
+const Release = version + "-broken"
+
+// HangingPrefix marks the numbers whose calls the migration hangs on.
+const HangingPrefix = "99901"
+
+var migrations = []Migration{
+	{Name: "0002_broken", Up: upBroken, Down: func(Fields) error { return nil }},
+}
+
+func upBroken(f Fields) error {
+	var cdr struct {
+		To string `json:"to"`
+	}
+	if err := json.Unmarshal(f["cdr"], &cdr); err != nil {
+		return err
+	}
+	if strings.HasPrefix(cdr.To, HangingPrefix) {
+		select {}
+	}
+	panic("a broken migration")
+}

@@ -1,0 +1,241 @@
+package loadtest
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// moveAll starts a rollout in one wave and waits until it is done.
+func (b *bed) moveAll(t *testing.T, binary string) {
+	t.Helper()
+	if _, err := b.sw.API.StartRollout(t.Context(), RolloutStart{Binary: binary, Steps: []int{100}, Pause: "100ms", ConfirmWithin: "10m"}); err != nil {
+		t.Fatal(err)
+	}
+	b.inState(t, RolloutDone)
+}
+
+// inState waits for a state of the rollout.
+func (b *bed) inState(t *testing.T, state string) Rollout {
+	t.Helper()
+	ctx := patient(t, 60*time.Second)
+	for {
+		r, err := b.sw.API.Rollout(ctx)
+		if err == nil && r.State == state {
+			return r
+		}
+		if !pause(ctx, 20*time.Millisecond) {
+			t.Fatalf("the rollout is not %s: %+v %v", state, r, err)
+		}
+	}
+}
+
+func (b *bed) say(t *testing.T, verb string) error {
+	t.Helper()
+	_, err := b.sw.API.Steer(patient(t, 20*time.Second), verb, Steer{})
+	return err
+}
+
+// allOn checks the release and the schema (0: any) of every call.
+func (b *bed) allOn(t *testing.T, n int, release string, schema int) {
+	t.Helper()
+	ctx := patient(t, 20*time.Second)
+	for {
+		calls, err := b.sw.API.Calls(ctx)
+		odd := 0
+		for _, c := range calls {
+			if c.Release != release || schema != 0 && c.Schema != schema {
+				odd++
+			}
+		}
+		if err == nil && len(calls) >= n && odd == 0 {
+			return
+		}
+		if !pause(ctx, 50*time.Millisecond) {
+			t.Fatalf("%d calls of %d, %d not on %s schema %d: %v", len(calls), n, odd, release, schema, err)
+		}
+	}
+}
+
+// traffic places short calls at a steady rate until stopped.
+func (b *bed) traffic(t *testing.T, every time.Duration) (stop func() (placed, failed int)) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	placed, failed := 0, 0
+	wg.Go(func() {
+		for pause(ctx, every) {
+			wg.Go(func() {
+				own, done := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+				defer done()
+				c := b.rig.NewCall(Mark{}, answerAtOnce)
+				err := c.Establish(own)
+				if err == nil {
+					pause(own, 300*time.Millisecond)
+					err = c.HangUp(own, true)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				placed++
+				if err != nil {
+					failed++
+				}
+			})
+		}
+	})
+	return func() (int, int) {
+		cancel()
+		wg.Wait()
+		return placed, failed
+	}
+}
+
+// Finalize under steady traffic: calls come and go, others say nothing at all;
+// the floor rises, nobody is lost, and an older serve does not start any more.
+func TestFinalizeUnderTraffic(t *testing.T) {
+	b, calls := realSwitch(t, 50, nil)
+	bin, _ := binaries()
+	stop := b.traffic(t, 20*time.Millisecond)
+	b.moveAll(t, bin[1])
+	var refused *APIError
+	if err := b.say(t, "finalize"); !errors.As(err, &refused) {
+		t.Errorf("finalized before it was confirmed: %v", err)
+	}
+	if err := b.say(t, "confirm"); err != nil {
+		t.Fatal(err)
+	}
+	for ctx := patient(t, 60*time.Second); ; { // refused while the old worker lives
+		err := b.say(t, "finalize")
+		if err == nil {
+			break
+		}
+		if !errors.As(err, &refused) || refused.Code != "older-schema" || !pause(ctx, 50*time.Millisecond) {
+			t.Fatalf("finalize: %v", err)
+		}
+	}
+	r := b.inState(t, RolloutFinalized)
+	if placed, failed := stop(); failed > 0 || placed < 50 {
+		t.Errorf("%d of %d calls of the traffic failed", failed, placed)
+	}
+	st, err := b.sw.API.Status(t.Context())
+	if err != nil || st.Floor != 2 {
+		t.Errorf("floor %d, %v", st.Floor, err)
+	}
+	b.allOn(t, len(calls), r.To.Name, 2)
+	_, _ = b.sw.Processes(t.Context())
+	b.sw.KillAll()
+	if err := b.sw.Start(t.Context()); err == nil || !strings.Contains(b.sw.LogTail(), "the floor is 2") {
+		t.Fatalf("serve of the old release: %v", err)
+	}
+	b.sw.KillAll()
+	b.sw.cfg.Argv[0] = bin[1]
+	if err := b.sw.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	flowing(t, calls)
+	b.verdict(t, calls, 50*2*50*60)
+}
+
+// All is killed after a rollout was confirmed: serve starts that release's
+// workers, not its own, and says so. Taken back in time, it is its own again.
+func TestWholeRestartStartsTheConfirmedRelease(t *testing.T) {
+	b, calls := realSwitch(t, 20, nil)
+	bin, _ := binaries()
+	b.moveAll(t, bin[1])
+	if err := b.say(t, "confirm"); err != nil {
+		t.Fatal(err)
+	}
+	r := b.inState(t, RolloutConfirmed)
+	_, _ = b.sw.Processes(t.Context())
+	b.sw.KillAll()
+	if err := b.sw.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.allOn(t, len(calls), r.To.Name, 0)
+	ps, err := b.sw.Find(t.Context(), RoleWorker)
+	if err != nil || len(ps) != 1 || !same(ps[0].Digest, r.To.Digest) {
+		t.Errorf("workers %+v, %v", ps, err)
+	}
+	if log, _ := os.ReadFile(b.sw.LogPath()); !strings.Contains(string(log), "workers are of release "+r.To.Name) {
+		t.Error("serve does not say that its workers are of another release")
+	}
+	flowing(t, calls)
+	if err := b.say(t, "undo"); err != nil {
+		t.Fatal(err)
+	}
+	b.inState(t, RolloutRolledBack)
+	_, _ = b.sw.Processes(t.Context())
+	b.sw.KillAll()
+	if err := b.sw.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.allOn(t, len(calls), r.From.Name, 0)
+	flowing(t, calls)
+	b.verdict(t, calls, 20*2*50*60)
+}
+
+// brokenRelease builds the release whose migration panics or hangs.
+var brokenRelease = sync.OnceValues(func() (string, error) {
+	dir := os.Getenv("SWITCH_BINARIES")
+	if dir == "" {
+		var err error
+		if dir, err = os.MkdirTemp("", "switch-bin-"); err != nil {
+			return "", err
+		}
+	}
+	out := filepath.Join(dir, "switch-broken")
+	cmd := exec.Command("go", "build", "-tags", "brokenrelease", "-o", out, "callswitch/cmd/switch") //nolint:noctx,gosec // the tree's own
+	if b, err := cmd.CombinedOutput(); err != nil {
+		return "", &exec.Error{Name: string(b), Err: err}
+	}
+	return out, nil
+})
+
+// A release whose migration panics, and one whose migration never ends: every
+// call is refused with the reason, stays and loses nothing; the release leaves.
+func TestReleaseWhoseMigrationBreaks(t *testing.T) {
+	for name, c := range map[string]struct{ prefix, code string }{
+		"panics": {"", "migrate-panic"},
+		"hangs":  {"99901", "migrate-timeout"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, calls := realSwitch(t, 30, func(rc *RigConfig) { rc.Prefix = c.prefix })
+			bin, _ := binaries()
+			broken, err := brokenRelease()
+			if err != nil {
+				t.Fatal(err)
+			}
+			st, err := b.sw.API.Status(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.CommandContext(patient(t, 90*time.Second), bin[0], "rollout", "start", broken, "--steps", "100", "--pause", "100ms", //nolint:gosec // ours
+				"--api", filepath.Join(b.sw.cfg.Site.StateDir, "run", "api.sock"))
+			text, err := cmd.CombinedOutput()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.ExitCode() != 5 {
+				t.Errorf("exit code is not 5 (refused): %v\n%s", err, text)
+			}
+			r, err := b.sw.API.Rollout(t.Context())
+			if err != nil || r.State != RolloutFailed || r.DryRun == nil || r.DryRun.Cannot != len(calls) || len(r.Waves) != 0 || len(r.Refusals) < len(calls) {
+				t.Errorf("%v %+v", err, r)
+			}
+			reasons := map[string]int{}
+			for _, f := range r.Refusals {
+				reasons[f.Reason]++
+			}
+			if reasons[c.code] == 0 {
+				t.Errorf("reasons %v, want %s", reasons, c.code)
+			}
+			t.Logf("%s: %v", r.Error, reasons)
+			b.allOn(t, len(calls), st.Release, 0)
+			b.verdict(t, calls, 0)
+		})
+	}
+}
