@@ -3,6 +3,7 @@ package codecore
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -11,10 +12,14 @@ import (
 // A Migration turns states of the previous schema into this one, and back. It
 // works on the raw fields, so it stays true when State changes later. Up also
 // finds the record's stub in them, under "stub", to read only.
+//
+// A schema that only adds fields has Adds instead: nothing is rewritten, and a
+// call of which Adds names nothing is a call of the schema before as it stands.
 type Migration struct {
 	Name string
 	Up   func(Fields) error // ErrRefused: this call is not for the new release
 	Down func(Fields) error // ErrPinned: this call uses what the old schema cannot say
+	Adds func(*stored) string
 }
 
 // Fields is a state as stored, by field.
@@ -59,10 +64,19 @@ func Encode(s State, floor int) (schema int, raw []byte, err error) {
 	if raw, err = json.Marshal(&b, form); err != nil {
 		return 0, nil, fmt.Errorf("codecore: encode: %w", err)
 	}
-	if floor < Schema {
-		return lower(raw, max(floor, SchemaMin))
+	floor = max(floor, SchemaMin)
+	if schema = alike(&b.State, Schema, floor); schema > floor && migrations[schema-2].Down != nil {
+		return lower(raw, &b.State, schema, floor)
 	}
-	return Schema, raw, nil
+	return schema, raw, nil
+}
+
+// alike is the lowest schema down to floor whose form of p is the one of schema.
+func alike(p *stored, schema, floor int) int {
+	for schema > floor && migrations[schema-2].Adds != nil && migrations[schema-2].Adds(p) == "" {
+		schema--
+	}
+	return schema
 }
 
 // old is a body whose state is to be migrated.
@@ -71,23 +85,23 @@ type old struct {
 	State Fields         `json:"state"`
 }
 
-// lower takes a body of this release's schema down as far as it goes.
-func lower(raw []byte, floor int) (int, []byte, error) {
+// lower takes the body of p, of a schema, down as far as it goes.
+func lower(raw []byte, p *stored, schema, floor int) (int, []byte, error) {
 	var b old
 	if err := json.Unmarshal(raw, &b, form); err != nil {
 		return 0, nil, fmt.Errorf("codecore: encode: %w", err)
 	}
-	schema := Schema
-	for schema > floor {
+	began := schema
+	for schema > floor && migrations[schema-2].Down != nil {
 		m := migrations[schema-2]
 		if err := m.Down(b.State); errors.Is(err, ErrPinned) {
 			break
 		} else if err != nil {
 			return 0, nil, fmt.Errorf("codecore: %s down: %w", m.Name, err)
 		}
-		schema--
+		schema = alike(p, schema-1, floor)
 	}
-	if schema == Schema {
+	if schema == began {
 		return schema, raw, nil
 	}
 	raw, err := json.Marshal(&b, form)
@@ -107,6 +121,9 @@ func raise(schema int, raw []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: no state", ErrBroken)
 	}
 	for _, m := range migrations[schema-1:] {
+		if m.Up == nil {
+			continue
+		}
 		b.State["stub"] = b.Stub // a migration may ask who calls whom
 		if err := m.Up(b.State); err != nil {
 			return nil, fmt.Errorf("codecore: %s up: %w", m.Name, err)
@@ -125,7 +142,7 @@ func Decode(schema int, raw []byte) (s State, err error) {
 	if schema < SchemaMin || schema > Schema {
 		return s, fmt.Errorf("%w: record has %d, this release reads %d to %d", ErrSchema, schema, SchemaMin, Schema)
 	}
-	if schema < Schema {
+	if slices.ContainsFunc(migrations[schema-1:], func(m Migration) bool { return m.Up != nil }) {
 		if raw, err = raise(schema, raw); err != nil {
 			return s, err
 		}
@@ -166,11 +183,13 @@ func Check(s State) error {
 	return nil
 }
 
-// Pinned says whether a call cannot go under a schema, and why.
-func Pinned(s State, floor int) (bool, string) {
-	if floor >= Schema {
-		return false, ""
+// pinnedBy names what keeps a call from the schema before this release's, or
+// from the one before that.
+func pinnedBy(s State) string {
+	stub := StubOf(s)
+	p := pack(&s, &stub)
+	if why := pinnedHere(s); why != "" {
+		return why
 	}
-	why := pinnedBy(s)
-	return why != "", why
+	return added(&p)
 }

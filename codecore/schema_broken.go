@@ -3,8 +3,10 @@
 package codecore
 
 import (
-	"encoding/json"
+	"slices"
 	"strings"
+
+	"github.com/go-json-experiment/json"
 )
 
 // The broken release, as tests need one: its migration panics, and for numbers
@@ -16,18 +18,18 @@ const Release = version + "-broken"
 // HangingPrefix marks the numbers whose calls the migration hangs on.
 const HangingPrefix = "99901"
 
-var migrations = []Migration{
-	{Name: "0002_broken", Up: upBroken, Down: func(Fields) error { return nil }},
-}
+var migrations = append(slices.Clone(released), Migration{Name: "0003_broken", Up: upBroken, Down: func(Fields) error { return nil }})
 
 func upBroken(f Fields) error {
-	var cdr struct {
-		To string `json:"to"`
+	var stub struct {
+		CDR struct {
+			To string `json:"to"`
+		} `json:"cdr"`
 	}
-	if err := json.Unmarshal(f["cdr"], &cdr); err != nil {
+	if err := json.Unmarshal(f["stub"], &stub); err != nil {
 		return err
 	}
-	if strings.HasPrefix(cdr.To, HangingPrefix) {
+	if strings.HasPrefix(stub.CDR.To, HangingPrefix) {
 		select {}
 	}
 	panic("a broken migration")

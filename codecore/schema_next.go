@@ -4,6 +4,7 @@ package codecore
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -15,12 +16,10 @@ import (
 // Release is the name of this release.
 const Release = version + "-next"
 
-// RefusedPrefix marks the numbers whose calls the migration to schema 2 refuses.
+// RefusedPrefix marks the numbers whose calls the migration to schema 3 refuses.
 const RefusedPrefix = "99900"
 
-var migrations = []Migration{
-	{Name: "0002_routing", Up: upRouting, Down: downRouting},
-}
+var migrations = append(slices.Clone(released), Migration{Name: "0003_routing", Up: upRouting, Down: downRouting})
 
 // versioned are the fields of State whose stored form this release changes:
 // "plan" is renamed, "no_answer" and "max_call" are merged into "limits", and
@@ -31,7 +30,7 @@ type versioned struct {
 		NoAnswer Seconds `json:"no_answer,omitempty"`
 		MaxCall  Seconds `json:"max_call,omitempty"`
 	} `json:"limits,omitzero"`
-	// CallNote is what the caller's X-Call-Note header said: a feature that schema 1
+	// CallNote is what the caller's X-Call-Note header said: a feature that schema 2
 	// cannot say, so a call that uses it is pinned to this release.
 	CallNote string `json:"note,omitempty"`
 }
@@ -48,7 +47,7 @@ func (v *versioned) note(m *Message) {
 	}
 }
 
-func pinnedBy(s State) string {
+func pinnedHere(s State) string {
 	if s.CallNote != "" {
 		return "note"
 	}

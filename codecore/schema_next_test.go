@@ -16,9 +16,6 @@ func TestNextReleasePinsAndRefuses(t *testing.T) {
 	if err != nil || schema != Schema || Summary(w.s).Pinned != "note" {
 		t.Fatalf("schema %d, %v, pinned %q", schema, err, Summary(w.s).Pinned)
 	}
-	if pinned, why := Pinned(w.s, SchemaMin); !pinned || why != "note" {
-		t.Errorf("pinned %v %q", pinned, why)
-	}
 	if s, err := Decode(schema, raw); err != nil || s.CallNote != "vip" {
 		t.Errorf("%q, %v", s.CallNote, err)
 	}

@@ -18,4 +18,4 @@ func (v *versioned) limits() (noAnswer, maxCall Seconds) { return v.NoAnswer, v.
 // note is a feature of the next release.
 func (v *versioned) note(*Message) {}
 
-func pinnedBy(State) string { return "" }
+func pinnedHere(State) string { return "" }
