@@ -6,7 +6,7 @@ import "slices"
 
 // calleeRinging passes a provisional response on. Without SDP it may be lost by
 // anybody, so it is not saved.
-func (c *call) calleeRinging(e SIPResponse) {
+func (c *call) calleeRinging(leg LegID, e SIPResponse) {
 	t := c.A.open("INVITE")
 	if t == nil || c.A.Offer == nil || e.Msg.Status == 199 {
 		return
@@ -15,7 +15,7 @@ func (c *call) calleeRinging(e SIPResponse) {
 		c.respond(LegA, t, e.Msg.Status, nil)
 		return
 	}
-	s, err := c.answered(LegB, e.Msg.Body)
+	s, err := c.answered(leg, e.Msg.Body)
 	if err != nil { // a bad early answer is no reason to end the call
 		c.respond(LegA, t, 180, nil)
 		return
@@ -38,26 +38,26 @@ func (c *call) answered(leg LegID, body []byte) (said, error) {
 
 // calleeAnswered takes the 2xx to the INVITE: the ACK goes out at once, the
 // answer to the caller with it.
-func (c *call) calleeAnswered(e SIPResponse, t ClientTx) {
-	d := c.confirm(e)
+func (c *call) calleeAnswered(leg LegID, e SIPResponse, t ClientTx) {
+	d := c.confirm(leg, e)
 	if d == nil {
 		return
 	}
-	c.ask(LegB, d, "ACK", t.CSeq, "", nil)
+	c.ask(leg, d, "ACK", t.CSeq, "", nil)
 	srv := c.A.open("INVITE")
 	if c.Phase != PhaseInviting || srv == nil || c.A.Offer == nil { // it crossed our CANCEL
-		c.bye(LegB, d)
+		c.bye(leg, d)
 		return
 	}
 	body := e.Msg.Body
 	if len(body) == 0 && c.Early != nil && c.Early.Tag == d.Tag {
 		body = c.Early.SDP
 	}
-	s, err := c.answered(LegB, body)
+	s, err := c.answered(leg, body)
 	if err != nil {
 		status, cause := badAnswer(err)
 		c.CDR.Cause = cause
-		c.bye(LegB, d)
+		c.bye(leg, d)
 		c.respond(LegA, srv, status, nil, reason(status, cause))
 		c.finish("failed", status, "switch", e.At)
 		return
@@ -82,7 +82,7 @@ func badAnswer(err error) (status int, cause string) {
 }
 
 // confirm makes the dialog that a 2xx to our INVITE sets up (RFC 3261 13.2.2.4).
-func (c *call) confirm(e SIPResponse) *Dialog {
+func (c *call) confirm(leg LegID, e SIPResponse) *Dialog {
 	_, tag := tagOf(e.Msg.Get("To"))
 	routes := e.Msg.All("Record-Route")
 	for i, j := 0, len(routes)-1; i < j; i, j = i+1, j-1 {
@@ -90,15 +90,16 @@ func (c *call) confirm(e SIPResponse) *Dialog {
 	}
 	target := contactOf(&e.Msg)
 	if target == "" {
-		target = c.Route.Target
+		target = c.target(leg)
 	}
-	d := c.B.dialog(tag)
+	l := c.leg(leg)
+	d := l.dialog(tag)
 	if d == nil {
-		if len(c.B.Dialogs) >= maxDialogs {
+		if len(l.Dialogs) >= maxDialogs {
 			return nil
 		}
-		c.B.Dialogs = append(c.B.Dialogs, Dialog{Tag: tag})
-		d = &c.B.Dialogs[len(c.B.Dialogs)-1]
+		l.Dialogs = append(l.Dialogs, Dialog{Tag: tag})
+		d = &l.Dialogs[len(l.Dialogs)-1]
 	}
 	d.Target, d.Routes, d.Confirmed = target, routes, true
 	return d
@@ -130,7 +131,7 @@ func (c *call) acked(leg LegID, cseq uint32) {
 
 // noAck ends a call whose caller never acknowledged the answer.
 func (c *call) noAck(e NoAck) {
-	for _, id := range []LegID{LegA, LegB} {
+	for _, id := range c.legs() {
 		l := c.leg(id)
 		if l.srv(e.Tx) == nil {
 			continue

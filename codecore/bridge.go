@@ -27,7 +27,7 @@ func (c *call) tell(leg LegID, s said, sound Sound) []byte {
 		l.Told = told
 		l.SDPs++
 	}
-	return fmt.Appendf(nil, "v=0\r\no=- %d %d IN %s\r\n%s", c.sessionID(leg), l.SDPs, network(l.Media.Addr), rest)
+	return fmt.Appendf(nil, "v=0\r\no=- %d %d IN %s\r\n%s", c.sessionID(c.slot(leg)), l.SDPs, network(l.Media.Addr), rest)
 }
 
 // bridge brings the desired media to what both parties last described: each

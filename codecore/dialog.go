@@ -23,6 +23,9 @@ func (c *call) inDialog(leg LegID, e SIPRequest) {
 	case d.Gone || c.Phase == PhaseEnded && e.Msg.Method != "BYE":
 		c.refuse(e, 481, "no-dialog")
 		return
+	case l.Name != "" && e.Msg.Method != "BYE" && e.Msg.Method != "OPTIONS": // nobody is across
+		c.refuse(e, 500, "aside", Header{"Retry-After", "1"})
+		return
 	case cseq == d.CSeq && e.Msg.Method == "INVITE":
 		// Again, late: its ACK has come.
 		return
@@ -139,7 +142,7 @@ func (c *call) asking(method string) bool {
 
 // response takes a response to a request of ours.
 func (c *call) response(e SIPResponse) {
-	for _, id := range []LegID{LegA, LegB} {
+	for _, id := range c.legs() {
 		l := c.leg(id)
 		t := l.cli(e.Branch, e.Msg.Method)
 		if t == nil {
@@ -147,8 +150,8 @@ func (c *call) response(e SIPResponse) {
 		}
 		tx := *t
 		if e.Msg.Status < 200 {
-			if id == LegB && tx.Method == "INVITE" && tx.Tag == "" && c.Phase == PhaseInviting {
-				c.calleeRinging(e)
+			if id != LegA && tx.Method == "INVITE" && tx.Tag == "" && c.Phase == PhaseInviting {
+				c.calleeRinging(id, e)
 			}
 			return
 		}
@@ -178,11 +181,11 @@ func (c *call) close(l *Leg, t ClientTx) {
 // final takes the final response to a transaction of ours on the leg.
 func (c *call) final(leg LegID, t ClientTx, e SIPResponse) {
 	switch {
-	case leg == LegB && t.Method == "INVITE" && t.Tag == "":
+	case t.Method == "INVITE" && t.Tag == "":
 		if e.Msg.Status < 300 {
-			c.calleeAnswered(e, t)
+			c.calleeAnswered(leg, e, t)
 		} else {
-			c.calleeFailed(mapped(e.Msg.Status), e)
+			c.calleeFailed(leg, e)
 		}
 	case t.Method == "INVITE":
 		c.reinvited(leg, t, e)
@@ -194,7 +197,7 @@ func (c *call) final(leg LegID, t ClientTx, e SIPResponse) {
 
 // reinvited passes the answer to a re-INVITE back, and brings the media to it.
 func (c *call) reinvited(leg LegID, t ClientTx, e SIPResponse) {
-	from := other(leg)
+	from := c.across(leg)
 	asker, asked := c.leg(from), c.leg(leg)
 	srv := asker.srv(t.For)
 	if e.Msg.Status < 300 {
@@ -235,11 +238,11 @@ func (c *call) reinvited(leg LegID, t ClientTx, e SIPResponse) {
 
 // passBack returns the answer to a request that was passed on.
 func (c *call) passBack(leg LegID, t ClientTx, e SIPResponse) {
-	srv := c.leg(other(leg)).srv(t.For)
+	srv := c.leg(c.across(leg)).srv(t.For)
 	if srv == nil || srv.Status != 0 || c.Phase == PhaseEnded {
 		return
 	}
-	c.respond(other(leg), srv, mappedInside(e.Msg.Status), nil)
+	c.respond(c.across(leg), srv, mappedInside(e.Msg.Status), nil)
 	if gone(e.Msg.Status) {
 		c.lost(leg, e)
 	}
@@ -264,7 +267,7 @@ func (c *call) lost(leg LegID, e SIPResponse) {
 func (c *call) late2xx(e SIPResponse) {
 	_, tag := tagOf(e.Msg.Get("To"))
 	cseq, _ := cseqOf(&e.Msg)
-	for _, id := range []LegID{LegA, LegB} {
+	for _, id := range c.legs() {
 		l := c.leg(id)
 		if d := l.dialog(tag); d != nil && l.CallID == e.Msg.Get("Call-ID") && d.Confirmed {
 			// The same transaction again: not numbered, not saved.
@@ -272,11 +275,14 @@ func (c *call) late2xx(e SIPResponse) {
 			return
 		}
 	}
-	if e.Branch != c.branch(LegB, "INVITE", 1, "") {
+	for _, id := range c.legs() {
+		if e.Branch != c.branch(id, "INVITE", cseq, "") {
+			continue
+		}
+		if d := c.confirm(id, e); d != nil {
+			c.ask(id, d, "ACK", cseq, "", nil)
+			c.bye(id, d)
+		}
 		return
-	}
-	if d := c.confirm(e); d != nil {
-		c.ask(LegB, d, "ACK", cseq, "", nil)
-		c.bye(LegB, d)
 	}
 }

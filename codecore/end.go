@@ -14,7 +14,7 @@ func (c *call) cancel(leg LegID, t *ServerTx, e SIPRequest) {
 	}
 	if leg == LegA && (c.Phase == PhaseInviting || c.Phase == PhaseRouting) {
 		c.respond(LegA, t, 487, nil)
-		c.cancelCallee()
+		c.cancelCallees()
 		c.finish("cancelled", 487, "a", e.At)
 		return
 	}
@@ -28,19 +28,40 @@ func (c *call) cancel(leg LegID, t *ServerTx, e SIPRequest) {
 	}
 }
 
-// cancelCallee cancels the INVITE to the callee if it has no final response.
-func (c *call) cancelCallee() {
-	for _, t := range c.B.Cli {
-		if t.Method == "INVITE" && t.Tag == "" && c.B.cli(t.Branch, "CANCEL") == nil {
-			c.ask(LegB, nil, "CANCEL", t.CSeq, "", nil)
+// cancelOf cancels the INVITE that calls the leg's party if it has no final
+// response.
+func (c *call) cancelOf(leg LegID) {
+	l := c.leg(leg)
+	for _, t := range l.Cli {
+		if t.Method == "INVITE" && t.Tag == "" && l.cli(t.Branch, "CANCEL") == nil {
+			c.ask(leg, nil, "CANCEL", t.CSeq, "", nil)
 			return
 		}
 	}
 }
 
+// cancelCallees cancels every INVITE that calls somebody.
+func (c *call) cancelCallees() {
+	c.cancelOf(LegB)
+	c.leaveAll()
+}
+
+// leaveAll ends every further leg.
+func (c *call) leaveAll() {
+	for i := range c.More {
+		if !c.More[i].Leaving {
+			c.leave(c.More[i].Name)
+		}
+	}
+}
+
 // calleeFailed passes the callee's refusal to the caller.
-func (c *call) calleeFailed(status int, e SIPResponse) {
-	t := c.A.open("INVITE")
+func (c *call) calleeFailed(leg LegID, e SIPResponse) {
+	if leg != LegB {
+		c.leg(leg).Leaving = true
+		return
+	}
+	status, t := mapped(e.Msg.Status), c.A.open("INVITE")
 	if c.Phase != PhaseInviting || t == nil {
 		return // it was cancelled: 487 is the end of it
 	}
@@ -54,7 +75,7 @@ func (c *call) calleeFailed(status int, e SIPResponse) {
 
 // timeout takes the end of a transaction of ours that nobody answered.
 func (c *call) timeout(e SIPTimeout) {
-	for _, id := range []LegID{LegA, LegB} {
+	for _, id := range c.legs() {
 		l := c.leg(id)
 		for t := l.cli(e.Branch, ""); t != nil; t = l.cli(e.Branch, "") {
 			tx := *t
@@ -78,7 +99,7 @@ func (c *call) fired(e Fired) {
 		if t == nil {
 			return
 		}
-		c.cancelCallee()
+		c.cancelCallees()
 		c.respond(LegA, t, 480, nil, reason(480, "no-answer"))
 		c.CDR.Cause = "no-answer"
 		c.finish("no-answer", 480, "switch", c.now)
@@ -89,7 +110,7 @@ func (c *call) fired(e Fired) {
 	case e.Timer == TimerGiveUp && c.Phase == PhaseEnded:
 		c.forget(func(a Action) bool { return a.To != receiverCDR })
 		c.A.ByeDue, c.B.ByeDue, c.MediaDue = false, false, false
-		c.A.Cli, c.B.Cli = nil, nil
+		c.A.Cli, c.B.Cli, c.More = nil, nil, nil
 		c.res.Save = true
 	}
 }
@@ -101,12 +122,12 @@ func (c *call) byeFrom(leg LegID, d *Dialog, e SIPRequest) {
 	d.Gone = true
 	l.ByeDue = false
 	c.respond(leg, c.serve(leg, e), 200, nil)
-	if c.Phase == PhaseEnded || !first && leg == LegB {
+	if c.Phase == PhaseEnded || !first && leg == LegB || l.Name != "" {
 		return // it crossed ours, or is a fork's that lost
 	}
 	if c.Phase == PhaseInviting { // of the early dialog (RFC 3261 15)
 		c.endLegs()
-		c.cancelCallee()
+		c.cancelCallees()
 		c.finish("cancelled", 487, string(leg), e.At)
 		return
 	}
@@ -122,7 +143,7 @@ func (c *call) hangUp(by, cause string, at time.Time) {
 		if t := c.A.open("INVITE"); t != nil {
 			c.respond(LegA, t, 503, nil, reason(503, cause))
 		}
-		c.cancelCallee()
+		c.cancelCallees()
 		c.finish("failed", 503, by, at)
 	case PhaseAnswered, PhaseTalking:
 		c.endLegs()
@@ -148,6 +169,7 @@ func (c *call) endLegs() {
 			c.bye(id, d)
 		}
 	}
+	c.leaveAll()
 }
 
 func (c *call) bye(leg LegID, d *Dialog) {
@@ -163,6 +185,7 @@ func (c *call) bye(leg LegID, d *Dialog) {
 
 // finish decides everything that is left: the CDR, the media, the phase.
 func (c *call) finish(result string, code int, by string, at time.Time) {
+	c.leaveAll()
 	c.become(PhaseEnded)
 	c.CDR.Result, c.CDR.Code, c.CDR.HungUpBy, c.CDR.End = result, code, by, at
 	if !c.CDR.Answer.IsZero() {

@@ -26,10 +26,23 @@ func (c *call) callID(leg LegID) string { return c.hash(16, "call-id", string(le
 // branch names a client transaction of ours: one per leg, method and CSeq (and
 // dialog, for the ACKs of a fork).
 func (c *call) branch(leg LegID, method string, cseq uint32, tag string) string {
-	return "z9hG4bK" + c.Token + "." + c.hash(8, "branch", string(leg), method, strconv.FormatUint(uint64(cseq), 10), tag)
+	return "z9hG4bK" + c.Token + "." + c.hash(8, "branch", string(c.key(leg)), method, strconv.FormatUint(uint64(cseq), 10), tag)
 }
 
-// sessionID is the number of an o= line (RFC 8866 5.2), below 2^62.
+// key tells the transactions of legs apart: the two that a call begins with by
+// their slot, every further one by its tag, wherever it stands today.
+func (c *call) key(leg LegID) LegID {
+	switch t := c.leg(leg).Tag; t {
+	case c.tag(LegA):
+		return LegA
+	case c.tag(LegB):
+		return LegB
+	default:
+		return LegID(t)
+	}
+}
+
+// sessionID is the number of an o= line (RFC 8866 5.2), below 2^62: the slot's.
 func (c *call) sessionID(leg LegID) uint64 {
 	b, _ := hex.DecodeString(c.hash(8, "sdp", string(leg)))
 	return binary.BigEndian.Uint64(b) >> 2

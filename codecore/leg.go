@@ -21,6 +21,12 @@ type Leg struct {
 	Told    string        `json:"told,omitempty"`    // hash of the SDP of that version
 	Answers int           `json:"answers,omitempty"` // completed offer/answer exchanges: their address may be learned anew
 	ByeDue  bool          `json:"bye_due,omitempty"` // BYE waits for the ACK to our 2xx (RFC 3261 15)
+
+	// Of the legs in State.More alone.
+	Name    LegID  `json:"name,omitempty"`    // handle; "" in a slot
+	Target  string `json:"target,omitempty"`  // Request-URI of its INVITE; slot B's is State.Route's
+	Peer    string `json:"peer,omitempty"`    // as RouteResult.Peer, likewise
+	Leaving bool   `json:"leaving,omitempty"` // it is being ended
 }
 
 // Dialog is one dialog of a leg. A fork gives the b-leg several.

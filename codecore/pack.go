@@ -1,6 +1,7 @@
 package codecore
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -15,6 +16,9 @@ func pack(s *State, stub *Stub) stored {
 	}
 	if p.Route.Peer == s.CDR.ToPeer {
 		p.Route.Peer = ""
+	}
+	for _, l := range s.More {
+		p.More = append(p.More, n.packMore(s, &l, stub))
 	}
 	if p.Bridged = len(s.Media.Legs) == 2 && slices.EqualFunc(s.Media.Legs, bridged(s), MediaLeg.same); !p.Bridged {
 		p.Media = s.Media.Legs
@@ -62,6 +66,13 @@ func (n *names) packLeg(s *State, id LegID, stub *Stub) storedLeg {
 		}
 		p.Srv[i] = q
 	}
+	return p
+}
+
+func (n *names) packMore(s *State, l *Leg, stub *Stub) storedLeg {
+	p := n.packLeg(s, l.Name, stub)
+	p.Name, p.Slot, p.Target, p.Peer, p.Leaving = l.Name, l.Media.Leg, l.Target, l.Peer, l.Leaving
+	p.Addr, p.Port = "", 0
 	return p
 }
 
@@ -115,6 +126,13 @@ func unpack(p *stored, stub *Stub) (State, error) {
 	}
 	unpackLeg(s.leg(LegA), &p.A, LegA, stub)
 	unpackLeg(s.leg(LegB), &p.B, LegB, stub)
+	for i := range p.More {
+		if q := &p.More[i]; q.Slot != LegA && q.Slot != LegB || q.Name == "" || s.leg(q.Name) != nil {
+			return s, fmt.Errorf("%w: leg %q for slot %q", ErrBroken, q.Name, q.Slot)
+		} else {
+			s.More = append(s.More, unpackMore(&s, q, stub))
+		}
+	}
 	if p.Bridged {
 		s.Media.Legs = bridged(&s)
 	}
@@ -138,6 +156,9 @@ func unpack(p *stored, stub *Stub) (State, error) {
 	}
 	n.unpackSrv(&s, &s.A, p.A.Srv)
 	n.unpackSrv(&s, &s.B, p.B.Srv)
+	for i := range s.More {
+		n.unpackSrv(&s, &s.More[i], p.More[i].Srv)
+	}
 	return s, n.err
 }
 
@@ -163,6 +184,14 @@ func unpackLeg(l *Leg, p *storedLeg, id LegID, stub *Stub) {
 		}
 	}
 	l.Dialogs = append(l.Dialogs, live)
+}
+
+func unpackMore(s *State, p *storedLeg, stub *Stub) (l Leg) {
+	unpackLeg(&l, p, p.Name, stub)
+	l.Name, l.Target, l.Peer, l.Leaving = p.Name, p.Target, p.Peer, p.Leaving
+	l.Media = s.leg(p.Slot).Media
+	l.Media.Leg = p.Slot
+	return l
 }
 
 func (n *names) unpackSrv(s *State, l *Leg, srv []storedServerTx) {

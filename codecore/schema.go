@@ -170,6 +170,11 @@ func Check(s State) error {
 	if s.Phase != PhaseEnded && (s.A.CallID == "" || s.B.CallID == "") {
 		return bad("%s without two legs", s.Phase)
 	}
+	for i, l := range s.More {
+		if slot := l.Media.Leg; slot != LegA && slot != LegB || s.leg(l.Name) != &s.More[i] || i >= maxMore {
+			return bad("further leg %q for slot %q", l.Name, slot)
+		}
+	}
 	last := map[string]uint64{}
 	for _, a := range s.Pending {
 		if a.To == "" || a.Seq <= last[a.To] || a.Seq > s.Peers[a.To].Minted {

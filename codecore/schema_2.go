@@ -14,4 +14,14 @@ var released = []Migration{
 // added names the first thing in use that schema 1 cannot say; "" is none. It
 // looks at every stored field that is new, and at new values of old ones.
 // schema_2_test.go holds it to that.
-func added(*stored) string { return "" }
+func added(p *stored) string {
+	for _, l := range append([]storedLeg{p.A, p.B}, p.More...) {
+		if l.Name != "" || l.Slot != "" || l.Target != "" || l.Peer != "" || l.Leaving {
+			return "legs"
+		}
+	}
+	if len(p.More) > 0 {
+		return "legs"
+	}
+	return ""
+}

@@ -140,7 +140,8 @@ func inside(t reflect.Type, name string) bool {
 		t = t.Elem()
 	}
 	for i := range t.NumField() {
-		if n, _ := jsonName(t.Field(i)); n == name {
+		n, _ := jsonName(t.Field(i))
+		if n == name || t.Field(i).Anonymous && n == "" && inside(t.Field(i).Type, name) {
 			return true
 		}
 	}

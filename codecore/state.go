@@ -88,6 +88,7 @@ type State struct {
 	Route RouteResult `json:"route,omitzero"`
 	A     Leg         `json:"a"`
 	B     Leg         `json:"b"`
+	More  []Leg       `json:"more,omitempty"` // legs beside the two in conversation (more.go)
 	CDR   CDR         `json:"cdr,omitzero"`
 	versioned
 

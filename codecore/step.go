@@ -38,6 +38,7 @@ func Step(s State, now time.Time, e Event) (State, Result) {
 			c.hangUp("switch", e.Cause, now)
 		}
 	}
+	c.sweep()
 	return c.State, c.res
 }
 
@@ -53,6 +54,10 @@ func (s Seconds) duration() time.Duration { return time.Duration(s) * time.Secon
 // clone copies what a Step may change in place.
 func (s State) clone() State {
 	s.A, s.B = s.A.clone(), s.B.clone()
+	s.More = slices.Clone(s.More)
+	for i := range s.More {
+		s.More[i] = s.More[i].clone()
+	}
 	s.Pending = slices.Clone(s.Pending)
 	s.Timers = slices.Clone(s.Timers)
 	s.Media.Legs = slices.Clone(s.Media.Legs)
@@ -66,13 +71,24 @@ func (l Leg) clone() Leg {
 	return l
 }
 
+// leg finds a leg by its name: whoever is in that slot, or one of the further
+// ones; nil when there is none.
 func (s *State) leg(id LegID) *Leg {
-	if id == LegA {
+	switch id {
+	case LegA:
 		return &s.A
+	case LegB:
+		return &s.B
 	}
-	return &s.B
+	for i := range s.More {
+		if s.More[i].Name == id {
+			return &s.More[i]
+		}
+	}
+	return nil
 }
 
+// other is the other slot.
 func other(id LegID) LegID {
 	if id == LegA {
 		return LegB
@@ -187,14 +203,14 @@ func (c *call) request(e SIPRequest) {
 
 // find tells whose request it is, and whether it has been here before.
 func (c *call) find(e SIPRequest) (LegID, *ServerTx) {
-	for _, id := range []LegID{LegA, LegB} {
+	for _, id := range c.legs() {
 		if t := c.leg(id).srv(e.Tx); t != nil && (t.Method == e.Msg.Method || e.Msg.Method == "CANCEL") {
 			return id, t
 		}
 	}
 	_, ours := tagOf(e.Msg.Get("To"))
 	_, theirs := tagOf(e.Msg.Get("From"))
-	for _, id := range []LegID{LegA, LegB} {
+	for _, id := range c.legs() {
 		l := c.leg(id)
 		if ours != "" && l.Tag == ours && l.dialog(theirs) != nil && l.CallID == e.Msg.Get("Call-ID") {
 			return id, nil

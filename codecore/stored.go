@@ -23,6 +23,7 @@ type stored struct {
 	Route RouteResult `json:"route,omitzero"` // no peer = the CDR's
 	A     storedLeg   `json:"a,omitzero"`
 	B     storedLeg   `json:"b,omitzero"`
+	More  []storedLeg `json:"more,omitempty"` // schema 2
 	versioned
 
 	Pending  []storedAction `json:"pending,omitempty"`
@@ -53,6 +54,13 @@ type storedLeg struct {
 	Told    string           `json:"told,omitzero"`
 	Answers int              `json:"answers,omitzero"`
 	ByeDue  bool             `json:"bye_due,omitzero"`
+
+	// Schema 2, of a further leg.
+	Name    LegID  `json:"name,omitzero"`
+	Slot    LegID  `json:"slot,omitzero"` // whose port it has; Addr and Port are not said again
+	Target  string `json:"target,omitzero"`
+	Peer    string `json:"peer,omitzero"`
+	Leaving bool   `json:"leaving,omitzero"`
 }
 
 type storedServerTx struct {

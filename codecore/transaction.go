@@ -102,7 +102,7 @@ func (c *call) ask(leg LegID, d *Dialog, method string, cseq uint32, forTx strin
 // compose writes a request of ours (RFC 3261 8.1.1, 12.2.1.1).
 func (c *call) compose(leg LegID, d *Dialog, method string, cseq uint32, body []byte, more ...Header) *SendRequest {
 	l := c.leg(leg)
-	r := SendRequest{Msg: Message{Method: method, URI: c.Route.Target, Body: body}, Target: c.Route.Target, Flow: l.Flow}
+	r := SendRequest{Msg: Message{Method: method, URI: c.target(leg), Body: body}, Target: c.target(leg), Flow: l.Flow}
 	to, tag := l.Remote, ""
 	var routes []string
 	if d == nil {
