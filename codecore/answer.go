@@ -8,10 +8,10 @@ import "slices"
 // anybody, so it is not saved.
 func (c *call) calleeRinging(leg LegID, e SIPResponse) {
 	t := c.A.open("INVITE")
-	if t == nil || c.A.Offer == nil || e.Msg.Status == 199 {
+	if t == nil || e.Msg.Status == 199 {
 		return
 	}
-	if len(e.Msg.Body) == 0 {
+	if len(e.Msg.Body) == 0 || c.A.Offer == nil { // an offer that may be lost is none
 		c.respond(LegA, t, e.Msg.Status, nil)
 		return
 	}
@@ -43,12 +43,17 @@ func (c *call) calleeAnswered(leg LegID, e SIPResponse, t ClientTx) {
 	if d == nil {
 		return
 	}
-	c.ask(leg, d, "ACK", t.CSeq, "", nil)
 	srv := c.A.open("INVITE")
-	if c.Phase != PhaseInviting || srv == nil || c.A.Offer == nil { // it crossed our CANCEL
+	if c.Phase != PhaseInviting || srv == nil { // it crossed our CANCEL
+		c.ackLost(leg, d, t, e)
 		c.bye(leg, d)
 		return
 	}
+	if t.Bare {
+		c.calleeOffers(leg, e, t, d, srv)
+		return
+	}
+	c.ask(leg, d, "ACK", t.CSeq, "", nil)
 	body := e.Msg.Body
 	if len(body) == 0 && c.Early != nil && c.Early.Tag == d.Tag {
 		body = c.Early.SDP
@@ -109,6 +114,10 @@ func (c *call) confirm(leg LegID, e SIPResponse) *Dialog {
 // INVITEs up to number cseq are done with.
 func (c *call) acked(leg LegID, cseq uint32) {
 	l := c.leg(leg)
+	if c.leg(c.across(leg)).AckDue != 0 && l.awaitsAck(cseq) && c.Phase != PhaseEnded {
+		c.noLateAnswer(leg)
+		return
+	}
 	for _, t := range slices.Clone(l.Srv) {
 		if t.accepted() && t.CSeq <= cseq {
 			l.endSrv(t.Tx)
@@ -124,8 +133,9 @@ func (c *call) acked(leg LegID, cseq uint32) {
 		return
 	}
 	if leg == LegA && c.Phase == PhaseAnswered {
+		save := c.res.Save // the answer that it brought
 		c.become(PhaseTalking)
-		c.res.Save = false // a successor learns it from the dialog's next message, or needs not
+		c.res.Save = save // a successor learns it from the dialog's next message, or needs not
 	}
 }
 

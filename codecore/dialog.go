@@ -12,6 +12,7 @@ func (c *call) inDialog(leg LegID, e SIPRequest) {
 	d := l.dialog(tag)
 	cseq, _ := cseqOf(&e.Msg)
 	if e.Msg.Method == "ACK" {
+		c.lateAnswer(leg, cseq, e.Msg.Body)
 		c.acked(leg, cseq)
 		return
 	}
@@ -101,7 +102,7 @@ func (c *call) reinvite(leg LegID, own *Dialog, e SIPRequest) {
 		cseq, _ := cseqOf(&e.Msg)
 		c.acked(leg, cseq-1) // it would not ask again without having acknowledged
 	}
-	glare := far.open("INVITE") != nil || c.asking("INVITE") || c.Phase == PhaseAnswered
+	glare := far.open("INVITE") != nil || c.asking("INVITE") || c.Phase == PhaseAnswered || c.answerDue()
 	t := c.serve(leg, e)
 	hops, ok := hopsOf(&e.Msg)
 	unknown := e.Msg.All("Require")
@@ -127,12 +128,17 @@ func (c *call) reinvite(leg LegID, own *Dialog, e SIPRequest) {
 		c.respond(leg, t, no.status, nil, append(no.more, reason(no.status, no.cause))...)
 		return
 	}
-	l.Offer, l.Lines = &offer.sound, offer.lines
+	more := []Header{maxForwards(hops)}
+	var body []byte
+	if l.Offer = nil; offer != nil {
+		l.Offer, l.Lines = &offer.sound, offer.lines
+		body, more = c.offer(other(leg), *offer), append(more, sdpType)
+	}
 	if target := contactOf(&e.Msg); target != "" { // target refresh (RFC 3261 12.2.2)
 		own.Target = target
 	}
 	far.CSeq++
-	c.ask(other(leg), d, "INVITE", far.CSeq, t.Tx, c.offer(other(leg), offer), maxForwards(hops), sdpType)
+	c.ask(other(leg), d, "INVITE", far.CSeq, t.Tx, body, more...)
 }
 
 // asking reports whether a request of ours of that method is out.
@@ -205,7 +211,14 @@ func (c *call) reinvited(leg LegID, t ClientTx, e SIPResponse) {
 			if target := contactOf(&e.Msg); target != "" {
 				d.Target = target
 			}
-			c.ask(leg, d, "ACK", t.CSeq, "", nil)
+			switch {
+			case !t.Bare:
+				c.ask(leg, d, "ACK", t.CSeq, "", nil)
+			case srv != nil && srv.Status == 0 && c.Phase != PhaseEnded && c.offersLate(leg, e, t, srv):
+				return
+			default:
+				c.ackLost(leg, d, t, e)
+			}
 		}
 	}
 	if srv == nil || srv.Status != 0 || c.Phase == PhaseEnded {
@@ -220,7 +233,7 @@ func (c *call) reinvited(leg LegID, t ClientTx, e SIPResponse) {
 			c.lost(leg, e)
 		}
 	case offer == nil:
-		c.respond(from, srv, 500, nil, reason(500, "no-offer"))
+		c.respond(from, srv, 500, nil, reason(500, "sdp-offer"))
 	default:
 		s, err := c.answered(leg, e.Msg.Body)
 		if err != nil {
@@ -270,6 +283,9 @@ func (c *call) late2xx(e SIPResponse) {
 	for _, id := range c.legs() {
 		l := c.leg(id)
 		if d := l.dialog(tag); d != nil && l.CallID == e.Msg.Get("Call-ID") && d.Confirmed {
+			if l.AckDue == cseq && d == l.live() {
+				return // its ACK waits for the answer
+			}
 			// The same transaction again: not numbered, not saved.
 			c.lossy(edgeOf(l.Edge), Effect{Request: c.compose(id, d, "ACK", cseq, nil)})
 			return

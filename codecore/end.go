@@ -173,8 +173,11 @@ func (c *call) endLegs() {
 }
 
 func (c *call) bye(leg LegID, d *Dialog) {
-	d.Gone = true
 	l := c.leg(leg)
+	if l.AckDue != 0 && d == l.live() { // the 2xx has to have its ACK first
+		c.ackRefusing(leg, d, l.AckDue, l.Offer)
+	}
+	d.Gone = true
 	l.CSeq++
 	var more []Header
 	if c.CDR.Cause != "" {

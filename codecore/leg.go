@@ -22,6 +22,10 @@ type Leg struct {
 	Answers int           `json:"answers,omitempty"` // completed offer/answer exchanges: their address may be learned anew
 	ByeDue  bool          `json:"bye_due,omitempty"` // BYE waits for the ACK to our 2xx (RFC 3261 15)
 
+	// AckDue is the CSeq of an INVITE of ours, in the live dialog, whose 2xx made the
+	// offer: its ACK has to bring the answer, and waits for that. 0 = none does.
+	AckDue uint32 `json:"ack_due,omitempty"`
+
 	// Of the legs in State.More alone.
 	Name    LegID  `json:"name,omitempty"`    // handle; "" in a slot
 	Target  string `json:"target,omitempty"`  // Request-URI of its INVITE; slot B's is State.Route's
@@ -60,8 +64,9 @@ type ClientTx struct {
 	Branch string `json:"branch"`
 	Method string `json:"method"`
 	CSeq   uint32 `json:"cseq"`
-	For    string `json:"for,omitempty"` // the other leg's ServerTx it is passed on for
-	Tag    string `json:"tag,omitempty"` // dialog it is sent in; "" before there is one
+	For    string `json:"for,omitempty"`  // the other leg's ServerTx it is passed on for
+	Tag    string `json:"tag,omitempty"`  // dialog it is sent in; "" before there is one
+	Bare   bool   `json:"bare,omitempty"` // an INVITE without an offer: its 2xx makes one (late.go)
 }
 
 func (l *Leg) dialog(tag string) *Dialog {

@@ -16,7 +16,7 @@ import (
 // where the call stands.
 func (w *world) choices() []string {
 	if w.s.Phase == "" {
-		return []string{"a INVITE sdp", "a INVITE mux", "a INVITE video", "a INVITE hold", "a INVITE sdp hops=3", "a INVITE sdp to=9"}
+		return []string{"a INVITE sdp", "a INVITE mux", "a INVITE video", "a INVITE hold", "a INVITE sdp hops=3", "a INVITE sdp to=9", "a INVITE", "a INVITE"}
 	}
 	out := []string{"accept", "accept", "stored", "applied", "wait 1s", "wait 41s", "wait 90s", "silent b", "hangup operator", "a again"}
 	for _, leg := range []LegID{LegA, LegB} {
@@ -36,7 +36,7 @@ func (w *world) choices() []string {
 			out = append(out, string(leg)+" "+x)
 		}
 		if w.open[leg].Tx != "" {
-			out = append(out, string(leg)+" ACK", string(leg)+" ACK", string(leg)+" CANCEL", "noack "+string(leg))
+			out = append(out, string(leg)+" ACK", string(leg)+" ACK sdp", string(leg)+" CANCEL", "noack "+string(leg))
 		}
 	}
 	return out

@@ -21,6 +21,8 @@ type Sound struct {
 	DTMF     byte   `json:"dtmf,omitempty"` // telephone-event (RFC 4733)
 	Sends    bool   `json:"sends,omitempty"`
 	Hears    bool   `json:"hears,omitempty"`
+	// Coding is how it codes its audio (codingOf): what the other party is told again in an offer of ours. "" = not known.
+	Coding string `json:"coding,omitempty"`
 }
 
 // Errors of an SDP, each with its SIP answer.
@@ -144,6 +146,7 @@ func hear(body []byte) (*sdp.SessionDescription, Sound, error) {
 	} else {
 		s.Addr = netip.AddrPortFrom(addr.Unmap(), uint16(port)).String()
 	}
+	s.Coding = codingOf(m, s.Payloads)
 	return &d, s, nil
 }
 

@@ -40,6 +40,7 @@ func TestDescribe(t *testing.T) {
 		if !errors.Is(err, c.err) || err == nil && c.err != nil {
 			t.Errorf("%s: error %v, want %v", name, err, c.err)
 		}
+		got.sound.Coding = "" // see TestCodingIsSaidAgain
 		a, _ := json.Marshal(got.sound)
 		if b, _ := json.Marshal(c.want); err == nil && string(a) != string(b) {
 			t.Errorf("%s: %s, want %s", name, a, b)

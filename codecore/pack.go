@@ -17,6 +17,9 @@ func pack(s *State, stub *Stub) stored {
 	if p.Route.Peer == s.CDR.ToPeer {
 		p.Route.Peer = ""
 	}
+	if p.B.Sound.Coding == p.A.Sound.Coding && p.B.Sound.Coding != "" {
+		p.B.Sound.Coding = sameCoding
+	}
 	for _, l := range s.More {
 		p.More = append(p.More, n.packMore(s, &l, stub))
 	}
@@ -47,7 +50,7 @@ func (n *names) packLeg(s *State, id LegID, stub *Stub) storedLeg {
 	p := storedLeg{
 		Edge: l.Edge, Flow: l.Flow, CallID: l.CallID, Tag: l.Tag, Local: l.Local, Remote: l.Remote, CSeq: l.CSeq,
 		Dialogs: l.Dialogs, Cli: l.Cli, Sound: l.Sound, Offer: l.Offer, Lines: l.Lines,
-		Addr: l.Media.Addr, Port: l.Media.Port, SDPs: l.SDPs, Told: l.Told, Answers: l.Answers, ByeDue: l.ByeDue,
+		Addr: l.Media.Addr, Port: l.Media.Port, SDPs: l.SDPs, Told: l.Told, Answers: l.Answers, ByeDue: l.ByeDue, AckDue: l.AckDue,
 	}
 	if stub.leg(id) != nil {
 		p.Edge, p.Flow, p.CallID, p.Tag, p.Local, p.Remote, p.CSeq = "", "", "", "", "", "", 0
@@ -126,6 +129,9 @@ func unpack(p *stored, stub *Stub) (State, error) {
 	}
 	unpackLeg(s.leg(LegA), &p.A, LegA, stub)
 	unpackLeg(s.leg(LegB), &p.B, LegB, stub)
+	if s.B.Sound.Coding == sameCoding {
+		s.B.Sound.Coding = s.A.Sound.Coding
+	}
 	for i := range p.More {
 		if q := &p.More[i]; q.Slot != LegA && q.Slot != LegB || q.Name == "" || s.leg(q.Name) != nil {
 			return s, fmt.Errorf("%w: leg %q for slot %q", ErrBroken, q.Name, q.Slot)
@@ -166,7 +172,7 @@ func unpackLeg(l *Leg, p *storedLeg, id LegID, stub *Stub) {
 	*l = Leg{
 		Edge: p.Edge, Flow: p.Flow, CallID: p.CallID, Tag: p.Tag, Local: p.Local, Remote: p.Remote, CSeq: p.CSeq,
 		Dialogs: p.Dialogs, Cli: p.Cli, Sound: p.Sound, Offer: p.Offer, Lines: p.Lines,
-		SDPs: p.SDPs, Told: p.Told, Answers: p.Answers, ByeDue: p.ByeDue,
+		SDPs: p.SDPs, Told: p.Told, Answers: p.Answers, ByeDue: p.ByeDue, AckDue: p.AckDue,
 	}
 	if p.Port != 0 {
 		l.Media = MediaEndpoint{id, p.Addr, p.Port}

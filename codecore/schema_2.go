@@ -15,13 +15,24 @@ var released = []Migration{
 // looks at every stored field that is new, and at new values of old ones.
 // schema_2_test.go holds it to that.
 func added(p *stored) string {
-	for _, l := range append([]storedLeg{p.A, p.B}, p.More...) {
+	legs := append([]storedLeg{p.A, p.B}, p.More...)
+	for _, l := range legs {
 		if l.Name != "" || l.Slot != "" || l.Target != "" || l.Peer != "" || l.Leaving {
 			return "legs"
 		}
 	}
 	if len(p.More) > 0 {
 		return "legs"
+	}
+	for _, l := range legs {
+		if l.AckDue != 0 {
+			return "delayed-offer"
+		}
+		for _, t := range l.Cli {
+			if t.Bare {
+				return "delayed-offer"
+			}
+		}
 	}
 	return ""
 }

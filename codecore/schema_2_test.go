@@ -16,6 +16,11 @@ var fieldsFlag = flag.Bool("fields", false, "write the fields of schema 1; only 
 
 const schema1Fields = "testdata/snapshot/1/FIELDS"
 
+// harmless are new fields that v0.1.0 may lose, each with what happens then.
+var harmless = map[string]string{
+	"coding": "what a party said of its coding cannot be said again until its next offer or answer: an offer of ours is not taken back",
+}
+
 // TestNewFieldsPin finds each field that schema 1 does not have and sees that a
 // call that uses it is not written as schema 1: v0.1.0 would lose it.
 func TestNewFieldsPin(t *testing.T) {
@@ -39,7 +44,7 @@ func TestNewFieldsPin(t *testing.T) {
 		}
 	}
 	for _, path := range now {
-		if slices.Contains(old, path) {
+		if slices.Contains(old, path) || harmless[path[strings.LastIndexByte(path, '.')+1:]] != "" {
 			continue
 		}
 		var s stored

@@ -57,7 +57,9 @@ func (c *call) begin(e SIPRequest) {
 		reject(404, "no-route")
 		return
 	}
-	c.A.Offer, c.A.Lines = &offer.sound, offer.lines
+	if offer != nil {
+		c.A.Offer, c.A.Lines = &offer.sound, offer.lines
+	}
 	c.CDR.ToPeer = c.Route.Peer
 	noAnswer, maxCall := e.Plan.limits()
 	c.setRouting(e.Plan.Version, noAnswer, maxCall)
@@ -82,23 +84,24 @@ type refusal struct {
 	more   []Header
 }
 
-// offered reads the offer of an INVITE, or says how it is refused.
-func offered(m *Message) (said, *refusal) {
-	if len(m.Body) == 0 {
-		return said{}, &refusal{488, "no-offer", nil}
-	}
-	if ct := strings.ToLower(m.Get("Content-Type")); !strings.HasPrefix(ct, "application/sdp") {
-		return said{}, &refusal{415, "content-type", []Header{{"Accept", "application/sdp"}}}
+// offered reads the offer of an INVITE, or says how it is refused. Without a body
+// there is none yet: the offer comes the other way (late.go).
+func offered(m *Message) (*said, *refusal) {
+	if ct := strings.ToLower(m.Get("Content-Type")); len(m.Body) > 0 && !strings.HasPrefix(ct, "application/sdp") {
+		return nil, &refusal{415, "content-type", []Header{{"Accept", "application/sdp"}}}
 	}
 	if !acceptsSDP(m) {
-		return said{}, &refusal{406, "accept", nil}
+		return nil, &refusal{406, "accept", nil}
+	}
+	if len(m.Body) == 0 {
+		return nil, nil
 	}
 	s, err := describe(m.Body)
 	if err != nil {
 		status, cause := statusOf(err)
-		return said{}, &refusal{status, cause, nil}
+		return nil, &refusal{status, cause, nil}
 	}
-	return s, nil
+	return &s, nil
 }
 
 // acceptsSDP tells whether the answer to an INVITE may be SDP: without an Accept
@@ -170,14 +173,19 @@ func (c *call) allocated(e Allocated) {
 		user = "anonymous"
 	}
 	c.B.Local = strings.TrimSpace(name + " <" + address(user, hostLiteral(c.B.Media.Addr)) + ">")
-	s, err := describe(m.Body)
-	if err != nil { // described a Step ago
-		c.reject(t, 400, "sdp-malformed", c.now)
-		return
-	}
 	hops, _ := hopsOf(m)
+	more := []Header{maxForwards(hops)}
+	var body []byte
+	if len(m.Body) > 0 {
+		s, err := describe(m.Body)
+		if err != nil { // described a Step ago
+			c.reject(t, 400, "sdp-malformed", c.now)
+			return
+		}
+		body, more = c.offer(LegB, s), append(more, sdpType)
+	}
 	c.become(PhaseInviting)
-	c.ask(LegB, nil, "INVITE", 1, t.Tx, c.offer(LegB, s), maxForwards(hops), sdpType)
+	c.ask(LegB, nil, "INVITE", 1, t.Tx, body, more...)
 }
 
 var sdpType = Header{"Content-Type", "application/sdp"}

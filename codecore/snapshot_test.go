@@ -25,7 +25,11 @@ type kind struct{ name, lines string }
 var kinds = map[int][]kind{1: kinds1, 2: kinds2}
 
 // kinds2 is what schema 2 adds.
-var kinds2 = []kind{}
+var kinds2 = []kind{
+	{"delayed_offer_inviting", "a INVITE|accept|b 180"},
+	{"delayed_offer_answered", "a INVITE|b 200 sdp|accept"},
+	{"delayed_offer_in_a_reinvite", "a INVITE sdp|b 200 sdp|a ACK|b INVITE|a 200 hold"},
+}
 
 var kinds1 = []kind{
 	{"inviting", "a INVITE sdp"},

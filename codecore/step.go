@@ -112,6 +112,7 @@ func (c *call) become(p Phase) {
 	case PhaseEnded:
 		c.Timers = []Deadline{{TimerGiveUp, c.now.Add(giveUp)}}
 		c.Early, c.A.Offer, c.B.Offer = nil, nil, nil
+		c.A.AckDue, c.B.AckDue = 0, 0
 		c.Media.Legs = nil
 		c.MediaDue = c.Media.Node != ""
 	}

@@ -54,6 +54,7 @@ type storedLeg struct {
 	Told    string           `json:"told,omitzero"`
 	Answers int              `json:"answers,omitzero"`
 	ByeDue  bool             `json:"bye_due,omitzero"`
+	AckDue  uint32           `json:"ack_due,omitzero"`
 
 	// Schema 2, of a further leg.
 	Name    LegID  `json:"name,omitzero"`

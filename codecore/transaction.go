@@ -90,7 +90,7 @@ func (c *call) ask(leg LegID, d *Dialog, method string, cseq uint32, forTx strin
 	r := c.compose(leg, d, method, cseq, body, more...)
 	l := c.leg(leg)
 	if method != "ACK" {
-		t := ClientTx{Branch: r.Branch, Method: method, CSeq: cseq, For: forTx}
+		t := ClientTx{Branch: r.Branch, Method: method, CSeq: cseq, For: forTx, Bare: method == "INVITE" && len(body) == 0}
 		if d != nil {
 			t.Tag = d.Tag
 		}
