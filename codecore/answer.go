@@ -1,30 +1,51 @@
 package codecore
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // From the callee's first sign to the caller's ACK.
 
 // calleeRinging passes a provisional response on. Without SDP it may be lost by
 // anybody, so it is not saved.
-func (c *call) calleeRinging(leg LegID, e SIPResponse) {
+func (c *call) calleeRinging(leg LegID, tx ClientTx, e SIPResponse) {
 	t := c.A.open("INVITE")
 	if t == nil || e.Msg.Status == 199 {
 		return
 	}
-	if len(e.Msg.Body) == 0 || c.A.Offer == nil { // an offer that may be lost is none
-		c.respond(LegA, t, e.Msg.Status, nil)
+	d, fresh, due := c.prack(leg, tx, e)
+	if !fresh {
+		return
+	}
+	if d != nil {
+		c.leg(leg).learn(&e.Msg)
+	}
+	reliable := d != nil
+	switch {
+	case due: // its offer, for the caller to answer in its PRACK
+		if s, err := describe(e.Msg.Body); err == nil {
+			c.respondReliably(t, e.Msg.Status, c.offer(LegA, s))
+		}
+		return
+	case len(e.Msg.Body) == 0, tx.Bare, c.A.Agreed: // an offer that may be lost is none
+		c.ring(t, e.Msg.Status, nil, false)
 		return
 	}
 	s, err := c.answered(leg, e.Msg.Body)
 	if err != nil { // a bad early answer is no reason to end the call
-		c.respond(LegA, t, 180, nil)
+		c.ring(t, 180, nil, false)
 		return
 	}
 	_, tag := tagOf(e.Msg.Get("To"))
 	c.Early = &Early{tag, e.Msg.Body}
 	c.B.Sound, c.A.Sound = s.sound, *c.A.Offer
+	if reliable && !c.B.Agreed {
+		c.B.Agreed = true
+		c.B.Answers++
+	}
 	c.bridge()
-	c.respond(LegA, t, e.Msg.Status, c.answer(LegA, s, c.A.Offer))
+	c.ring(t, e.Msg.Status, c.answer(LegA, s, c.A.Offer), reliable)
 }
 
 // answered reads a party's answer to our offer.
@@ -49,7 +70,8 @@ func (c *call) calleeAnswered(leg LegID, e SIPResponse, t ClientTx) {
 		c.bye(leg, d)
 		return
 	}
-	if t.Bare {
+	told := c.A.Agreed && c.Early != nil && c.Early.Tag == d.Tag
+	if t.Bare && !told {
 		c.calleeOffers(leg, e, t, d, srv)
 		return
 	}
@@ -58,24 +80,47 @@ func (c *call) calleeAnswered(leg LegID, e SIPResponse, t ClientTx) {
 	if len(body) == 0 && c.Early != nil && c.Early.Tag == d.Tag {
 		body = c.Early.SDP
 	}
-	s, err := c.answered(leg, body)
-	if err != nil {
+	if s, err := c.answered(leg, body); err != nil && !t.Bare {
 		status, cause := badAnswer(err)
 		c.CDR.Cause = cause
 		c.bye(leg, d)
 		c.respond(LegA, srv, status, nil, reason(status, cause))
 		c.finish("failed", status, "switch", e.At)
 		return
+	} else if err == nil && !told {
+		c.B.Sound = s.sound
 	}
-	offer := c.A.Offer
-	c.B.Sound, c.A.Sound, c.A.Offer, c.Early = s.sound, *offer, nil, nil
-	c.A.Answers++
-	c.B.Answers++
+	c.Early = &Early{d.Tag, body}
+	c.B.learn(&e.Msg)
+	if srv.Unacked { // RFC 3262 3: no 2xx before the PRACK
+		c.AnswerAt, c.res.Save = e.At, true
+		return
+	}
+	c.answerCaller(srv, e.At)
+}
+
+// answerCaller accepts the caller's INVITE with the callee's answer, in Early; a
+// caller that has it by a reliable response is not told it again.
+func (c *call) answerCaller(srv *ServerTx, at time.Time) {
+	var body []byte
+	if offer := c.A.Offer; offer != nil {
+		s, err := c.answered(LegB, c.Early.SDP)
+		if err != nil {
+			return // read when it came
+		}
+		c.A.Sound, c.A.Offer = *offer, nil
+		c.A.Answers++
+		body = c.answer(LegA, s, offer)
+	}
+	if !c.B.Agreed {
+		c.B.Answers++
+	}
+	c.Early = nil
 	c.A.Dialogs[0].Confirmed = true
-	c.CDR.Answer, c.CDR.Code = e.At, 200
+	c.CDR.Answer, c.CDR.Code = at, 200
 	c.become(PhaseAnswered)
 	c.bridge()
-	c.respond(LegA, srv, 200, c.answer(LegA, s, offer))
+	c.respond(LegA, srv, 200, body)
 }
 
 // badAnswer is what the one who offered is told of an answer that cannot be used.
@@ -89,10 +134,7 @@ func badAnswer(err error) (status int, cause string) {
 // confirm makes the dialog that a 2xx to our INVITE sets up (RFC 3261 13.2.2.4).
 func (c *call) confirm(leg LegID, e SIPResponse) *Dialog {
 	_, tag := tagOf(e.Msg.Get("To"))
-	routes := e.Msg.All("Record-Route")
-	for i, j := 0, len(routes)-1; i < j; i, j = i+1, j-1 {
-		routes[i], routes[j] = routes[j], routes[i]
-	}
+	routes := backwards(e.Msg.All("Record-Route"))
 	target := contactOf(&e.Msg)
 	if target == "" {
 		target = c.target(leg)
@@ -106,7 +148,9 @@ func (c *call) confirm(leg LegID, e SIPResponse) *Dialog {
 		l.Dialogs = append(l.Dialogs, Dialog{Tag: tag})
 		d = &l.Dialogs[len(l.Dialogs)-1]
 	}
-	d.Target, d.Routes, d.Confirmed = target, routes, true
+	d.Target, d.Routes, d.Confirmed, d.RSeq = target, routes, true, 0
+	l.Dialogs = without(l.Dialogs, func(o Dialog) bool { return !o.Confirmed && o.Tag != tag })
+	d = l.dialog(tag)
 	return d
 }
 

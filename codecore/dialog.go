@@ -46,11 +46,15 @@ func (c *call) inDialog(leg LegID, e SIPRequest) {
 		c.byeFrom(leg, d, e)
 	case "INVITE":
 		c.reinvite(leg, d, e)
+	case "UPDATE":
+		c.update(leg, d, e)
+	case "PRACK":
+		c.acknowledged(leg, e)
 	case "INFO":
 		c.pass(leg, e)
 	case "OPTIONS":
 		t := c.serve(leg, e)
-		c.respond(leg, t, 200, nil, Header{"Allow", allowed}, Header{"Accept", "application/sdp"})
+		c.respond(leg, t, 200, nil, Header{"Allow", allowed}, Header{"Accept", "application/sdp"}, Header{"Supported", supported})
 	default:
 		t := c.serve(leg, e)
 		c.respond(leg, t, 405, nil, Header{"Allow", allowed}, reason(405, "method"))
@@ -68,7 +72,7 @@ func (c *call) pass(leg LegID, e SIPRequest) {
 	d := far.live()
 	t := c.serve(leg, e)
 	hops, ok := hopsOf(&e.Msg)
-	unknown := e.Msg.All("Require")
+	unknown := unsupported(&e.Msg)
 	switch {
 	case !ok:
 		c.respond(leg, t, 483, nil, reason(483, "max-forwards"))
@@ -102,13 +106,13 @@ func (c *call) reinvite(leg LegID, own *Dialog, e SIPRequest) {
 		cseq, _ := cseqOf(&e.Msg)
 		c.acked(leg, cseq-1) // it would not ask again without having acknowledged
 	}
-	glare := far.open("INVITE") != nil || c.asking("INVITE") || c.Phase == PhaseAnswered || c.answerDue()
+	glare := far.open("INVITE") != nil || l.open("UPDATE") != nil || far.open("UPDATE") != nil || c.offering() || c.Phase == PhaseAnswered || c.answerDue()
 	t := c.serve(leg, e)
 	hops, ok := hopsOf(&e.Msg)
-	unknown := e.Msg.All("Require")
+	unknown := unsupported(&e.Msg)
 	switch {
 	case before:
-		c.respond(leg, t, 500, nil, Header{"Retry-After", "2"}, reason(500, "invite-in-progress"))
+		c.respond(leg, t, 500, nil, c.retryAfter(leg), reason(500, "invite-in-progress"))
 		return
 	case glare:
 		c.respond(leg, t, 491, nil, reason(491, "glare"))
@@ -134,16 +138,12 @@ func (c *call) reinvite(leg LegID, own *Dialog, e SIPRequest) {
 		l.Offer, l.Lines = &offer.sound, offer.lines
 		body, more = c.offer(other(leg), *offer), append(more, sdpType)
 	}
+	l.learn(&e.Msg)
 	if target := contactOf(&e.Msg); target != "" { // target refresh (RFC 3261 12.2.2)
 		own.Target = target
 	}
 	far.CSeq++
 	c.ask(other(leg), d, "INVITE", far.CSeq, t.Tx, body, more...)
-}
-
-// asking reports whether a request of ours of that method is out.
-func (c *call) asking(method string) bool {
-	return slices.ContainsFunc(slices.Concat(c.A.Cli, c.B.Cli), func(t ClientTx) bool { return t.Method == method })
 }
 
 // response takes a response to a request of ours.
@@ -157,7 +157,7 @@ func (c *call) response(e SIPResponse) {
 		tx := *t
 		if e.Msg.Status < 200 {
 			if id != LegA && tx.Method == "INVITE" && tx.Tag == "" && c.Phase == PhaseInviting {
-				c.calleeRinging(id, e)
+				c.calleeRinging(id, tx, e)
 			}
 			return
 		}
@@ -193,7 +193,7 @@ func (c *call) final(leg LegID, t ClientTx, e SIPResponse) {
 		} else {
 			c.calleeFailed(leg, e)
 		}
-	case t.Method == "INVITE":
+	case t.Method == "INVITE", t.Method == "UPDATE" && t.For != "":
 		c.reinvited(leg, t, e)
 	case t.For != "":
 		c.passBack(leg, t, e)
@@ -211,7 +211,9 @@ func (c *call) reinvited(leg LegID, t ClientTx, e SIPResponse) {
 			if target := contactOf(&e.Msg); target != "" {
 				d.Target = target
 			}
+			asked.learn(&e.Msg)
 			switch {
+			case t.Method == "UPDATE":
 			case !t.Bare:
 				c.ask(leg, d, "ACK", t.CSeq, "", nil)
 			case srv != nil && srv.Status == 0 && c.Phase != PhaseEnded && c.offersLate(leg, e, t, srv):

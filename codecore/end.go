@@ -42,6 +42,9 @@ func (c *call) cancelOf(leg LegID) {
 
 // cancelCallees cancels every INVITE that calls somebody.
 func (c *call) cancelCallees() {
+	if d := c.B.live(); d != nil && !c.AnswerAt.IsZero() { // answered, while the caller's PRACK is awaited
+		c.bye(LegB, d)
+	}
 	c.cancelOf(LegB)
 	c.leaveAll()
 }

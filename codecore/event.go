@@ -110,6 +110,7 @@ type AnyEvent struct {
 	Applied  *MediaApplied `json:"media_applied,omitempty"`
 	HangUp   *HangUp       `json:"hang_up,omitempty"`
 	Located  *Located      `json:"located,omitempty"`
+	NoPrack  *NoPrack      `json:"no_prack,omitempty"`
 }
 
 // Box makes an event ready to travel.
@@ -137,6 +138,8 @@ func Box(e Event) (b AnyEvent) {
 		b.HangUp = &e
 	case Located:
 		b.Located = &e
+	case NoPrack:
+		b.NoPrack = &e
 	}
 	return b
 }
@@ -166,6 +169,8 @@ func (b AnyEvent) Event() Event {
 		return *b.HangUp
 	case b.Located != nil:
 		return *b.Located
+	case b.NoPrack != nil:
+		return *b.NoPrack
 	}
 	return nil
 }

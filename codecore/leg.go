@@ -26,6 +26,11 @@ type Leg struct {
 	// offer: its ACK has to bring the answer, and waits for that. 0 = none does.
 	AckDue uint32 `json:"ack_due,omitempty"`
 
+	// Agreed: the first offer has its answer, by a reliable provisional response
+	// (reliable.go), while the INVITE has no final one.
+	Agreed bool `json:"agreed,omitempty"`
+	Update bool `json:"update,omitempty"` // its Allow has UPDATE
+
 	// Of the legs in State.More alone.
 	Name    LegID  `json:"name,omitempty"`    // handle; "" in a slot
 	Target  string `json:"target,omitempty"`  // Request-URI of its INVITE; slot B's is State.Route's
@@ -41,19 +46,23 @@ type Dialog struct {
 	CSeq      uint32   `json:"cseq,omitempty"` // their last
 	Confirmed bool     `json:"confirmed,omitempty"`
 	Gone      bool     `json:"gone,omitempty"` // BYE sent or received
+	RSeq      uint32   `json:"rseq,omitempty"` // their last reliable provisional response, while it is early
 }
 
 // ServerTx is a request of the party that awaits its final response, or has it
 // and may come again.
 type ServerTx struct {
-	Tx     string        `json:"tx"`
-	Flow   string        `json:"flow"`
-	Edge   string        `json:"edge"`
-	Method string        `json:"method"`
-	CSeq   uint32        `json:"cseq"`
-	Head   []Header      `json:"head,omitempty"`   // Via, From, To, Call-ID, CSeq, Record-Route: what a response repeats; none once it is final
-	Status int           `json:"status,omitempty"` // of the final response
-	Last   *SendResponse `json:"last,omitempty"`   // final response, for a repeat; a 2xx to INVITE is in Pending until its ACK
+	Tx     string   `json:"tx"`
+	Flow   string   `json:"flow"`
+	Edge   string   `json:"edge"`
+	Method string   `json:"method"`
+	CSeq   uint32   `json:"cseq"`
+	Head   []Header `json:"head,omitempty"`   // Via, From, To, Call-ID, CSeq, Record-Route: what a response repeats; none once it is final
+	Status int      `json:"status,omitempty"` // of the final response
+	RSeq   uint32   `json:"rseq,omitempty"`   // of the last reliable provisional response
+	// Unacked: its PRACK has not come.
+	Unacked bool          `json:"unacked,omitempty"`
+	Last    *SendResponse `json:"last,omitempty"` // final response, for a repeat; a 2xx to INVITE is in Pending until its ACK
 }
 
 // accepted reports whether t is an INVITE whose 2xx awaits its ACK.

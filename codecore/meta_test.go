@@ -16,23 +16,26 @@ import (
 // where the call stands.
 func (w *world) choices() []string {
 	if w.s.Phase == "" {
-		return []string{"a INVITE sdp", "a INVITE mux", "a INVITE video", "a INVITE hold", "a INVITE sdp hops=3", "a INVITE sdp to=9", "a INVITE", "a INVITE"}
+		return []string{"a INVITE sdp", "a INVITE mux", "a INVITE video", "a INVITE hold", "a INVITE sdp hops=3", "a INVITE sdp to=9", "a INVITE", "a INVITE", "a INVITE sdp supported=100rel allow=UPDATE", "a INVITE sdp require=100rel", "a INVITE supported=100rel"}
 	}
-	out := []string{"accept", "accept", "stored", "applied", "wait 1s", "wait 41s", "wait 90s", "silent b", "hangup operator", "a again"}
+	out := []string{"accept", "accept", "stored", "applied", "wait 1s", "wait 41s", "wait 90s", "silent b", "hangup operator", "a again", "noprack"}
 	for _, leg := range []LegID{LegA, LegB} {
 		for _, r := range w.asked[leg] {
 			if m := r.Msg.Method; m == "INVITE" {
-				for _, x := range []string{"180", "183 sdp", "200 sdp", "200 held", "200 sdp", "200 sdp tag=t2", "200 video", "486", "487", "481"} {
+				for _, x := range []string{"180", "183 sdp", "200 sdp", "200 held", "200 sdp", "200 sdp tag=t2", "200 video", "486", "487", "481", "180 rseq=1", "183 sdp rseq=2 allow=UPDATE", "183 sdp rseq=3", "183 sdp rseq=2 tag=t2"} {
 					out = append(out, string(leg)+" "+x)
 				}
 			} else {
+				if m == "UPDATE" {
+					out = append(out, string(leg)+" 200 sdp "+m, string(leg)+" 491 "+m)
+				}
 				out = append(out, string(leg)+" 200 "+m, string(leg)+" 200 "+m, string(leg)+" 481 "+m, string(leg)+" timeout "+m)
 			}
 		}
 		if w.toTag[leg] == "" {
 			continue
 		}
-		for _, x := range []string{"INVITE hold", "INVITE sdp", "INVITE moved", "INVITE", "INFO dtmf", "OPTIONS", "REFER", "BYE"} {
+		for _, x := range []string{"INVITE hold", "INVITE sdp", "INVITE moved", "INVITE", "INFO dtmf", "OPTIONS", "REFER", "BYE", "PRACK", "PRACK sdp", "UPDATE", "UPDATE moved", "UPDATE hold allow=UPDATE"} {
 			out = append(out, string(leg)+" "+x)
 		}
 		if w.open[leg].Tx != "" {

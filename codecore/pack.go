@@ -11,7 +11,7 @@ import (
 func pack(s *State, stub *Stub) stored {
 	n := &names{s: s}
 	p := stored{
-		Phase: s.Phase, Route: s.Route, versioned: s.versioned, Timers: s.Timers, MediaDue: s.MediaDue,
+		Phase: s.Phase, Route: s.Route, versioned: s.versioned, Timers: s.Timers, MediaDue: s.MediaDue, AnswerAt: s.AnswerAt,
 		A: n.packLeg(s, LegA, stub), B: n.packLeg(s, LegB, stub),
 	}
 	if p.Route.Peer == s.CDR.ToPeer {
@@ -50,7 +50,7 @@ func (n *names) packLeg(s *State, id LegID, stub *Stub) storedLeg {
 	p := storedLeg{
 		Edge: l.Edge, Flow: l.Flow, CallID: l.CallID, Tag: l.Tag, Local: l.Local, Remote: l.Remote, CSeq: l.CSeq,
 		Dialogs: l.Dialogs, Cli: l.Cli, Sound: l.Sound, Offer: l.Offer, Lines: l.Lines,
-		Addr: l.Media.Addr, Port: l.Media.Port, SDPs: l.SDPs, Told: l.Told, Answers: l.Answers, ByeDue: l.ByeDue, AckDue: l.AckDue,
+		Addr: l.Media.Addr, Port: l.Media.Port, SDPs: l.SDPs, Told: l.Told, Answers: l.Answers, ByeDue: l.ByeDue, AckDue: l.AckDue, Agreed: l.Agreed, Update: l.Update,
 	}
 	if stub.leg(id) != nil {
 		p.Edge, p.Flow, p.CallID, p.Tag, p.Local, p.Remote, p.CSeq = "", "", "", "", "", "", 0
@@ -63,7 +63,7 @@ func (n *names) packLeg(s *State, id LegID, stub *Stub) storedLeg {
 		p.Srv = make([]storedServerTx, len(l.Srv))
 	}
 	for i, t := range l.Srv {
-		q := storedServerTx{Tx: t.Tx, Flow: n.pack(t.Flow), Edge: t.Edge, Method: t.Method, CSeq: t.CSeq, Head: n.packHeaders(t.Head), Status: t.Status}
+		q := storedServerTx{Tx: t.Tx, Flow: n.pack(t.Flow), Edge: t.Edge, Method: t.Method, CSeq: t.CSeq, Head: n.packHeaders(t.Head), Status: t.Status, RSeq: t.RSeq, Unacked: t.Unacked}
 		if t.Last != s.pendingFinal(t.Tx) {
 			q.Last = n.packResponse(t.Last)
 		}
@@ -122,7 +122,7 @@ func packBody(b []byte) storedBody {
 func unpack(p *stored, stub *Stub) (State, error) {
 	s := State{
 		Phase: p.Phase, Token: stub.Token, Seed: stub.Seed, Route: p.Route, CDR: stub.CDR, versioned: p.versioned,
-		Peers: stub.Peers, Timers: p.Timers, Media: Media{Node: stub.Node, Legs: p.Media}, MediaDue: p.MediaDue,
+		Peers: stub.Peers, Timers: p.Timers, Media: Media{Node: stub.Node, Legs: p.Media}, MediaDue: p.MediaDue, AnswerAt: p.AnswerAt,
 	}
 	if s.Route.Peer == "" && s.Route != (RouteResult{}) {
 		s.Route.Peer = s.CDR.ToPeer
@@ -172,7 +172,7 @@ func unpackLeg(l *Leg, p *storedLeg, id LegID, stub *Stub) {
 	*l = Leg{
 		Edge: p.Edge, Flow: p.Flow, CallID: p.CallID, Tag: p.Tag, Local: p.Local, Remote: p.Remote, CSeq: p.CSeq,
 		Dialogs: p.Dialogs, Cli: p.Cli, Sound: p.Sound, Offer: p.Offer, Lines: p.Lines,
-		SDPs: p.SDPs, Told: p.Told, Answers: p.Answers, ByeDue: p.ByeDue, AckDue: p.AckDue,
+		SDPs: p.SDPs, Told: p.Told, Answers: p.Answers, ByeDue: p.ByeDue, AckDue: p.AckDue, Agreed: p.Agreed, Update: p.Update,
 	}
 	if p.Port != 0 {
 		l.Media = MediaEndpoint{id, p.Addr, p.Port}
@@ -205,7 +205,7 @@ func (n *names) unpackSrv(s *State, l *Leg, srv []storedServerTx) {
 		l.Srv = make([]ServerTx, len(srv))
 	}
 	for i, q := range srv {
-		t := ServerTx{Tx: q.Tx, Flow: n.value(q.Flow), Edge: q.Edge, Method: q.Method, CSeq: q.CSeq, Head: n.headers(q.Head), Status: q.Status, Last: n.response(q.Last)}
+		t := ServerTx{Tx: q.Tx, Flow: n.value(q.Flow), Edge: q.Edge, Method: q.Method, CSeq: q.CSeq, Head: n.headers(q.Head), Status: q.Status, RSeq: q.RSeq, Unacked: q.Unacked, Last: n.response(q.Last)}
 		if t.Last == nil && t.Status != 0 && !t.accepted() {
 			t.Last = s.pendingFinal(t.Tx)
 		}

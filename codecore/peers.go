@@ -90,6 +90,9 @@ func (c *call) over(a Action) bool {
 	switch {
 	case a.Request != nil:
 		return a.Request.Msg.Method == "ACK"
+	case a.Response != nil && a.Response.Msg.Status < 200 && a.Response.Msg.Get("RSeq") != "": // until its PRACK
+		t := c.A.srv(a.Response.Tx)
+		return t == nil || !t.Unacked
 	case a.Response != nil && a.Response.Msg.Method == "INVITE" && a.Response.Msg.Status/100 == 2:
 		return c.Phase == PhaseEnded && !c.A.ByeDue
 	}

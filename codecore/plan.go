@@ -11,10 +11,11 @@ type Plan struct {
 
 // PlanPeer is a trunk or a phone. Who is in no Sources reaches nothing.
 type PlanPeer struct {
-	Name    string   `json:"name" yaml:"name"`
-	Kind    string   `json:"kind" yaml:"kind"`       // "trunk" or "phone"
-	Sources []string `json:"sources" yaml:"sources"` // "ip", "ip:port" or "cidr" it may call from; the longest match wins
-	Target  string   `json:"target" yaml:"target"`   // SIP URI to reach it: "sip:192.0.2.1:5060;transport=tcp"
+	Name     string   `json:"name" yaml:"name"`
+	Kind     string   `json:"kind" yaml:"kind"`         // "trunk" or "phone"
+	Sources  []string `json:"sources" yaml:"sources"`   // "ip", "ip:port" or "cidr" it may call from; the longest match wins
+	Reliable string   `json:"reliable" yaml:"reliable"` // provisional responses: "off", "allowed" (default) or "required" (RFC 3262)
+	Target   string   `json:"target" yaml:"target"`     // SIP URI to reach it: "sip:192.0.2.1:5060;transport=tcp"
 }
 
 // PlanRoute sends numbers that begin with Prefix to a peer or a fixed URI. The

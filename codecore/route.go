@@ -109,6 +109,9 @@ func (p *Plan) Check() error {
 		case peer.Target != "" && !isURI(peer.Target):
 			return bad("peers", i, "target %q: write a URI like sip:192.0.2.1:5060", peer.Target)
 		}
+		if r := peer.Reliable; r != "" && r != ReliableOff && r != ReliableAllowed && r != ReliableRequired {
+			return bad("peers", i, "reliable %q: off, allowed or required", r)
+		}
 		names[peer.Name] = true
 		for _, s := range peer.Sources {
 			if _, ok := parseSource(s); !ok {

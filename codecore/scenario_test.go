@@ -136,8 +136,8 @@ func picture(w *world, a Action) string {
 	}
 	tail := func(m *Message) string {
 		out := ""
-		for _, n := range []string{"Reason", "Retry-After", "Unsupported", "Max-Forwards", "Route"} {
-			if v := strings.Join(m.All(n), ", "); v != "" && v != "70" {
+		for _, n := range []string{"Reason", "Retry-After", "Unsupported", "Require", "RSeq", "RAck", "Session-Expires", "Min-SE", "Max-Forwards", "Route"} {
+			if v := strings.Join(m.All(n), ", "); v != "" && v != "70" && v != "1800;refresher=uas" {
 				out += fmt.Sprintf("  %s: %s", n, v)
 			}
 		}

@@ -1,5 +1,10 @@
 package codecore
 
+import (
+	"slices"
+	"strings"
+)
+
 // Schema 2 adds to schema 1 (v0.1.0) and changes nothing of it: what is new is
 // left out while it is not in use, so a call that uses none of it is stored in
 // schema 1 and can go back to v0.1.0.
@@ -21,6 +26,14 @@ func added(p *stored) string {
 			return "legs"
 		}
 	}
+	if !p.AnswerAt.IsZero() {
+		return "prack"
+	}
+	for _, a := range p.Pending { // an INVITE that the callee may answer reliably
+		if a.Request != nil && a.Request.Method == "INVITE" && slices.ContainsFunc(a.Request.Headers, offersReliable) {
+			return "100rel"
+		}
+	}
 	if len(p.More) > 0 {
 		return "legs"
 	}
@@ -28,11 +41,37 @@ func added(p *stored) string {
 		if l.AckDue != 0 {
 			return "delayed-offer"
 		}
+		if why := l.reliable(); why != "" {
+			return why
+		}
 		for _, t := range l.Cli {
-			if t.Bare {
+			switch {
+			case t.Bare:
 				return "delayed-offer"
+			case t.Method == "UPDATE", t.Method == "PRACK": // v0.1.0 would not know the answer
+				return strings.ToLower(t.Method)
 			}
 		}
 	}
 	return ""
+}
+
+// reliable is the part of added about provisional responses.
+func (l *storedLeg) reliable() string {
+	if l.Agreed || slices.ContainsFunc(l.Dialogs, func(d Dialog) bool { return d.RSeq != 0 }) {
+		return "prack"
+	}
+	for _, t := range l.Srv {
+		switch {
+		case t.Unacked, t.RSeq != 0:
+			return "prack"
+		case t.Status == 0 && (t.Method == "UPDATE" || t.Method == "PRACK"):
+			return strings.ToLower(t.Method)
+		}
+	}
+	return ""
+}
+
+func offersReliable(h string) bool {
+	return h == "Supported: "+extReliable || h == "Require: "+extReliable
 }

@@ -39,7 +39,7 @@ func (c *call) begin(e SIPRequest) {
 		reject(483, "max-forwards")
 		return
 	}
-	if unknown := m.All("Require"); len(unknown) > 0 {
+	if unknown := unsupported(m); len(unknown) > 0 {
 		reject(420, "extension", Header{"Unsupported", strings.Join(unknown, ", ")})
 		return
 	}
@@ -61,6 +61,11 @@ func (c *call) begin(e SIPRequest) {
 		c.A.Offer, c.A.Lines = &offer.sound, offer.lines
 	}
 	c.CDR.ToPeer = c.Route.Peer
+	if no := c.terms(t, &e); no != nil {
+		reject(no.status, no.cause, no.more...)
+		return
+	}
+	c.A.learn(m)
 	noAnswer, maxCall := e.Plan.limits()
 	c.setRouting(e.Plan.Version, noAnswer, maxCall)
 	c.note(m)
@@ -151,7 +156,7 @@ func (c *call) allocated(e Allocated) {
 	}
 	t, m := c.A.open("INVITE"), c.invite
 	c.invite = nil
-	defer func() { c.path = nil }()
+	defer func() { c.path, c.offers = nil, nil }()
 	for _, end := range e.Legs {
 		if (end.Leg == LegA || end.Leg == LegB) && end.Port != 0 {
 			c.leg(end.Leg).Media = end
@@ -174,7 +179,7 @@ func (c *call) allocated(e Allocated) {
 	}
 	c.B.Local = strings.TrimSpace(name + " <" + address(user, hostLiteral(c.B.Media.Addr)) + ">")
 	hops, _ := hopsOf(m)
-	more := []Header{maxForwards(hops)}
+	more := append([]Header{maxForwards(hops)}, c.offers...)
 	var body []byte
 	if len(m.Body) > 0 {
 		s, err := describe(m.Body)

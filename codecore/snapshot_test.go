@@ -28,6 +28,12 @@ var kinds = map[int][]kind{1: kinds1, 2: kinds2}
 var kinds2 = []kind{
 	{"delayed_offer_inviting", "a INVITE|accept|b 180"},
 	{"delayed_offer_answered", "a INVITE|b 200 sdp|accept"},
+	{"inviting_100rel", "a INVITE sdp|accept|b 180"},
+	{"prack_due_to_the_callee", "a INVITE sdp|accept|b 183 sdp rseq=1"},
+	{"prack_awaited", "a INVITE sdp supported=100rel|accept|b 183 sdp rseq=1|b 200 PRACK|accept"},
+	{"prack_awaited_200_waits", "a INVITE sdp require=100rel|b 183 sdp rseq=1|b 200 PRACK|b 200|accept"},
+	{"prack_awaited_with_the_answer", "a INVITE supported=100rel|b 183 sdp rseq=1|accept"},
+	{"update_waits", "a INVITE sdp|b 200 sdp allow=UPDATE|a ACK|a UPDATE hold"},
 	{"delayed_offer_in_a_reinvite", "a INVITE sdp|b 200 sdp|a ACK|b INVITE|a 200 hold"},
 }
 

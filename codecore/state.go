@@ -99,6 +99,11 @@ type State struct {
 	MediaDue bool            `json:"media_due,omitempty"`
 	Early    *Early          `json:"early,omitempty"` // while inviting
 
+	// AnswerAt is when the callee answered, while the 200 to the caller waits for a
+	// PRACK (reliable.go); the answer is in Early.
+	AnswerAt time.Time `json:"answer_at,omitzero"`
+
+	offers []Header // extensions offered to the callee, while routing
 	invite *Message // the INVITE while routing, a phase that is never stored
 	path   []string // of the callee's registration, likewise
 }

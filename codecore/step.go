@@ -19,6 +19,8 @@ func Step(s State, now time.Time, e Event) (State, Result) {
 		c.timeout(e)
 	case NoAck:
 		c.noAck(e)
+	case NoPrack:
+		c.noPrack(e)
 	case Allocated:
 		c.allocated(e)
 	case Located:
@@ -106,6 +108,7 @@ func (c *call) become(p Phase) {
 	case PhaseInviting:
 		c.Timers = []Deadline{{TimerNoAnswer, c.now.Add(noAnswer.duration())}}
 	case PhaseAnswered:
+		c.A.Agreed, c.B.Agreed, c.AnswerAt = false, false, time.Time{}
 		c.Timers = []Deadline{{TimerMaxCall, c.now.Add(maxCall.duration())}, {TimerAck, c.now.Add(ackWait)}}
 	case PhaseTalking:
 		c.stop(TimerAck)
@@ -113,6 +116,7 @@ func (c *call) become(p Phase) {
 		c.Timers = []Deadline{{TimerGiveUp, c.now.Add(giveUp)}}
 		c.Early, c.A.Offer, c.B.Offer = nil, nil, nil
 		c.A.AckDue, c.B.AckDue = 0, 0
+		c.A.Agreed, c.B.Agreed, c.AnswerAt = false, false, time.Time{}
 		c.Media.Legs = nil
 		c.MediaDue = c.Media.Node != ""
 	}

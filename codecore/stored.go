@@ -1,5 +1,7 @@
 package codecore
 
+import "time"
+
 // A record's body is {"stub": Stub, "state": stored}. The stored form is the
 // plain twin of [State]: it says each thing once, for a record is written at each
 // save, kept in each replica, and read in each move.
@@ -32,6 +34,7 @@ type stored struct {
 	Media    []MediaLeg     `json:"media,omitempty"`  // Media.Legs that are not
 	MediaDue bool           `json:"media_due,omitzero"`
 	Early    *storedEarly   `json:"early,omitzero"`
+	AnswerAt time.Time      `json:"answer_at,omitzero"`
 }
 
 type storedLeg struct {
@@ -55,6 +58,8 @@ type storedLeg struct {
 	Answers int              `json:"answers,omitzero"`
 	ByeDue  bool             `json:"bye_due,omitzero"`
 	AckDue  uint32           `json:"ack_due,omitzero"`
+	Agreed  bool             `json:"agreed,omitzero"`
+	Update  bool             `json:"update,omitzero"`
 
 	// Schema 2, of a further leg.
 	Name    LegID  `json:"name,omitzero"`
@@ -65,14 +70,16 @@ type storedLeg struct {
 }
 
 type storedServerTx struct {
-	Tx     string          `json:"tx"`
-	Flow   string          `json:"flow,omitzero"`
-	Edge   string          `json:"edge,omitzero"`
-	Method string          `json:"method"`
-	CSeq   uint32          `json:"cseq,omitzero"`
-	Head   []string        `json:"head,omitempty"`
-	Status int             `json:"status,omitzero"`
-	Last   *storedResponse `json:"last,omitzero"`
+	Tx      string          `json:"tx"`
+	Flow    string          `json:"flow,omitzero"`
+	Edge    string          `json:"edge,omitzero"`
+	Method  string          `json:"method"`
+	CSeq    uint32          `json:"cseq,omitzero"`
+	Head    []string        `json:"head,omitempty"`
+	Status  int             `json:"status,omitzero"`
+	RSeq    uint32          `json:"rseq,omitzero"`
+	Unacked bool            `json:"unacked,omitzero"`
+	Last    *storedResponse `json:"last,omitzero"`
 }
 
 type storedAction struct {

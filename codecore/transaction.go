@@ -31,20 +31,26 @@ func (c *call) respond(leg LegID, t *ServerTx, status int, body []byte, more ...
 	if status == 503 && r.Msg.Get("Retry-After") == "" {
 		r.Msg.Add("Retry-After", "5")
 	}
-	if t.Method == "INVITE" && status < 300 {
+	if (t.Method == "INVITE" || t.Method == "UPDATE" && status >= 200) && status < 300 {
 		r.ContactUser = c.Token
 		r.Msg.Add("Allow", allowed)
+		if status >= 200 {
+			r.Msg.Add("Supported", supported)
+		}
 	}
 	if len(body) > 0 {
 		r.Msg.Add("Content-Type", "application/sdp")
 		r.Msg.Body = body
 	}
-	if status < 200 && len(body) == 0 {
+	if status < 200 && len(body) == 0 && !t.Unacked {
 		c.lossy(edgeOf(t.Edge), Effect{Response: &r})
 		return
 	}
 	if status >= 200 {
-		t.Status, t.Head = status, nil
+		if t.RSeq != 0 {
+			c.forget(func(a Action) bool { return a.Response != nil && a.Response.Tx == t.Tx })
+		}
+		t.Status, t.Head, t.RSeq, t.Unacked = status, nil, 0, false
 		if !t.accepted() {
 			t.Last = &r
 		}
@@ -131,7 +137,7 @@ func (c *call) compose(leg LegID, d *Dialog, method string, cseq uint32, body []
 		Header{"To", to},
 		Header{"Call-ID", l.CallID},
 		Header{"CSeq", formatCSeq(cseq, method)})
-	if method == "INVITE" {
+	if method == "INVITE" || method == "UPDATE" {
 		r.ContactUser = c.Token
 		r.Msg.Add("Allow", allowed)
 	}

@@ -7,7 +7,7 @@ import (
 )
 
 // allowed is the true Allow list (RFC 3261 20.5).
-const allowed = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO"
+const allowed = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, PRACK, UPDATE"
 
 func formatCSeq(n uint32, method string) string {
 	return strconv.FormatUint(uint64(n), 10) + " " + method
@@ -43,6 +43,8 @@ func phrase(status int) string {
 		return "Request Timeout"
 	case 415:
 		return "Unsupported Media Type"
+	case 421:
+		return "Extension Required"
 	case 420:
 		return "Bad Extension"
 	case 480:

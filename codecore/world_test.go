@@ -22,6 +22,7 @@ type world struct {
 	open  map[LegID]SIPRequest     // last INVITE of each party
 	cseq  map[LegID]uint32
 	toTag map[LegID]string // our tag, as learned
+	rack  string           // of the last reliable provisional response to a
 	txs   int
 	step  func(State, time.Time, Event) (State, Result)
 	wire  map[string]string // transaction -> bytes: a second form of it is a second transaction
@@ -82,6 +83,26 @@ func isSDP(w string) bool {
 	return slices.Contains([]string{"sdp", "hold", "held", "zero", "mux", "video", "moved", "secure", "broken"}, w)
 }
 
+// headersOf are the headers that a word like "rseq=1" stands for.
+func headersOf(word string) []Header {
+	name, value, _ := strings.Cut(word, "=")
+	switch name {
+	case "rseq":
+		return []Header{{"Require", "100rel"}, {"RSeq", value}}
+	case "rack":
+		return []Header{{"RAck", strings.ReplaceAll(value, "_", " ")}}
+	case "note":
+		return []Header{{"X-Call-Note", value}}
+	case "allow":
+		return []Header{{"Allow", "INVITE, ACK, BYE, " + value}}
+	case "se":
+		return []Header{{"Session-Expires", value}}
+	case "minse":
+		return []Header{{"Min-SE", value}}
+	}
+	return []Header{{strings.ToUpper(name[:1]) + name[1:], value}}
+}
+
 // event makes the event of a line: "a INVITE sdp", "b 200 sdp tag=b2",
 // "a 200 BYE", "b timeout INVITE", "wait 60s" is not one (see tick).
 func (w *world) event(line string) Event {
@@ -101,6 +122,12 @@ func (w *world) event(line string) Event {
 		return Accepted{To: to, Boot: "b1", Seq: w.s.Peers[to].Minted}
 	case "stored":
 		return Accepted{To: "cdr", Seq: w.s.Peers["cdr"].Minted}
+	case "noprack":
+		t := w.s.A.open("INVITE")
+		if t == nil {
+			return NoPrack{At: w.now}
+		}
+		return NoPrack{Tx: t.Tx, RSeq: t.RSeq, At: w.now}
 	case "noack":
 		return NoAck{Tx: w.open[LegID(f[1])].Tx, At: w.now}
 	}
@@ -135,10 +162,13 @@ func (w *world) find(leg LegID, method string, take bool) *SendRequest {
 
 func (w *world) response(leg LegID, status int, words []string, line string) Event {
 	method, tag, body := "INVITE", "t"+string(leg), []byte(nil)
+	var more []Header
 	for _, x := range words {
 		switch {
 		case strings.HasPrefix(x, "tag="):
 			tag = x[4:]
+		case strings.Contains(x, "="):
+			more = append(more, headersOf(x)...)
 		case isSDP(x):
 			body = sdpOf(leg, x)
 		default:
@@ -149,7 +179,7 @@ func (w *world) response(leg LegID, status int, words []string, line string) Eve
 	if r == nil {
 		w.t.Fatalf("%q: nothing was asked", line)
 	}
-	m := Message{Method: method, Status: status, Body: body}
+	m := Message{Method: method, Status: status, Body: body, Headers: more}
 	for _, h := range r.Msg.Headers {
 		switch h.Name {
 		case "From", "Call-ID", "CSeq":
@@ -206,15 +236,13 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 		switch {
 		case strings.HasPrefix(x, "to="):
 			number = x[3:]
-		case strings.HasPrefix(x, "require="):
-			m.Add("Require", x[8:])
 		case strings.HasPrefix(x, "hops="):
 			hops = x[5:]
 		case strings.HasPrefix(x, "cseq="):
 			n, _ := strconv.Atoi(x[5:])
 			m.Headers[4].Value = formatCSeq(uint32(n), method)
-		case strings.HasPrefix(x, "note="):
-			m.Add("X-Call-Note", x[5:])
+		case strings.Contains(x, "="):
+			m.Headers = append(m.Headers, headersOf(x)...)
 		case isSDP(x):
 			m.Body = sdpOf(leg, x)
 			m.Add("Content-Type", "application/sdp")
@@ -222,6 +250,9 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 			m.Body = []byte("Signal=5\r\n")
 			m.Add("Content-Type", "application/dtmf-relay")
 		}
+	}
+	if method == "PRACK" && m.Get("RAck") == "" {
+		m.Add("RAck", w.rack)
 	}
 	m.Add("Max-Forwards", hops)
 	m.URI = "sip:" + number + "@198.51.100.1"
@@ -303,6 +334,10 @@ func (w *world) perform(a Action) {
 	case a.Response != nil:
 		if _, tag := tagOf(a.Response.Msg.Get("To")); tag != "" && a.Response.Msg.Get("Call-ID") == w.s.A.CallID {
 			w.toTag[LegA] = tag
+		}
+		if r := a.Response.Msg.Get("RSeq"); r != "" {
+			w.rack = r + " " + a.Response.Msg.Get("CSeq")
+			once(a.Response.Tx + r)
 		}
 		if a.Response.Msg.Status >= 200 {
 			once(a.Response.Tx + a.Response.Msg.Method)

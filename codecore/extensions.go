@@ -1,0 +1,101 @@
+package codecore
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Extensions of SIP that a call uses, and who may use them.
+
+const (
+	extReliable = "100rel" // RFC 3262
+	supported   = extReliable
+)
+
+// Reliable is whether provisional responses of and to a peer are acknowledged
+// (RFC 3262): PlanPeer.Reliable.
+const (
+	ReliableOff      = "off"      // never: its Require gets 420
+	ReliableAllowed  = "allowed"  // when it wants to; the default
+	ReliableRequired = "required" // always: a caller without gets 421
+)
+
+// reliable is the policy of a party.
+func (p *Plan) reliable(peer string) string {
+	if q := p.peer(peer); q != nil && q.Reliable != "" {
+		return q.Reliable
+	}
+	return ReliableAllowed
+}
+
+// options are the option tags of a header (RFC 3261 19.2), in small letters.
+func options(m *Message, header string) []string {
+	var tags []string
+	for _, v := range m.All(header) {
+		for _, t := range strings.Split(v, ",") {
+			if t = strings.ToLower(strings.TrimSpace(t)); t != "" {
+				tags = append(tags, t)
+			}
+		}
+	}
+	return tags
+}
+
+func hasOption(m *Message, header, tag string) bool {
+	for _, t := range options(m, header) {
+		if t == tag {
+			return true
+		}
+	}
+	return false
+}
+
+// unsupported are the extensions that a request requires and we have not.
+func unsupported(m *Message) []string {
+	var unknown []string
+	for _, t := range options(m, "Require") {
+		if !strings.Contains(", "+supported+",", ", "+t+",") {
+			unknown = append(unknown, t)
+		}
+	}
+	return unknown
+}
+
+// terms settles which extensions a new call uses with its two parties: what the
+// caller's INVITE asked for is kept with it (ServerTx.Head), what the callee is
+// offered goes into the INVITE to it.
+func (c *call) terms(t *ServerTx, e *SIPRequest) *refusal {
+	m := &e.Msg
+	policy := e.Plan.reliable(e.Peer)
+	must, may := hasOption(m, "Require", extReliable), hasOption(m, "Supported", extReliable)
+	switch {
+	case policy == ReliableOff && must:
+		return &refusal{420, "extension", []Header{{"Unsupported", extReliable}}}
+	case policy == ReliableRequired && !must && !may:
+		return &refusal{421, "extension", []Header{{"Require", extReliable}}}
+	case must, policy == ReliableRequired:
+		t.Head = append(t.Head, Header{"Require", extReliable})
+	case may && policy != ReliableOff:
+		t.Head = append(t.Head, Header{"Supported", extReliable})
+	}
+	reliably := policy != ReliableOff && (must || may)
+	switch policy = e.Plan.reliable(c.Route.Peer); {
+	case len(m.Body) == 0 && !reliably:
+		// An offer in a reliable response would wait for an answer that this caller
+		// gives in its ACK only.
+	case policy == ReliableRequired:
+		c.offers = append(c.offers, Header{"Require", extReliable})
+	case policy == ReliableAllowed:
+		c.offers = append(c.offers, Header{"Supported", extReliable})
+	}
+	return nil
+}
+
+// between is a number from lo to hi, the same each time for the same words.
+func (c *call) between(lo, hi int, words ...any) int {
+	var n uint64
+	for _, d := range c.hash(4, "between", fmt.Sprint(words...)) {
+		n = n*31 + uint64(d)
+	}
+	return lo + int(n%uint64(hi-lo+1))
+}
