@@ -144,7 +144,14 @@ func (e *Edge) doResponse(c *call, a *codecore.SendResponse, now time.Time) {
 	if tx.invite { // our own answers to its CANCEL carry the same (RFC 3261 9.2)
 		c.tag = tagOf(a.Msg.Get("To"))
 	}
-	tx.respond(e, a.Msg.Status, e.writeResponse(a, tx.flow.link), now)
+	b := e.writeResponse(a, tx.flow.link)
+	tx.respond(e, a.Msg.Status, b, now)
+	if a.Msg.Method == "PRACK" && a.Msg.Status/100 == 2 {
+		c.prackTaken(e)
+	}
+	if rseq := a.Msg.Get("RSeq"); rseq != "" && tx.invite && a.Msg.Status < 200 {
+		tx.repeatReliably(e, rseq, b, now)
+	}
 }
 
 // flowByVia finds the way back from the top Via (RFC 3261 18.2.2): received and

@@ -34,6 +34,7 @@ type clientTx struct {
 	ack    []byte                // to a failure
 	cancel *codecore.SendRequest // waits for a provisional response
 	seen   []string              // responses passed up: status and To-tag
+	rseqs  map[string]uint64     // last RSeq passed up, by To-tag
 	every  time.Duration
 	nextAt time.Time
 	endAt  time.Time
@@ -190,7 +191,7 @@ func (e *Edge) onResponse(p *packet, now time.Time) {
 // passUp delivers a response to the call, unless the same waits already.
 func (e *Edge) passUp(c *call, p *packet, now time.Time) {
 	for _, it := range c.queue {
-		if r, ok := it.event.(codecore.SIPResponse); ok && r.Branch == p.via.branch && r.Msg.Status == p.msg.Status && r.Msg.Get("To") == p.msg.Get("To") {
+		if r, ok := it.event.(codecore.SIPResponse); ok && r.Branch == p.via.branch && r.Msg.Status == p.msg.Status && r.Msg.Get("To") == p.msg.Get("To") && r.Msg.Get("RSeq") == p.msg.Get("RSeq") {
 			return
 		}
 	}
@@ -265,6 +266,9 @@ func (tx *clientTx) news(p *packet) bool {
 	if p.msg.Status >= 200 {
 		key = "2xx " + p.toTag
 	} else if r := p.msg.Get("RSeq"); r != "" {
+		if !tx.inOrder(p.toTag, r) {
+			return false
+		}
 		key += " " + r
 	}
 	if slices.Contains(tx.seen, key) || len(tx.seen) >= 32 {

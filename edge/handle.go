@@ -226,6 +226,9 @@ func (e *Edge) onRequest(f flow, peer string, p *packet, now time.Time) {
 			e.arm(tx, tx.endAt)
 		}
 		it.kind, it.expires = kindAck, now.Add(e.lim.KeepFor)
+	case "PRACK":
+		c.pracked(e, p.msg.Get("RAck"))
+		it.tx = e.newServer(c, key, method, f, p.cseq, now)
 	case "CANCEL":
 		ev.Tx = e.ids.tx(p, "INVITE")
 		it.tx = e.newServer(c, key, method, f, p.cseq, now)

@@ -29,6 +29,7 @@ type serverTx struct {
 	flow   flow
 	moved  bool          // its connection broke once, and another was tried
 	last   []byte        // the last response, for retransmissions
+	prov   *reliable     // a reliable provisional response that waits for its PRACK
 	every  time.Duration // of the running retransmission
 	nextAt time.Time     // next retransmission; zero = none
 	endAt  time.Time
@@ -95,7 +96,8 @@ func (tx *serverTx) respond(e *Edge, status int, b []byte, now time.Time) {
 		}
 		return
 	}
-	tx.final, tx.status = true, status
+	tx.final, tx.status, tx.prov = true, status, nil
+	tx.nextAt = time.Time{}
 	tx.endAt = now.Add(e.lim.gone())
 	switch {
 	case tx.invite && (status < 300 || !tx.flow.link.reliable()):
@@ -112,6 +114,10 @@ func (tx *serverTx) respond(e *Edge, status int, b []byte, now time.Time) {
 func (tx *serverTx) fire(e *Edge, now time.Time) {
 	if !tx.endAt.After(now) || (tx.final && !tx.invite && tx.flow.link.reliable()) {
 		tx.end(e, now)
+		return
+	}
+	if tx.prov != nil {
+		tx.prov.fire(e, tx, now)
 		return
 	}
 	if tx.nextAt.IsZero() || tx.acked || tx.last == nil {
