@@ -35,6 +35,9 @@ type SendRequest struct {
 	Target      string  `json:"target"`                 // SIP URI of the next hop (top Route or remote target); the edge resolves it
 	Flow        string  `json:"flow,omitempty"`         // if set and alive, used instead of Target
 	ContactUser string  `json:"contact_user,omitempty"` // "" = no Contact
+	// Auth are answers to a trunk's challenges, for the edge to compute. Without
+	// the trunk's password it says so: a SIPTimeout with code 407.
+	Auth []Authorize `json:"auth,omitempty"`
 }
 
 // SendResponse answers the server transaction Tx. Msg carries the request's

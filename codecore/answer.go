@@ -187,7 +187,7 @@ func (c *call) acked(leg LegID, cseq uint32) {
 func (c *call) noAck(e NoAck) {
 	for _, id := range c.legs() {
 		l := c.leg(id)
-		if l.srv(e.Tx) == nil {
+		if t := l.srv(e.Tx); t == nil || !t.accepted() {
 			continue
 		}
 		c.forget(func(a Action) bool { return a.Response != nil && a.Response.Tx == e.Tx })

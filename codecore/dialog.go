@@ -161,6 +161,9 @@ func (c *call) response(e SIPResponse) {
 			}
 			return
 		}
+		if c.challenged(id, tx, e) {
+			return
+		}
 		c.close(l, tx)
 		c.final(id, tx, e)
 		return

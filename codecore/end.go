@@ -69,7 +69,11 @@ func (c *call) calleeFailed(leg LegID, e SIPResponse) {
 		return // it was cancelled: 487 is the end of it
 	}
 	var more []Header
-	if e.Msg.Status != status {
+	switch {
+	case e.Msg.Status == 401 || e.Msg.Status == 407:
+		c.CDR.Cause = "trunk-auth"
+		more = append(more, reason(e.Msg.Status, c.CDR.Cause))
+	case e.Msg.Status != status:
 		more = append(more, reason(e.Msg.Status, "callee"))
 	}
 	c.respond(LegA, t, status, nil, more...)

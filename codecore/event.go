@@ -33,7 +33,8 @@ type SIPResponse struct {
 }
 
 // SIPTimeout ends a client transaction without a final response: timer B or F,
-// or the transport failed. Code is 408 or 503.
+// or the transport failed. Code is 408 or 503, or 407: not sent, for the edge has
+// no password for the trunk.
 type SIPTimeout struct {
 	Branch string    `json:"branch"`
 	Code   int       `json:"code"`

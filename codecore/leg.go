@@ -31,6 +31,8 @@ type Leg struct {
 	Agreed bool `json:"agreed,omitempty"`
 	Update bool `json:"update,omitempty"` // its Allow has UPDATE
 
+	Challenges []Challenge `json:"challenges,omitempty"` // of their side, by realm (digest.go)
+
 	// Of the legs in State.More alone.
 	Name    LegID  `json:"name,omitempty"`    // handle; "" in a slot
 	Target  string `json:"target,omitempty"`  // Request-URI of its INVITE; slot B's is State.Route's
@@ -73,9 +75,10 @@ type ClientTx struct {
 	Branch string `json:"branch"`
 	Method string `json:"method"`
 	CSeq   uint32 `json:"cseq"`
-	For    string `json:"for,omitempty"`  // the other leg's ServerTx it is passed on for
-	Tag    string `json:"tag,omitempty"`  // dialog it is sent in; "" before there is one
-	Bare   bool   `json:"bare,omitempty"` // an INVITE without an offer: its 2xx makes one (late.go)
+	For    string `json:"for,omitempty"`   // the other leg's ServerTx it is passed on for
+	Tag    string `json:"tag,omitempty"`   // dialog it is sent in; "" before there is one
+	Bare   bool   `json:"bare,omitempty"`  // an INVITE without an offer: its 2xx makes one (late.go)
+	Tries  int    `json:"tries,omitempty"` // challenges it has met (digest.go)
 }
 
 func (l *Leg) dialog(tag string) *Dialog {

@@ -61,11 +61,11 @@ func (c *call) located(e Located) {
 
 // routesBefore is the Route set of a request of ours before there is a dialog:
 // the path of the registration; a CANCEL has that of its INVITE (RFC 3261 9.1).
-func (c *call) routesBefore(leg LegID, method string) []string {
+func (c *call) routesBefore(leg LegID, method string, cseq uint32) []string {
 	if method == "INVITE" {
 		return c.path
 	}
-	branch := c.branch(leg, "INVITE", 1, "")
+	branch := c.branch(leg, "INVITE", cseq, "")
 	for _, a := range c.Pending {
 		if a.Request != nil && a.Request.Branch == branch && a.Request.Msg.Method == "INVITE" {
 			return a.Request.Msg.All("Route")

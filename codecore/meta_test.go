@@ -22,14 +22,14 @@ func (w *world) choices() []string {
 	for _, leg := range []LegID{LegA, LegB} {
 		for _, r := range w.asked[leg] {
 			if m := r.Msg.Method; m == "INVITE" {
-				for _, x := range []string{"180", "183 sdp", "200 sdp", "200 held", "200 sdp", "200 sdp tag=t2", "200 video", "486", "487", "481", "180 rseq=1", "183 sdp rseq=2 allow=UPDATE", "183 sdp rseq=3", "183 sdp rseq=2 tag=t2"} {
+				for _, x := range []string{"180", "183 sdp", "200 sdp", "200 held", "200 sdp", "200 sdp tag=t2", "200 video", "486", "487", "481", "180 rseq=1", "183 sdp rseq=2 allow=UPDATE", "183 sdp rseq=3", "183 sdp rseq=2 tag=t2", "401 auth=n1", "407 auth=n2,stale"} {
 					out = append(out, string(leg)+" "+x)
 				}
 			} else {
 				if m == "UPDATE" {
 					out = append(out, string(leg)+" 200 sdp "+m, string(leg)+" 491 "+m)
 				}
-				out = append(out, string(leg)+" 200 "+m, string(leg)+" 200 "+m, string(leg)+" 481 "+m, string(leg)+" timeout "+m)
+				out = append(out, string(leg)+" 200 "+m, string(leg)+" 200 "+m, string(leg)+" 481 "+m, string(leg)+" 407 auth=n3 "+m, string(leg)+" timeout "+m)
 			}
 		}
 		if w.toTag[leg] == "" {
@@ -172,6 +172,14 @@ var harms = map[string]func(*State){
 	"re-mints ids":    func(s *State) { s.Seed++ },
 	"forgets numbers": func(s *State) { s.Peers = nil },
 	"forgets CSeq":    func(s *State) { s.B.CSeq = 1 },
+	"forgets a challenge": func(s *State) {
+		s.A.Challenges, s.B.Challenges = nil, nil
+	},
+	"forgets how often it was asked": func(s *State) {
+		for i := range s.B.Cli {
+			s.B.Cli[i].Tries = 0
+		}
+	},
 	"forgets the SDP version": func(s *State) {
 		s.A.Told, s.B.Told = "", ""
 	},

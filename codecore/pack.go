@@ -35,7 +35,10 @@ func pack(s *State, stub *Stub) stored {
 	for i, a := range s.Pending {
 		q := storedAction{To: a.To, Seq: a.Seq, Response: n.packResponse(a.Response), CDR: a.CDR}
 		if r := a.Request; r != nil {
-			q.Request = &storedRequest{n.packMessage(&r.Msg), n.packBranch(r.Branch), n.pack(r.Target), n.pack(r.Flow), n.pack(r.ContactUser)}
+			q.Request = &storedRequest{
+				storedMessage: n.packMessage(&r.Msg), Branch: n.packBranch(r.Branch), Target: n.pack(r.Target), Flow: n.pack(r.Flow),
+				ContactUser: n.pack(r.ContactUser), Auth: r.Auth,
+			}
 		}
 		if a.CDR != nil && *a.CDR == s.CDR {
 			q.CDR = new(CDR)
@@ -51,6 +54,7 @@ func (n *names) packLeg(s *State, id LegID, stub *Stub) storedLeg {
 		Edge: l.Edge, Flow: l.Flow, CallID: l.CallID, Tag: l.Tag, Local: l.Local, Remote: l.Remote, CSeq: l.CSeq,
 		Dialogs: l.Dialogs, Cli: l.Cli, Sound: l.Sound, Offer: l.Offer, Lines: l.Lines,
 		Addr: l.Media.Addr, Port: l.Media.Port, SDPs: l.SDPs, Told: l.Told, Answers: l.Answers, ByeDue: l.ByeDue, AckDue: l.AckDue, Agreed: l.Agreed, Update: l.Update,
+		Challenges: l.Challenges,
 	}
 	if stub.leg(id) != nil {
 		p.Edge, p.Flow, p.CallID, p.Tag, p.Local, p.Remote, p.CSeq = "", "", "", "", "", "", 0
@@ -152,7 +156,10 @@ func unpack(p *stored, stub *Stub) (State, error) {
 	for i, q := range p.Pending {
 		a := Action{To: q.To, Seq: q.Seq, Effect: Effect{Response: n.response(q.Response), CDR: q.CDR}}
 		if r := q.Request; r != nil {
-			a.Request = &SendRequest{n.message(&r.storedMessage), n.branch(r.Branch), n.value(r.Target), n.value(r.Flow), n.value(r.ContactUser)}
+			a.Request = &SendRequest{
+				Msg: n.message(&r.storedMessage), Branch: n.branch(r.Branch), Target: n.value(r.Target), Flow: n.value(r.Flow),
+				ContactUser: n.value(r.ContactUser), Auth: r.Auth,
+			}
 		}
 		if q.CDR != nil && *q.CDR == (CDR{}) {
 			cdr := s.CDR
@@ -173,6 +180,7 @@ func unpackLeg(l *Leg, p *storedLeg, id LegID, stub *Stub) {
 		Edge: p.Edge, Flow: p.Flow, CallID: p.CallID, Tag: p.Tag, Local: p.Local, Remote: p.Remote, CSeq: p.CSeq,
 		Dialogs: p.Dialogs, Cli: p.Cli, Sound: p.Sound, Offer: p.Offer, Lines: p.Lines,
 		SDPs: p.SDPs, Told: p.Told, Answers: p.Answers, ByeDue: p.ByeDue, AckDue: p.AckDue, Agreed: p.Agreed, Update: p.Update,
+		Challenges: p.Challenges,
 	}
 	if p.Port != 0 {
 		l.Media = MediaEndpoint{id, p.Addr, p.Port}

@@ -154,6 +154,15 @@ func picture(w *world, a Action) string {
 		if leg := party(m); leg == "b" && a.Request.Flow != "" {
 			way = " by " + a.Request.Flow
 		}
+		for _, x := range a.Request.Auth {
+			way += fmt.Sprintf("  answers %s of %s nc %d", x.Nonce, x.Realm, x.NC)
+			if x.Algorithm != "" {
+				way += " by " + x.Algorithm
+			}
+			if x.Method != "" {
+				way += " as " + x.Method
+			}
+		}
 		if a.To != "edge.n1" {
 			way += " at " + a.To
 		}

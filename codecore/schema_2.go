@@ -25,6 +25,14 @@ func added(p *stored) string {
 		if l.Name != "" || l.Slot != "" || l.Target != "" || l.Peer != "" || l.Leaving {
 			return "legs"
 		}
+		if len(l.Challenges) > 0 || slices.ContainsFunc(l.Cli, func(t ClientTx) bool { return t.Tries > 0 }) {
+			return "digest" // v0.1.0 would end the call when its BYE is challenged, and the trunk's side would go on
+		}
+	}
+	for _, a := range p.Pending {
+		if a.Request != nil && len(a.Request.Auth) > 0 {
+			return "digest"
+		}
 	}
 	if !p.AnswerAt.IsZero() {
 		return "prack"

@@ -35,6 +35,9 @@ var kinds2 = []kind{
 	{"prack_awaited_with_the_answer", "a INVITE supported=100rel|b 183 sdp rseq=1|accept"},
 	{"update_waits", "a INVITE sdp|b 200 sdp allow=UPDATE|a ACK|a UPDATE hold"},
 	{"delayed_offer_in_a_reinvite", "a INVITE sdp|b 200 sdp|a ACK|b INVITE|a 200 hold"},
+	{"challenge_answered", "a INVITE sdp|accept|b 407 auth=n1"},
+	{"challenge_kept", "a INVITE sdp|b 407 auth=n1,SHA-256|b 200 sdp|accept|a ACK|applied"},
+	{"challenge_of_a_bye", "a INVITE sdp|b 401 auth=n1|b 200 sdp|a ACK|a BYE|b 401 BYE auth=n2,stale"},
 }
 
 var kinds1 = []kind{

@@ -70,6 +70,7 @@ func (l Leg) clone() Leg {
 	l.Dialogs = slices.Clone(l.Dialogs)
 	l.Srv = slices.Clone(l.Srv)
 	l.Cli = slices.Clone(l.Cli)
+	l.Challenges = slices.Clone(l.Challenges)
 	return l
 }
 

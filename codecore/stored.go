@@ -61,6 +61,8 @@ type storedLeg struct {
 	Agreed  bool             `json:"agreed,omitzero"`
 	Update  bool             `json:"update,omitzero"`
 
+	Challenges []Challenge `json:"challenges,omitempty"` // schema 2
+
 	// Schema 2, of a further leg.
 	Name    LegID  `json:"name,omitzero"`
 	Slot    LegID  `json:"slot,omitzero"` // whose port it has; Addr and Port are not said again
@@ -96,6 +98,8 @@ type storedRequest struct {
 	Target      string `json:"target,omitzero"`
 	Flow        string `json:"flow,omitzero"`
 	ContactUser string `json:"contact_user,omitzero"`
+
+	Auth []Authorize `json:"auth,omitempty"` // schema 2
 }
 
 type storedResponse struct {

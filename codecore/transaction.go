@@ -112,7 +112,7 @@ func (c *call) compose(leg LegID, d *Dialog, method string, cseq uint32, body []
 	to, tag := l.Remote, ""
 	var routes []string
 	if d == nil {
-		routes = c.routesBefore(leg, method)
+		routes = c.routesBefore(leg, method, cseq)
 	} else {
 		tag = d.Tag
 		to += ";tag=" + tag
@@ -142,5 +142,6 @@ func (c *call) compose(leg LegID, d *Dialog, method string, cseq uint32, body []
 		r.Msg.Add("Allow", allowed)
 	}
 	r.Msg.Headers = append(r.Msg.Headers, more...)
+	r.Auth = c.authorize(leg, method, cseq)
 	return &r
 }

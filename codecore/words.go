@@ -93,8 +93,8 @@ func mapped(status int) int {
 	switch {
 	case status < 400:
 		return 480
-	case status == 401 || status == 407:
-		return 500
+	case status == 401 || status == 407: // we are not let in: not the caller's password
+		return 403
 	case status == 487: // we did not cancel: the callee's side gave up
 		return 480
 	case status == 503:
@@ -111,7 +111,7 @@ func mappedInside(status int) int {
 	switch {
 	case status < 300, status == 487, status == 488, status == 491:
 		return status
-	case status < 400, status == 408:
+	case status < 400, status == 401, status == 407, status == 408:
 		return 500
 	}
 	if status = mapped(status); status == 480 {

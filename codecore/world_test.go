@@ -135,9 +135,10 @@ func (w *world) event(line string) Event {
 	switch {
 	case f[1] == "again":
 		return w.last[leg]
-	case f[1] == "timeout":
+	case f[1] == "timeout", f[1] == "nopassword":
+		code := map[string]int{"timeout": 408, "nopassword": 407}[f[1]]
 		if r := w.find(leg, f[2], true); r != nil {
-			return SIPTimeout{Branch: r.Branch, Code: 408, At: w.now}
+			return SIPTimeout{Branch: r.Branch, Code: code, At: w.now}
 		}
 		w.t.Fatalf("%q: nothing was asked", line)
 	}
@@ -163,10 +164,13 @@ func (w *world) find(leg LegID, method string, take bool) *SendRequest {
 func (w *world) response(leg LegID, status int, words []string, line string) Event {
 	method, tag, body := "INVITE", "t"+string(leg), []byte(nil)
 	var more []Header
+	var asks []string
 	for _, x := range words {
 		switch {
 		case strings.HasPrefix(x, "tag="):
 			tag = x[4:]
+		case strings.HasPrefix(x, "auth="):
+			asks = append(asks, x[5:])
 		case strings.Contains(x, "="):
 			more = append(more, headersOf(x)...)
 		case isSDP(x):
@@ -190,6 +194,28 @@ func (w *world) response(leg LegID, status int, words []string, line string) Eve
 			}
 			m.Headers = append(m.Headers, h)
 		}
+	}
+	for _, ask := range asks { // auth=nonce[,realm=…][,MD5|SHA-256][,stale][,plain]
+		name, value := "WWW-Authenticate", `Digest realm="carrier"`
+		if status == 407 {
+			name = "Proxy-Authenticate"
+		}
+		words := strings.Split(ask, ",")
+		value += `, nonce="` + words[0] + `"`
+		qop := `, qop="auth,auth-int"`
+		for _, x := range words[1:] {
+			switch {
+			case strings.HasPrefix(x, "realm="):
+				value = strings.Replace(value, "carrier", x[6:], 1)
+			case x == "stale":
+				value += ", stale=TRUE"
+			case x == "plain":
+				qop = ""
+			default:
+				value += ", algorithm=" + x
+			}
+		}
+		m.Add(name, value+qop)
 	}
 	if method == "INVITE" {
 		m.Add("Contact", "<sip:"+string(leg)+"@192.0.2."+map[LegID]string{LegA: "1", LegB: "2"}[leg]+":5060>")

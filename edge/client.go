@@ -55,6 +55,11 @@ func (e *Edge) newClient(c *call, a *codecore.SendRequest, now time.Time) {
 	c.open++
 	e.stats.Open.Add(1)
 	e.arm(tx, tx.endAt)
+	if !e.signs(a) {
+		e.stats.count(noPassword)
+		tx.fail(e, 407, now)
+		return
+	}
 	if method == "CANCEL" {
 		if inv := e.client[clientKey(a.Branch, "INVITE")]; inv != nil && inv.flow.link != nil {
 			tx.begin(e, inv.flow, true, now)

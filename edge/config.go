@@ -38,6 +38,10 @@ type Config struct {
 	Directory *registrar.Directory
 	Keepalive time.Duration // 25 s: between OPTIONS to a phone behind NAT; negative: none
 
+	// Secrets are the passwords of trunks that challenge us, by peer. Default: none;
+	// a call that is challenged fails.
+	Secrets map[string]registrar.Secret
+
 	Limits Limits
 	Log    *slog.Logger // default: discards
 	Stats  *Stats       // default: a fresh one

@@ -85,6 +85,7 @@ const (
 	expired
 	sendFailed
 	noAddress
+	noPassword
 	badAction
 	badEnvelope
 	connLimit
@@ -105,7 +106,7 @@ var reasonNames = [...]string{
 	badHops: "max-forwards", noHops: "hops-out", badLength: "content-length", badVia: "via", badURI: "uri", badScheme: "uri-scheme",
 	flood: "flood", stranger: "stranger", badToken: "token", strayAck: "ack-stray", strayResponse: "response-stray",
 	badMethod: "method", badExtension: "extension", scanner: "scanner", merged: "merged", looped: "loop", tooLong: "unanswerable", edgeFull: "edge-full", queueFull: "queue-full", storeAway: "store-away", unknownCall: "unknown-call",
-	stepFailed: "step-failed", refused: "refused", expired: "expired", sendFailed: "send-failed", noAddress: "no-address",
+	stepFailed: "step-failed", refused: "refused", expired: "expired", sendFailed: "send-failed", noAddress: "no-address", noPassword: "no-password",
 	badAction: "action", badEnvelope: "envelope", connLimit: "connection-limit", connBroken: "connection-broken",
 	digestWrong: "digest-wrong", digestSlowed: "digest-slowed", notAccount: "from-not-account",
 	badRegister: "register", registrarBusy: "registrar-busy", directoryAway: "directory-away",

@@ -36,6 +36,7 @@ type Config struct {
 	Media     MediaConfig     `yaml:"media" json:"media" doc:"RTP"`
 	Worker    WorkerConfig    `yaml:"worker" json:"worker" doc:"what steps the calls"`
 	Registrar RegistrarConfig `yaml:"registrar" json:"registrar" doc:"who registers and calls with a password"`
+	Trunks    TrunksConfig    `yaml:"trunks" json:"trunks" doc:"what the dialplan does not say of its trunks"`
 	API       ListenConfig    `yaml:"api" json:"api" doc:"the HTTP/JSON API; it is always on the unix socket <state>/run/api.sock"`
 	Metrics   MetricsConfig   `yaml:"metrics" json:"metrics" doc:"/metrics, /livez and /readyz"`
 	Log       LogConfig       `yaml:"log" json:"log" doc:"to standard error"`
@@ -88,6 +89,11 @@ type RegistrarConfig struct {
 	MinExpires time.Duration `yaml:"min_expires" json:"min_expires" doc:"shortest registration; a shorter wish is answered with 423"`
 	MaxExpires time.Duration `yaml:"max_expires" json:"max_expires" doc:"longest registration; a longer wish is cut"`
 	Keepalive  time.Duration `yaml:"keepalive" json:"keepalive" doc:"between two OPTIONS to a phone that registered over UDP from behind NAT; negative: none"`
+}
+
+// TrunksConfig is the key trunks.
+type TrunksConfig struct {
+	Passwords string `yaml:"passwords" json:"passwords" doc:"file of what the carriers ask us for, a YAML list of trunk (a peer of the dialplan), user, and password, or realm with ha1_sha256 and ha1_md5; nobody but the switch may read it"`
 }
 
 // ListenConfig is the key api.

@@ -35,6 +35,7 @@ func (c *Config) check(bad func(key, format string, a ...any)) {
 	c.Edge.check(bad)
 	c.Media.check(bad)
 	c.Registrar.check(bad)
+	c.Trunks.check(bad)
 	if c.Worker.DrainTimeout <= 0 {
 		bad("worker.drain_timeout", "%s cannot be used: write a duration above 0, such as 8s", c.Worker.DrainTimeout)
 	}
@@ -153,6 +154,14 @@ func (c *MediaConfig) check(bad func(key, format string, a ...any)) {
 	}
 	if c.Timeout == 0 {
 		bad("media.timeout", "0 cannot be used: write a duration, or a negative one for never")
+	}
+}
+
+func (c *TrunksConfig) check(bad func(key, format string, a ...any)) {
+	if c.Passwords != "" {
+		if _, err := readSecrets(c.Passwords); err != nil {
+			bad("trunks.passwords", "%v", err)
+		}
 	}
 }
 

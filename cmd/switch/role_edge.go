@@ -39,6 +39,10 @@ func runEdge(ctx context.Context, c *child) error {
 	if err != nil {
 		return err
 	}
+	secrets, err := readSecrets(c.cfg.Trunks.Passwords)
+	if err != nil {
+		return err
+	}
 	sockets, err := c.inherit(ctx, keptEdge)
 	if err != nil {
 		return err
@@ -50,6 +54,7 @@ func runEdge(ctx context.Context, c *child) error {
 		Limits:   edgeLimits(c.cfg.Edge.Limits),
 		Auth:     registrar.NewAuth(registrar.AuthConfig{Key: c.key, Realm: c.cfg.Registrar.Realm, Accounts: accounts, Born: time.Now()}),
 		Accounts: accounts, Directory: registrations(c), Keepalive: c.cfg.Registrar.Keepalive,
+		Secrets: secrets,
 		Weights: func() []edge.Weight {
 			var out []edge.Weight
 			for _, s := range weights(rollout(), dir.Processes()) {

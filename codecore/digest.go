@@ -1,0 +1,253 @@
+package codecore
+
+import (
+	"slices"
+	"strings"
+)
+
+// Digest, as a client (RFC 3261 22, RFC 7616, RFC 8760): a trunk may ask who we
+// are, in any request but ACK and CANCEL.
+//
+//	switch                 trunk
+//	  | INVITE 1 ----------> |
+//	  | <--- 407, challenge  |   kept in the leg
+//	  | INVITE 2, answer --> |   same Call-ID and tags, CSeq+1 (8.1.3.5)
+//	  | ...                  |
+//	  | BYE 3, answer -----> |   at once: the same nonce, nc 2
+//
+// The password is nowhere in a call. What it is answered with is decided here,
+// Authorize; the edge, which has the trunks' passwords, computes the response.
+
+// Challenge is one that a leg's party has put to us, and goes by until it puts
+// another one of that realm.
+type Challenge struct {
+	Realm     string `json:"realm"`
+	Nonce     string `json:"nonce"`
+	Opaque    string `json:"opaque,omitempty"`
+	Algorithm string `json:"algorithm,omitempty"` // "" = none was said: MD5
+	Proxy     bool   `json:"proxy,omitempty"`     // by 407
+	Plain     bool   `json:"plain,omitempty"`     // without qop (RFC 2069)
+	Count     uint32 `json:"count,omitempty"`     // requests answered with it: the last nc
+	Invite    uint32 `json:"invite,omitempty"`    // nc of the last INVITE, whose credentials its ACK repeats (RFC 3261 13.2.2.4)
+}
+
+// Authorize asks the edge for an Authorization (Proxy: Proxy-Authorization)
+// header, computed with the password of a trunk.
+type Authorize struct {
+	Trunk     string `json:"trunk"` // name in the dialplan
+	Realm     string `json:"realm"`
+	Nonce     string `json:"nonce"`
+	Opaque    string `json:"opaque,omitempty"`
+	Algorithm string `json:"algorithm,omitempty"`
+	Proxy     bool   `json:"proxy,omitempty"`
+	Cnonce    string `json:"cnonce,omitempty"` // "" = without qop
+	NC        uint32 `json:"nc,omitempty"`
+	Method    string `json:"method,omitempty"` // "" = the request's
+	URI       string `json:"uri,omitempty"`    // "" = the request's
+}
+
+const (
+	maxTries     = 4 // challenges that one request may meet: of two realms, each stale once
+	maxRealms    = 4 // of a leg
+	maxChallenge = 1024
+)
+
+// challenged sends a request that met a challenge once more. It reports false
+// when the challenge is the end of it: nobody to answer as, nothing that can be
+// answered, or the answer was refused.
+func (c *call) challenged(leg LegID, t ClientTx, e SIPResponse) bool {
+	if e.Msg.Status != 401 && e.Msg.Status != 407 || !c.wanted(leg, t) {
+		return false
+	}
+	l, before, trunk := c.leg(leg), c.asked(t), c.peerOf(leg)
+	asked := challengesOf(&e.Msg)
+	if _, account := AccountOf(trunk); before == nil || trunk == "" || account || len(asked) == 0 || t.Tries >= maxTries {
+		return false
+	}
+	for _, q := range asked {
+		had := slices.ContainsFunc(before.Auth, func(a Authorize) bool { return a.Realm == q.Realm && a.Proxy == q.Proxy })
+		if had && t.Tries > 0 && !q.stale {
+			return false // the password is wrong
+		}
+	}
+	for _, q := range asked {
+		l.Challenges = slices.DeleteFunc(l.Challenges, func(o Challenge) bool { return o.Realm == q.Realm && o.Proxy == q.Proxy })
+		if l.Challenges = append(l.Challenges, q.Challenge); len(l.Challenges) > maxRealms {
+			l.Challenges = l.Challenges[1:]
+		}
+	}
+	c.close(l, t)
+	l.CSeq++
+	r := *before
+	r.Branch = c.branch(leg, t.Method, l.CSeq, t.Tag)
+	r.Msg.Headers = slices.Clone(r.Msg.Headers)
+	for i := range r.Msg.Headers {
+		if h := &r.Msg.Headers[i]; h.Name == "CSeq" {
+			h.Value = formatCSeq(l.CSeq, t.Method)
+		}
+	}
+	r.Auth = c.authorize(leg, t.Method, l.CSeq)
+	t.Branch, t.CSeq, t.Tries = r.Branch, l.CSeq, t.Tries+1
+	l.Cli = append(l.Cli, t)
+	c.do(edgeOf(l.Edge), Effect{Request: &r})
+	return true
+}
+
+// wanted reports whether a request of ours is still worth repeating: a BYE is as
+// long as there is a call, the others while nobody has taken them back.
+func (c *call) wanted(leg LegID, t ClientTx) bool {
+	l := c.leg(leg)
+	switch t.Method {
+	case "BYE":
+		return true
+	case "ACK", "CANCEL":
+		return false
+	}
+	return c.Phase != PhaseEnded && !l.Leaving && l.cli(t.Branch, "CANCEL") == nil
+}
+
+// asked is the request of a transaction without a final response.
+func (c *call) asked(t ClientTx) *SendRequest {
+	for _, a := range c.Pending {
+		if a.Request != nil && a.Request.Branch == t.Branch && a.Request.Msg.Method == t.Method {
+			return a.Request
+		}
+	}
+	return nil
+}
+
+// peerOf is the leg's party as the dialplan calls it, or "account:" and a name.
+func (c *call) peerOf(leg LegID) string {
+	if p := c.leg(leg).Peer; p != "" {
+		return p
+	}
+	if leg == LegA {
+		return c.CDR.FromPeer
+	}
+	return c.Route.Peer
+}
+
+// authorize answers the leg's challenges in a request of that method and number.
+// A CANCEL is never challenged, an ACK says what its INVITE said (RFC 3261 22.1).
+func (c *call) authorize(leg LegID, method string, cseq uint32) []Authorize {
+	l := c.leg(leg)
+	if method == "CANCEL" || len(l.Challenges) == 0 {
+		return nil
+	}
+	l.Challenges = slices.Clone(l.Challenges)
+	var out []Authorize
+	for i := range l.Challenges {
+		q := &l.Challenges[i]
+		a := Authorize{Trunk: c.peerOf(leg), Realm: q.Realm, Nonce: q.Nonce, Opaque: q.Opaque, Algorithm: q.Algorithm, Proxy: q.Proxy}
+		switch method {
+		case "ACK":
+			a.NC, a.Method = q.Invite, "INVITE"
+			if l.Answers == 0 { // of the INVITE that called the party
+				a.URI = c.target(leg)
+			}
+		case "INVITE":
+			q.Count++
+			a.NC, q.Invite = q.Count, q.Count
+		default:
+			q.Count++
+			a.NC = q.Count
+		}
+		switch {
+		case a.NC == 0:
+			continue // the INVITE of this ACK went without
+		case q.Plain:
+			a.NC = 0
+		default:
+			a.Cnonce = c.hash(8, "cnonce", string(c.key(leg)), formatCSeq(cseq, a.Method))
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// posed is a challenge as it came.
+type posed struct {
+	Challenge
+	stale bool
+}
+
+// challengesOf reads the challenges that can be answered: of each realm the
+// topmost whose algorithm we know (RFC 8760 2.4), with qop "auth" or without.
+func challengesOf(m *Message) (out []posed) {
+	for _, h := range m.Headers {
+		proxy := strings.EqualFold(h.Name, "Proxy-Authenticate")
+		if !proxy && !strings.EqualFold(h.Name, "WWW-Authenticate") {
+			continue
+		}
+		q, ok := readChallenge(h.Value)
+		q.Proxy = proxy
+		if ok && len(out) < maxRealms && !slices.ContainsFunc(out, func(o posed) bool { return o.Realm == q.Realm && o.Proxy == proxy }) {
+			out = append(out, q)
+		}
+	}
+	return out
+}
+
+// readChallenge reads the value of one header (RFC 7616 3.3).
+func readChallenge(value string) (q posed, ok bool) {
+	scheme, rest, _ := strings.Cut(strings.TrimSpace(value), " ")
+	if !strings.EqualFold(scheme, "Digest") || len(value) > maxChallenge {
+		return q, false
+	}
+	qop, hasQop, hasRealm := "", false, false
+	for {
+		if rest = strings.TrimLeft(rest, " \t,"); rest == "" {
+			break
+		}
+		name, after, found := strings.Cut(rest, "=")
+		if !found {
+			return q, false
+		}
+		var v string
+		if v, rest, ok = paramValue(strings.TrimLeft(after, " \t")); !ok {
+			return q, false
+		}
+		switch strings.ToLower(strings.TrimSpace(name)) {
+		case "realm":
+			q.Realm, hasRealm = v, true
+		case "nonce":
+			q.Nonce = v
+		case "opaque":
+			q.Opaque = v
+		case "algorithm":
+			q.Algorithm = strings.ToUpper(v)
+		case "stale":
+			q.stale = strings.EqualFold(v, "true")
+		case "qop":
+			qop, hasQop = v, true
+		}
+	}
+	auth := slices.ContainsFunc(strings.Split(qop, ","), func(s string) bool { return strings.EqualFold(strings.TrimSpace(s), "auth") })
+	q.Plain = !hasQop
+	known := q.Algorithm == "" || q.Algorithm == "MD5" || q.Algorithm == "SHA-256"
+	return q, hasRealm && q.Nonce != "" && known && (q.Plain || auth)
+}
+
+// paramValue reads a token or a quoted string (RFC 3261 25.1), up to the comma.
+func paramValue(s string) (v, rest string, ok bool) {
+	if !strings.HasPrefix(s, `"`) {
+		v, rest, _ = strings.Cut(s, ",")
+		v = strings.TrimSpace(v)
+		return v, rest, !strings.ContainsAny(v, "\" \t")
+	}
+	var b strings.Builder
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			if i++; i < len(s) {
+				b.WriteByte(s[i])
+			}
+		case '"':
+			after := strings.TrimLeft(s[i+1:], " \t")
+			return b.String(), after, after == "" || after[0] == ','
+		default:
+			b.WriteByte(s[i])
+		}
+	}
+	return "", "", false
+}
