@@ -18,4 +18,15 @@ type CDR struct {
 	Code     int       `json:"code"`                 // final SIP status to the caller
 	HungUpBy string    `json:"hung_up_by,omitempty"` // a, b, switch
 	Cause    string    `json:"cause,omitempty"`      // stable reason code when the switch decided
+
+	// Of the last transfer; the times above are the whole call's.
+	TransferredTo string    `json:"transferred_to,omitempty"` // number
+	TransferredBy string    `json:"transferred_by,omitempty"` // peer that left
+	Transferred   time.Time `json:"transferred,omitzero"`     // when the target answered
+}
+
+// transferred reports whether the record tells of a transfer, which v0.1.0 would
+// not write on.
+func (d *CDR) transferred() bool {
+	return d.TransferredTo != "" || d.TransferredBy != "" || !d.Transferred.IsZero()
 }

@@ -55,6 +55,11 @@ func (c *call) saidBy(leg LegID) (said, bool) {
 	if sound.Coding == "" {
 		return said{}, false
 	}
+	return sound.said(), true
+}
+
+// said is a Sound whose coding is known, as its party would say it.
+func (sound Sound) said() said {
 	lines := strings.Split(sound.Coding, "\n")
 	if lines[0] == "*" {
 		lines[0] = formats(sound.Payloads)
@@ -64,5 +69,5 @@ func (c *call) saidBy(leg LegID) (said, bool) {
 		key, value, _ := strings.Cut(l, ":")
 		m.Attributes = append(m.Attributes, sdp.Attribute{Key: key, Value: value})
 	}
-	return said{audio: &m, sound: sound}, true
+	return said{audio: &m, sound: sound}
 }

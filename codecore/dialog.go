@@ -52,6 +52,8 @@ func (c *call) inDialog(leg LegID, e SIPRequest) {
 		c.acknowledged(leg, e)
 	case "INFO":
 		c.pass(leg, e)
+	case "REFER":
+		c.refer(leg, d, e)
 	case "OPTIONS":
 		t := c.serve(leg, e)
 		c.respond(leg, t, 200, nil, Header{"Allow", allowed}, Header{"Accept", "application/sdp"}, Header{"Supported", supported})
@@ -123,6 +125,9 @@ func (c *call) reinvite(leg LegID, own *Dialog, e SIPRequest) {
 	case len(unknown) > 0:
 		c.respond(leg, t, 420, nil, Header{"Unsupported", strings.Join(unknown, ", ")}, reason(420, "extension"))
 		return
+	case d == nil && c.Transfer != nil: // the one who transferred it has gone already
+		c.respond(leg, t, 491, nil, reason(491, "transfer-under-way"))
+		return
 	case d == nil:
 		c.respond(leg, t, 481, nil, reason(481, "no-peer-dialog"))
 		return
@@ -156,7 +161,9 @@ func (c *call) response(e SIPResponse) {
 		}
 		tx := *t
 		if e.Msg.Status < 200 {
-			if id != LegA && tx.Method == "INVITE" && tx.Tag == "" && c.Phase == PhaseInviting {
+			if c.isTarget(id) && tx.Method == "INVITE" {
+				c.targetRings(e.Msg.Status)
+			} else if id != LegA && tx.Method == "INVITE" && tx.Tag == "" && c.Phase == PhaseInviting {
 				c.calleeRinging(id, tx, e)
 			}
 			return
@@ -190,6 +197,10 @@ func (c *call) close(l *Leg, t ClientTx) {
 // final takes the final response to a transaction of ours on the leg.
 func (c *call) final(leg LegID, t ClientTx, e SIPResponse) {
 	switch {
+	case t.Method == "INVITE" && t.Tag == "" && c.isTarget(leg):
+		c.targetSaid(leg, t, e)
+	case t.Method == "NOTIFY":
+		c.notified(e.Msg.Status)
 	case t.Method == "INVITE" && t.Tag == "":
 		if e.Msg.Status < 300 {
 			c.calleeAnswered(leg, e, t)
@@ -226,7 +237,7 @@ func (c *call) reinvited(leg LegID, t ClientTx, e SIPResponse) {
 			}
 		}
 	}
-	if srv == nil || srv.Status != 0 || c.Phase == PhaseEnded {
+	if c.remainingTold(leg, t, e) || srv == nil || srv.Status != 0 || c.Phase == PhaseEnded {
 		return
 	}
 	offer := asker.Offer

@@ -114,6 +114,8 @@ func (c *call) fired(e Fired) {
 		c.hangUp("switch", "max-call", c.now)
 	case e.Timer == TimerAck:
 		c.acked(LegA, math.MaxUint32)
+	case e.Timer == TimerTransfer:
+		c.transferFired()
 	case e.Timer == TimerGiveUp && c.Phase == PhaseEnded:
 		c.forget(func(a Action) bool { return a.To != receiverCDR })
 		c.A.ByeDue, c.B.ByeDue, c.MediaDue = false, false, false
@@ -129,7 +131,7 @@ func (c *call) byeFrom(leg LegID, d *Dialog, e SIPRequest) {
 	d.Gone = true
 	l.ByeDue = false
 	c.respond(leg, c.serve(leg, e), 200, nil)
-	if c.Phase == PhaseEnded || !first && leg == LegB || l.Name != "" {
+	if c.Phase == PhaseEnded || !first && leg == LegB || l.Name != "" || c.transferorLeft(leg) {
 		return // it crossed ours, or is a fork's that lost
 	}
 	if c.Phase == PhaseInviting { // of the early dialog (RFC 3261 15)

@@ -112,6 +112,7 @@ type AnyEvent struct {
 	HangUp   *HangUp       `json:"hang_up,omitempty"`
 	Located  *Located      `json:"located,omitempty"`
 	NoPrack  *NoPrack      `json:"no_prack,omitempty"`
+	Transfer *TransferTo   `json:"transfer,omitempty"`
 }
 
 // Box makes an event ready to travel.
@@ -141,6 +142,8 @@ func Box(e Event) (b AnyEvent) {
 		b.Located = &e
 	case NoPrack:
 		b.NoPrack = &e
+	case TransferTo:
+		b.Transfer = &e
 	}
 	return b
 }
@@ -172,6 +175,8 @@ func (b AnyEvent) Event() Event {
 		return *b.Located
 	case b.NoPrack != nil:
 		return *b.NoPrack
+	case b.Transfer != nil:
+		return *b.Transfer
 	}
 	return nil
 }

@@ -34,6 +34,10 @@ func (c *call) locate(account string, m *Message) {
 
 // located goes on with the INVITE once its callee is found.
 func (c *call) located(e Located) {
+	if c.referred != nil {
+		c.targetLocated(e)
+		return
+	}
 	t := c.A.open("INVITE")
 	if c.Phase != PhaseRouting || t == nil || c.invite == nil {
 		return

@@ -19,7 +19,7 @@ func (w *world) choices() []string {
 		return []string{"a INVITE sdp", "a INVITE mux", "a INVITE video", "a INVITE hold", "a INVITE sdp hops=3", "a INVITE sdp to=9", "a INVITE", "a INVITE", "a INVITE sdp supported=100rel allow=UPDATE", "a INVITE sdp require=100rel", "a INVITE supported=100rel"}
 	}
 	out := []string{"accept", "accept", "stored", "applied", "wait 1s", "wait 41s", "wait 90s", "silent b", "hangup operator", "a again", "noprack"}
-	for _, leg := range []LegID{LegA, LegB} {
+	for _, leg := range w.parties() {
 		for _, r := range w.asked[leg] {
 			if m := r.Msg.Method; m == "INVITE" {
 				for _, x := range []string{"180", "183 sdp", "200 sdp", "200 held", "200 sdp", "200 sdp tag=t2", "200 video", "486", "487", "481", "180 rseq=1", "183 sdp rseq=2 allow=UPDATE", "183 sdp rseq=3", "183 sdp rseq=2 tag=t2", "401 auth=n1", "407 auth=n2,stale"} {
@@ -35,7 +35,7 @@ func (w *world) choices() []string {
 		if w.toTag[leg] == "" {
 			continue
 		}
-		for _, x := range []string{"INVITE hold", "INVITE sdp", "INVITE moved", "INVITE", "INFO dtmf", "OPTIONS", "REFER", "BYE", "PRACK", "PRACK sdp", "UPDATE", "UPDATE moved", "UPDATE hold allow=UPDATE"} {
+		for _, x := range []string{"INVITE hold", "INVITE sdp", "INVITE moved", "INVITE", "INFO dtmf", "OPTIONS", "REFER", "REFER refer=600", "REFER refer=600", "REFER refer=707 quiet", "BYE", "PRACK", "PRACK sdp", "UPDATE", "UPDATE moved", "UPDATE hold allow=UPDATE"} {
 			out = append(out, string(leg)+" "+x)
 		}
 		if w.open[leg].Tx != "" {
@@ -180,6 +180,7 @@ var harms = map[string]func(*State){
 			s.B.Cli[i].Tries = 0
 		}
 	},
+	"forgets a transfer": func(s *State) { s.Transfer = nil },
 	"forgets the SDP version": func(s *State) {
 		s.A.Told, s.B.Told = "", ""
 	},
@@ -270,7 +271,7 @@ func (w *world) finish() error {
 		if !Ended(w.s) {
 			w.do("hangup operator")
 		}
-		for _, leg := range []LegID{LegA, LegB} {
+		for _, leg := range w.parties() {
 			for len(w.asked[leg]) > 0 {
 				r := w.asked[leg][0]
 				status := "200"

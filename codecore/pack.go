@@ -20,6 +20,7 @@ func pack(s *State, stub *Stub) stored {
 	if p.B.Sound.Coding == p.A.Sound.Coding && p.B.Sound.Coding != "" {
 		p.B.Sound.Coding = sameCoding
 	}
+	p.Transfer, p.Transferred = s.Transfer, s.CDR.transferred()
 	for _, l := range s.More {
 		p.More = append(p.More, n.packMore(s, &l, stub))
 	}
@@ -55,6 +56,7 @@ func (n *names) packLeg(s *State, id LegID, stub *Stub) storedLeg {
 		Dialogs: l.Dialogs, Cli: l.Cli, Sound: l.Sound, Offer: l.Offer, Lines: l.Lines,
 		Addr: l.Media.Addr, Port: l.Media.Port, SDPs: l.SDPs, Told: l.Told, Answers: l.Answers, ByeDue: l.ByeDue, AckDue: l.AckDue, Agreed: l.Agreed, Update: l.Update,
 		Challenges: l.Challenges,
+		Peer:       l.Peer,
 	}
 	if stub.leg(id) != nil {
 		p.Edge, p.Flow, p.CallID, p.Tag, p.Local, p.Remote, p.CSeq = "", "", "", "", "", "", 0
@@ -78,7 +80,7 @@ func (n *names) packLeg(s *State, id LegID, stub *Stub) storedLeg {
 
 func (n *names) packMore(s *State, l *Leg, stub *Stub) storedLeg {
 	p := n.packLeg(s, l.Name, stub)
-	p.Name, p.Slot, p.Target, p.Peer, p.Leaving = l.Name, l.Media.Leg, l.Target, l.Peer, l.Leaving
+	p.Name, p.Slot, p.Target, p.Leaving = l.Name, l.Media.Leg, l.Target, l.Leaving
 	p.Addr, p.Port = "", 0
 	return p
 }
@@ -127,6 +129,7 @@ func unpack(p *stored, stub *Stub) (State, error) {
 	s := State{
 		Phase: p.Phase, Token: stub.Token, Seed: stub.Seed, Route: p.Route, CDR: stub.CDR, versioned: p.versioned,
 		Peers: stub.Peers, Timers: p.Timers, Media: Media{Node: stub.Node, Legs: p.Media}, MediaDue: p.MediaDue, AnswerAt: p.AnswerAt,
+		Transfer: p.Transfer,
 	}
 	if s.Route.Peer == "" && s.Route != (RouteResult{}) {
 		s.Route.Peer = s.CDR.ToPeer
@@ -181,6 +184,7 @@ func unpackLeg(l *Leg, p *storedLeg, id LegID, stub *Stub) {
 		Dialogs: p.Dialogs, Cli: p.Cli, Sound: p.Sound, Offer: p.Offer, Lines: p.Lines,
 		SDPs: p.SDPs, Told: p.Told, Answers: p.Answers, ByeDue: p.ByeDue, AckDue: p.AckDue, Agreed: p.Agreed, Update: p.Update,
 		Challenges: p.Challenges,
+		Peer:       p.Peer,
 	}
 	if p.Port != 0 {
 		l.Media = MediaEndpoint{id, p.Addr, p.Port}
@@ -202,7 +206,7 @@ func unpackLeg(l *Leg, p *storedLeg, id LegID, stub *Stub) {
 
 func unpackMore(s *State, p *storedLeg, stub *Stub) (l Leg) {
 	unpackLeg(&l, p, p.Name, stub)
-	l.Name, l.Target, l.Peer, l.Leaving = p.Name, p.Target, p.Peer, p.Leaving
+	l.Name, l.Target, l.Leaving = p.Name, p.Target, p.Leaving
 	l.Media = s.leg(p.Slot).Media
 	l.Media.Leg = p.Slot
 	return l

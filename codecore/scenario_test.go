@@ -107,12 +107,7 @@ func picture(w *world, a Action) string {
 	if a.Seq == 0 {
 		num = "-"
 	}
-	party := func(m *Message) string {
-		if m.Get("Call-ID") == w.s.A.CallID {
-			return "a"
-		}
-		return "b"
-	}
+	party := func(m *Message) string { return string(w.party(m.Get("Call-ID"))) }
 	describeBody := func(m *Message) string {
 		if len(m.Body) == 0 {
 			return ""
@@ -136,7 +131,7 @@ func picture(w *world, a Action) string {
 	}
 	tail := func(m *Message) string {
 		out := ""
-		for _, n := range []string{"Reason", "Retry-After", "Unsupported", "Require", "RSeq", "RAck", "Session-Expires", "Min-SE", "Max-Forwards", "Route"} {
+		for _, n := range []string{"Reason", "Retry-After", "Unsupported", "Require", "RSeq", "RAck", "Session-Expires", "Min-SE", "Max-Forwards", "Route", "Referred-By", "Refer-Sub", "Event", "Subscription-State"} {
 			if v := strings.Join(m.All(n), ", "); v != "" && v != "70" && v != "1800;refresher=uas" {
 				out += fmt.Sprintf("  %s: %s", n, v)
 			}
@@ -151,7 +146,7 @@ func picture(w *world, a Action) string {
 			tag = " in " + tag
 		}
 		way := ""
-		if leg := party(m); leg == "b" && a.Request.Flow != "" {
+		if leg := party(m); leg != "a" && a.Request.Flow != "" {
 			way = " by " + a.Request.Flow
 		}
 		for _, x := range a.Request.Auth {
@@ -169,8 +164,16 @@ func picture(w *world, a Action) string {
 		return fmt.Sprintf("%s %s <- %s %s%s%s%s%s", num, party(m), m.Get("CSeq"), m.URI, tag, describeBody(m), tail(m), way)
 	case a.Response != nil:
 		m := &a.Response.Msg
-		return fmt.Sprintf("%s %s <- %d %s (%s)%s%s", num, party(m), m.Status, m.Reason, m.Get("CSeq"), describeBody(m), tail(m))
+		to := strings.Join(m.All("Contact"), ", ")
+		if to != "" {
+			to = "  Contact: " + to
+		}
+		return fmt.Sprintf("%s %s <- %d %s (%s)%s%s%s", num, party(m), m.Status, m.Reason, m.Get("CSeq"), describeBody(m), tail(m), to)
 	}
 	d := a.CDR
-	return fmt.Sprintf("%s CDR %s %d %gs by %s %s", num, d.Result, d.Code, d.Seconds, d.HungUpBy, d.Cause)
+	sent := ""
+	if d.TransferredTo != "" {
+		sent = fmt.Sprintf("  transferred to %s by %s at %s", d.TransferredTo, d.TransferredBy, d.Transferred.Format("15:04:05"))
+	}
+	return fmt.Sprintf("%s CDR %s %d %gs by %s %s%s", num, d.Result, d.Code, d.Seconds, d.HungUpBy, d.Cause, sent)
 }

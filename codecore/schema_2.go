@@ -61,6 +61,14 @@ func added(p *stored) string {
 			}
 		}
 	}
+	if p.Transfer != nil || p.Transferred {
+		return "transfer"
+	}
+	for _, a := range p.Pending {
+		if a.CDR != nil && a.CDR.transferred() {
+			return "transfer"
+		}
+	}
 	return ""
 }
 

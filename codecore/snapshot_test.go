@@ -38,6 +38,13 @@ var kinds2 = []kind{
 	{"challenge_answered", "a INVITE sdp|accept|b 407 auth=n1"},
 	{"challenge_kept", "a INVITE sdp|b 407 auth=n1,SHA-256|b 200 sdp|accept|a ACK|applied"},
 	{"challenge_of_a_bye", "a INVITE sdp|b 401 auth=n1|b 200 sdp|a ACK|a BYE|b 401 BYE auth=n2,stale"},
+	{"transfer_calling", "a INVITE sdp|b 200 sdp|a ACK|accept|b INVITE hold|a 200 held|b ACK|b REFER refer=600|accept|c 180"},
+	{"transfer_transferor_gone", "a INVITE sdp|b 200 sdp|a ACK|b REFER refer=600|b BYE|accept"},
+	{"transfer_joined", "a INVITE sdp|b 200 sdp|a ACK|b INVITE hold|a 200 held|b ACK|b REFER refer=600|c 200 sdp|accept"},
+	{"transfer_told_later", "a INVITE sdp|b 200 sdp|a ACK|b INVITE hold|a 200 held|b ACK|b REFER refer=600 quiet|c 200 sdp|a 491"},
+	{"transfer_failed", "a INVITE sdp|b 200 sdp|a ACK|b REFER refer=600|c 486"},
+	{"transferred_callee", "a INVITE sdp|b 200 sdp|a ACK|b REFER refer=600 quiet|c 200 sdp|b 200 BYE|accept|applied"},
+	{"transferred_caller", "a INVITE sdp|b 200 sdp|a REFER refer=600 quiet|c 200 sdp|a 200 BYE|accept|applied"},
 }
 
 var kinds1 = []kind{

@@ -98,6 +98,7 @@ type State struct {
 	Media    Media           `json:"media,omitzero"`
 	MediaDue bool            `json:"media_due,omitempty"`
 	Early    *Early          `json:"early,omitempty"` // while inviting
+	Transfer *Transfer       `json:"transfer,omitempty"`
 
 	// AnswerAt is when the callee answered, while the 200 to the caller waits for a
 	// PRACK (reliable.go); the answer is in Early.
@@ -106,6 +107,8 @@ type State struct {
 	offers []Header // extensions offered to the callee, while routing
 	invite *Message // the INVITE while routing, a phase that is never stored
 	path   []string // of the callee's registration, likewise
+
+	referred *referral // while its target is being located, likewise
 }
 
 // Early is an answer that the callee gave while ringing: its 2xx need not repeat

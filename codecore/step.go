@@ -28,18 +28,21 @@ func Step(s State, now time.Time, e Event) (State, Result) {
 	case Fired:
 		c.fired(e)
 	case MediaSilent:
-		if (c.Phase == PhaseTalking || c.Phase == PhaseAnswered) && !c.held() {
+		if (c.Phase == PhaseTalking || c.Phase == PhaseAnswered) && !c.held() && c.Transfer == nil {
 			c.hangUp("switch", "rtp-timeout", e.At)
 		}
 	case Accepted:
 		c.accepted(e)
 	case MediaApplied:
 		c.MediaDue = false
+	case TransferTo:
+		c.transferTo(e)
 	case HangUp:
 		if c.Phase != "" && c.Phase != PhaseEnded {
 			c.hangUp("switch", e.Cause, now)
 		}
 	}
+	c.goOn()
 	c.sweep()
 	return c.State, c.res
 }
@@ -59,6 +62,10 @@ func (s State) clone() State {
 	s.More = slices.Clone(s.More)
 	for i := range s.More {
 		s.More[i] = s.More[i].clone()
+	}
+	if s.Transfer != nil {
+		x := *s.Transfer
+		s.Transfer = &x
 	}
 	s.Pending = slices.Clone(s.Pending)
 	s.Timers = slices.Clone(s.Timers)

@@ -35,6 +35,10 @@ type stored struct {
 	MediaDue bool           `json:"media_due,omitzero"`
 	Early    *storedEarly   `json:"early,omitzero"`
 	AnswerAt time.Time      `json:"answer_at,omitzero"`
+
+	// Schema 2.
+	Transfer    *Transfer `json:"transfer,omitempty"`
+	Transferred bool      `json:"transferred,omitzero"` // the CDR says so: v0.1.0 would lose it
 }
 
 type storedLeg struct {

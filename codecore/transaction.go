@@ -137,9 +137,12 @@ func (c *call) compose(leg LegID, d *Dialog, method string, cseq uint32, body []
 		Header{"To", to},
 		Header{"Call-ID", l.CallID},
 		Header{"CSeq", formatCSeq(cseq, method)})
-	if method == "INVITE" || method == "UPDATE" {
+	switch method {
+	case "INVITE", "UPDATE":
 		r.ContactUser = c.Token
 		r.Msg.Add("Allow", allowed)
+	case "NOTIFY":
+		r.ContactUser = c.Token
 	}
 	r.Msg.Headers = append(r.Msg.Headers, more...)
 	r.Auth = c.authorize(leg, method, cseq)

@@ -7,7 +7,7 @@ import (
 )
 
 // allowed is the true Allow list (RFC 3261 20.5).
-const allowed = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, PRACK, UPDATE"
+const allowed = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, PRACK, UPDATE, REFER"
 
 func formatCSeq(n uint32, method string) string {
 	return strconv.FormatUint(uint64(n), 10) + " " + method
@@ -31,6 +31,8 @@ func phrase(status int) string {
 		return "Session Progress"
 	case 200:
 		return "OK"
+	case 202:
+		return "Accepted"
 	case 400:
 		return "Bad Request"
 	case 403:

@@ -28,6 +28,8 @@ type world struct {
 	wire  map[string]string // transaction -> bytes: a second form of it is a second transaction
 	twice error             // a second form has come
 	cdrs  []CDR
+	calls map[string]LegID       // whose Call-ID: who is called first is b, then c, d, …
+	first map[LegID]*SendRequest // what called each of them
 }
 
 const testToken = "0123456789abcdef01234567ffff"
@@ -39,8 +41,17 @@ var (
 		Peers: []PlanPeer{
 			{Name: "alice", Kind: "phone", Sources: []string{"192.0.2.1"}, Target: "sip:192.0.2.1:5060"},
 			{Name: "bob", Kind: "phone", Sources: []string{"192.0.2.2"}, Target: "sip:192.0.2.2:5060"},
+			{Name: "carol", Kind: "phone", Sources: []string{"192.0.2.3"}, Target: "sip:192.0.2.3:5060"},
+			{Name: "dave", Kind: "phone", Target: "sip:192.0.2.4:5060"},
+			{Name: "lcr", Kind: "trunk", Target: "sip:192.0.2.5:5060"},
 		},
-		Routes: []PlanRoute{{Prefix: "1", To: "bob"}, {Prefix: "7", To: "account:{number}"}},
+		Routes: []PlanRoute{
+			{Prefix: "1", To: "bob"},
+			{Prefix: "4", To: "dave"},
+			{Prefix: "5", To: "lcr"},
+			{Prefix: "6", To: "carol"},
+			{Prefix: "7", To: "account:{number}"},
+		},
 	}
 )
 
@@ -49,12 +60,35 @@ func newWorld(t testing.TB) *world {
 		t: t, now: testStart, step: Step,
 		asked: map[LegID][]*SendRequest{}, last: map[LegID]SIPRequest{}, open: map[LegID]SIPRequest{},
 		cseq: map[LegID]uint32{}, toTag: map[LegID]string{}, wire: map[string]string{},
+		calls: map[string]LegID{}, first: map[LegID]*SendRequest{},
 	}
 }
 
+// party tells whose Call-ID it is.
+func (w *world) party(callID string) LegID {
+	if callID == "call-a" {
+		return LegA
+	}
+	if _, known := w.calls[callID]; !known {
+		w.calls[callID] = LegID(LegB[0] + byte(len(w.calls)))
+	}
+	return w.calls[callID]
+}
+
+// parties are all who have been called, after the caller.
+func (w *world) parties() []LegID {
+	out := []LegID{LegA}
+	for i := range max(1, len(w.calls)) {
+		out = append(out, LegID(LegB[0]+byte(i)))
+	}
+	return out
+}
+
+func ipOf(leg LegID) string { return fmt.Sprint("192.0.2.", 1+leg[0]-LegA[0]) }
+
 // sdps are the bodies that words name.
 func sdpOf(leg LegID, word string) []byte {
-	ip := map[LegID]string{LegA: "192.0.2.1", LegB: "192.0.2.2"}[leg]
+	ip := ipOf(leg)
 	conn, attr, extra, port := ip, "", "", 40000
 	switch word {
 	case "hold":
@@ -128,6 +162,8 @@ func (w *world) event(line string) Event {
 			return NoPrack{At: w.now}
 		}
 		return NoPrack{Tx: t.Tx, RSeq: t.RSeq, At: w.now}
+	case "transfer":
+		return TransferTo{Leg: LegID(f[1]), Target: f[2], Plan: testPlan}
 	case "noack":
 		return NoAck{Tx: w.open[LegID(f[1])].Tx, At: w.now}
 	}
@@ -165,8 +201,11 @@ func (w *world) response(leg LegID, status int, words []string, line string) Eve
 	method, tag, body := "INVITE", "t"+string(leg), []byte(nil)
 	var more []Header
 	var asks []string
+	var to []string
 	for _, x := range words {
 		switch {
+		case strings.HasPrefix(x, "contact="):
+			to = append(to, x[8:])
 		case strings.HasPrefix(x, "tag="):
 			tag = x[4:]
 		case strings.HasPrefix(x, "auth="):
@@ -218,7 +257,12 @@ func (w *world) response(leg LegID, status int, words []string, line string) Eve
 		m.Add(name, value+qop)
 	}
 	if method == "INVITE" {
-		m.Add("Contact", "<sip:"+string(leg)+"@192.0.2."+map[LegID]string{LegA: "1", LegB: "2"}[leg]+":5060>")
+		if len(to) == 0 {
+			to = []string{"<sip:" + string(leg) + "@" + ipOf(leg) + ":5060>"}
+		}
+		for _, v := range to {
+			m.Add("Contact", v)
+		}
 	}
 	return SIPResponse{Branch: r.Branch, At: w.now, Msg: m}
 }
@@ -226,7 +270,7 @@ func (w *world) response(leg LegID, status int, words []string, line string) Eve
 func (w *world) request(leg LegID, method string, words []string) Event {
 	w.txs++
 	e := SIPRequest{
-		Edge: "n1", Flow: "udp/x/" + string(leg), Peer: map[LegID]string{LegA: "alice", LegB: "bob"}[leg],
+		Edge: "n1", Flow: "udp/x/" + string(leg), Peer: map[LegID]string{LegA: "alice"}[leg],
 		Token: testToken, Tx: fmt.Sprintf("tx%d", w.txs), At: w.now,
 	}
 	seq := w.cseq[leg] + 1
@@ -241,8 +285,9 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 		w.cseq[leg] = seq
 	}
 	from, to, callID := `"Alice" <sip:100@192.0.2.1>`, "<sip:123@198.51.100.1>", "call-a"
-	if leg == LegB {
-		from, to, callID = w.s.B.Remote, w.s.B.Local, w.s.B.CallID
+	if r := w.first[leg]; r != nil {
+		from, callID = r.Msg.Get("To"), r.Msg.Get("Call-ID")
+		to, _ = tagOf(r.Msg.Get("From"))
 	}
 	if tag := w.toTag[leg]; tag != "" {
 		to += ";tag=" + tag
@@ -255,7 +300,7 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 		{"To", to},
 		{"Call-ID", callID},
 		{"CSeq", formatCSeq(seq, method)},
-		{"Contact", "<sip:" + string(leg) + "@192.0.2." + map[LegID]string{LegA: "1", LegB: "2"}[leg] + ":5060>"},
+		{"Contact", "<sip:" + string(leg) + "@" + ipOf(leg) + ":5060>"},
 	}
 	hops := "70"
 	for _, x := range words {
@@ -267,6 +312,10 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 		case strings.HasPrefix(x, "cseq="):
 			n, _ := strconv.Atoi(x[5:])
 			m.Headers[4].Value = formatCSeq(uint32(n), method)
+		case strings.HasPrefix(x, "refer="):
+			m.Add("Refer-To", "<sip:"+x[6:]+"@198.51.100.1>")
+		case x == "quiet":
+			m.Add("Refer-Sub", "false")
 		case strings.Contains(x, "="):
 			m.Headers = append(m.Headers, headersOf(x)...)
 		case isSDP(x):
@@ -283,6 +332,9 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 	m.Add("Max-Forwards", hops)
 	m.URI = "sip:" + number + "@198.51.100.1"
 	e.Msg = m
+	if method == "REFER" {
+		e.Plan = testPlan
+	}
 	if method == "INVITE" && w.s.Phase == "" {
 		e.Seed, e.Plan = 42, testPlan
 	}
@@ -310,15 +362,18 @@ var whereabouts = map[string]Located{
 	"703": {Reason: "not-registered"},
 	"704": {Reason: "unknown-account"},
 	"705": {Reason: "directory-away"},
+	"707": {Target: "sip:707@10.0.0.7", Edge: "n2", Flow: "udp/x/c7"},
+	"803": {Reason: "not-registered"},
 }
 
 // stepOne is what a Runner does with one event before it saves.
 func (w *world) stepOne(s State, e Event) (State, Result) {
 	s, res := w.step(s, w.now, e)
-	if res.Locate != "" {
+	for res.Locate != "" {
 		var more Result
 		s, more = w.step(s, w.now, whereabouts[res.Locate])
 		res.Allocate, res.Actions, res.Save = more.Allocate, append(res.Actions, more.Actions...), res.Save || more.Save
+		res.Locate = more.Locate
 	}
 	if len(res.Allocate) > 0 {
 		got := Allocated{Node: "n1", Legs: []MediaEndpoint{{LegA, "198.51.100.1", 20000}, {LegB, "198.51.100.1", 20002}}}
@@ -345,9 +400,9 @@ func (w *world) perform(a Action) {
 	case a.Request != nil:
 		r := a.Request
 		if _, had := w.wire[r.Branch+r.Msg.Method]; !had && r.Msg.Method != "ACK" {
-			leg := LegB
-			if r.Msg.Get("Call-ID") == w.s.A.CallID {
-				leg = LegA
+			leg := w.party(r.Msg.Get("Call-ID"))
+			if w.first[leg] == nil && leg != LegA {
+				w.first[leg] = r
 			}
 			w.asked[leg] = append(slices.Clone(w.asked[leg]), r)
 			if _, tag := tagOf(r.Msg.Get("From")); tag != "" {
@@ -358,7 +413,7 @@ func (w *world) perform(a Action) {
 			once(r.Branch + r.Msg.Method)
 		}
 	case a.Response != nil:
-		if _, tag := tagOf(a.Response.Msg.Get("To")); tag != "" && a.Response.Msg.Get("Call-ID") == w.s.A.CallID {
+		if _, tag := tagOf(a.Response.Msg.Get("To")); tag != "" && w.party(a.Response.Msg.Get("Call-ID")) == LegA {
 			w.toTag[LegA] = tag
 		}
 		if r := a.Response.Msg.Get("RSeq"); r != "" {

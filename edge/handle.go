@@ -286,6 +286,9 @@ func (e *Edge) callOf(f flow, p *packet) (id codecore.CallID, token string, ok b
 	case "BYE":
 		e.stats.count(badToken)
 		e.refuse(f, p, 481, badToken)
+	case "REFER": // only a party of a call may send somebody elsewhere
+		e.stats.count(badMethod)
+		e.refuse(f, p, 403, badMethod, "Allow", allow)
 	default:
 		e.stats.count(badMethod)
 		e.refuse(f, p, 405, badMethod, "Allow", allow)

@@ -8,7 +8,7 @@ import (
 )
 
 // allow is what is served, here and by the call core.
-const allow = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, PRACK, UPDATE"
+const allow = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, PRACK, UPDATE, REFER"
 
 // reasonPhrases are those of RFC 3261 section 21 that the edge itself uses.
 var reasonPhrases = map[int]string{

@@ -131,11 +131,18 @@ func (c *call) takeMessage(it *item) {
 
 // prepare gives an event what it may not carry itself.
 func (c *call) prepare(ev codecore.Event) codecore.Event {
+	if t, ok := ev.(codecore.TransferTo); ok {
+		t.Plan = c.r.cfg.Plan()
+		return t
+	}
 	req, ok := ev.(codecore.SIPRequest)
 	if !ok {
 		return ev
 	}
 	req.Plan = nil
+	if req.Msg.Method == "REFER" {
+		req.Plan = c.r.cfg.Plan()
+	}
 	if c.isNew() {
 		req.Plan = c.r.cfg.Plan()
 		c.dialled = req.At

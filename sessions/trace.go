@@ -72,6 +72,8 @@ func eventName(ev codecore.Event) string {
 		return "hang up"
 	case codecore.Located:
 		return "located"
+	case codecore.TransferTo:
+		return "transfer"
 	}
 	return "unknown"
 }
