@@ -14,6 +14,9 @@ func (c *call) calleeRinging(leg LegID, tx ClientTx, e SIPResponse) {
 	if t == nil || e.Msg.Status == 199 {
 		return
 	}
+	if c.leg(leg).Leaving {
+		return
+	}
 	d, fresh, due := c.prack(leg, tx, e)
 	if !fresh {
 		return
@@ -37,13 +40,22 @@ func (c *call) calleeRinging(leg LegID, tx ClientTx, e SIPResponse) {
 		c.ring(t, 180, nil, false)
 		return
 	}
-	_, tag := tagOf(e.Msg.Get("To"))
-	c.Early = &Early{tag, e.Msg.Body}
-	c.B.Sound, c.A.Sound = s.sound, *c.A.Offer
-	if reliable && !c.B.Agreed {
-		c.B.Agreed = true
-		c.B.Answers++
+	l := c.leg(leg)
+	if l.Sound = s.sound; reliable && !l.Agreed {
+		l.Agreed = true
+		l.Answers++
 	}
+	_, tag := tagOf(e.Msg.Get("To"))
+	if leg != LegB && c.Early != nil { // somebody else is heard
+		l.Early = &Early{tag, e.Msg.Body}
+		c.ring(t, e.Msg.Status, nil, false)
+		return
+	}
+	if leg != LegB { // who is heard has the slot
+		c.take(leg)
+	}
+	c.Early = &Early{tag, e.Msg.Body}
+	c.A.Sound = *c.A.Offer
 	c.bridge()
 	c.ring(t, e.Msg.Status, c.answer(LegA, s, c.A.Offer), reliable)
 }
@@ -65,35 +77,39 @@ func (c *call) calleeAnswered(leg LegID, e SIPResponse, t ClientTx) {
 		return
 	}
 	srv := c.A.open("INVITE")
-	if c.Phase != PhaseInviting || srv == nil { // it crossed our CANCEL
+	if c.Phase != PhaseInviting || srv == nil || c.leg(leg).Leaving { // it crossed our CANCEL
 		c.ackLost(leg, d, t, e)
 		c.bye(leg, d)
 		return
 	}
-	told := c.A.Agreed && c.Early != nil && c.Early.Tag == d.Tag
+	early := c.Early
+	if leg != LegB {
+		early = c.leg(leg).Early
+	}
+	told := leg == LegB && c.A.Agreed && early != nil && early.Tag == d.Tag
 	if t.Bare && !told {
 		c.calleeOffers(leg, e, t, d, srv)
 		return
 	}
 	c.ask(leg, d, "ACK", t.CSeq, "", nil)
 	body := e.Msg.Body
-	if len(body) == 0 && c.Early != nil && c.Early.Tag == d.Tag {
-		body = c.Early.SDP
+	if len(body) == 0 && early != nil && early.Tag == d.Tag {
+		body = early.SDP
 	}
 	if s, err := c.answered(leg, body); err != nil && !t.Bare {
 		status, cause := badAnswer(err)
-		c.CDR.Cause = cause
-		c.bye(leg, d)
-		c.respond(LegA, srv, status, nil, reason(status, cause))
-		c.finish("failed", status, "switch", e.At)
+		c.unfit(leg, d, status, cause, e.At)
 		return
 	} else if err == nil && !told {
-		c.B.Sound = s.sound
+		c.leg(leg).Sound = s.sound
+	}
+	if leg != LegB {
+		c.take(leg)
 	}
 	c.Early = &Early{d.Tag, body}
 	c.B.learn(&e.Msg)
 	if srv.Unacked { // RFC 3262 3: no 2xx before the PRACK
-		c.AnswerAt, c.res.Save = e.At, true
+		c.won(e.At)
 		return
 	}
 	c.answerCaller(srv, e.At)
@@ -121,6 +137,15 @@ func (c *call) answerCaller(srv *ServerTx, at time.Time) {
 	c.become(PhaseAnswered)
 	c.bridge()
 	c.respond(LegA, srv, 200, body)
+	c.leaveAll(elsewhere)
+}
+
+// unfit ends a branch that has answered, but nothing that can be used.
+func (c *call) unfit(leg LegID, d *Dialog, status int, cause string, at time.Time) {
+	c.CDR.Cause = cause // of the BYE
+	c.bye(leg, d)
+	c.CDR.Cause = ""
+	c.branchFailed(leg, Failure{Status: status, Cause: cause}, at)
 }
 
 // badAnswer is what the one who offered is told of an answer that cannot be used.

@@ -189,7 +189,13 @@ func (c *call) close(l *Leg, t ClientTx) {
 	}
 	l.Cli = without(l.Cli, func(o ClientTx) bool { return o.Branch == t.Branch && over(o.Method) })
 	c.forget(func(a Action) bool {
-		return a.Request != nil && a.Request.Branch == t.Branch && over(a.Request.Msg.Method)
+		if a.Request == nil || a.Request.Branch != t.Branch || !over(a.Request.Msg.Method) {
+			return false
+		}
+		if a.Request.Msg.Method == "INVITE" && t.Tag == "" {
+			c.sent = a.Request // another target may get its like
+		}
+		return true
 	})
 	c.res.Save = true
 }

@@ -30,11 +30,11 @@ func (c *call) cancel(leg LegID, t *ServerTx, e SIPRequest) {
 
 // cancelOf cancels the INVITE that calls the leg's party if it has no final
 // response.
-func (c *call) cancelOf(leg LegID) {
+func (c *call) cancelOf(leg LegID, why ...Header) {
 	l := c.leg(leg)
 	for _, t := range l.Cli {
 		if t.Method == "INVITE" && t.Tag == "" && l.cli(t.Branch, "CANCEL") == nil {
-			c.ask(leg, nil, "CANCEL", t.CSeq, "", nil)
+			c.ask(leg, nil, "CANCEL", t.CSeq, "", nil, why...)
 			return
 		}
 	}
@@ -50,34 +50,23 @@ func (c *call) cancelCallees() {
 }
 
 // leaveAll ends every further leg.
-func (c *call) leaveAll() {
+func (c *call) leaveAll(why ...Header) {
 	for i := range c.More {
 		if !c.More[i].Leaving {
-			c.leave(c.More[i].Name)
+			c.leave(c.More[i].Name, why...)
 		}
 	}
 }
 
-// calleeFailed passes the callee's refusal to the caller.
+// calleeFailed takes a callee's refusal.
 func (c *call) calleeFailed(leg LegID, e SIPResponse) {
-	if leg != LegB {
-		c.leg(leg).Leaving = true
-		return
-	}
-	status, t := mapped(e.Msg.Status), c.A.open("INVITE")
-	if c.Phase != PhaseInviting || t == nil {
+	if c.Phase != PhaseInviting || c.A.open("INVITE") == nil || c.leg(leg).Leaving {
+		c.leg(leg).Leaving = leg != LegB || c.Phase == PhaseInviting
 		return // it was cancelled: 487 is the end of it
 	}
-	var more []Header
-	switch {
-	case e.Msg.Status == 401 || e.Msg.Status == 407:
-		c.CDR.Cause = "trunk-auth"
-		more = append(more, reason(e.Msg.Status, c.CDR.Cause))
-	case e.Msg.Status != status:
-		more = append(more, reason(e.Msg.Status, "callee"))
+	if e.Msg.Status >= 400 || !c.redirected(leg, e) {
+		c.branchFailed(leg, Failure{Status: e.Msg.Status, Cause: "callee"}, e.At)
 	}
-	c.respond(LegA, t, status, nil, more...)
-	c.finish(resultOf(status), status, "b", e.At)
 }
 
 // timeout takes the end of a transaction of ours that nobody answered.
@@ -110,6 +99,8 @@ func (c *call) fired(e Fired) {
 		c.respond(LegA, t, 480, nil, reason(480, "no-answer"))
 		c.CDR.Cause = "no-answer"
 		c.finish("no-answer", 480, "switch", c.now)
+	case e.Timer == TimerTarget && c.Phase == PhaseInviting && c.A.open("INVITE") != nil:
+		c.groupOver()
 	case e.Timer == TimerMaxCall && (c.Phase == PhaseAnswered || c.Phase == PhaseTalking):
 		c.hangUp("switch", "max-call", c.now)
 	case e.Timer == TimerAck:
@@ -198,6 +189,7 @@ func (c *call) bye(leg LegID, d *Dialog) {
 // finish decides everything that is left: the CDR, the media, the phase.
 func (c *call) finish(result string, code int, by string, at time.Time) {
 	c.leaveAll()
+	c.B.Leaving = false // it is in a slot, whatever became of it
 	c.become(PhaseEnded)
 	c.CDR.Result, c.CDR.Code, c.CDR.HungUpBy, c.CDR.End = result, code, by, at
 	if !c.CDR.Answer.IsZero() {

@@ -30,6 +30,7 @@ type SIPResponse struct {
 	Branch string    `json:"branch"` // of the request, as in SendRequest
 	At     time.Time `json:"at"`
 	Msg    Message   `json:"msg"`
+	Plan   *Plan     `json:"plan,omitempty"` // put in by the worker when Msg redirects an INVITE; never stored
 }
 
 // SIPTimeout ends a client transaction without a final response: timer B or F,

@@ -79,16 +79,22 @@ func (c *call) terms(t *ServerTx, e *SIPRequest) *refusal {
 		t.Head = append(t.Head, Header{"Supported", extReliable})
 	}
 	reliably := policy != ReliableOff && (must || may)
-	switch policy = e.Plan.reliable(c.Route.Peer); {
-	case len(m.Body) == 0 && !reliably:
-		// An offer in a reliable response would wait for an answer that this caller
-		// gives in its ACK only.
-	case policy == ReliableRequired:
-		c.offers = append(c.offers, Header{"Require", extReliable})
-	case policy == ReliableAllowed:
-		c.offers = append(c.offers, Header{"Supported", extReliable})
-	}
+	// An offer in a reliable response would wait for an answer that a caller without
+	// gives in its ACK only.
+	c.offers = append(c.offers, offersTo(e.Plan.reliable(c.Route.Peer), len(m.Body) == 0 && !reliably)...)
 	return nil
+}
+
+// offersTo are the extensions that a callee is offered; none if it must not make
+// an offer reliably.
+func offersTo(policy string, never bool) []Header {
+	switch {
+	case never, policy == ReliableOff:
+		return nil
+	case policy == ReliableRequired:
+		return []Header{{"Require", extReliable}}
+	}
+	return []Header{{"Supported", extReliable}}
 }
 
 // between is a number from lo to hi, the same each time for the same words.

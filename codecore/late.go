@@ -22,17 +22,17 @@ import "fmt"
 func (c *call) calleeOffers(leg LegID, e SIPResponse, t ClientTx, d *Dialog, srv *ServerTx) {
 	if !c.takeOffer(leg, e, t) {
 		c.ask(leg, d, "ACK", t.CSeq, "", nil)
-		c.CDR.Cause = "sdp-offer"
-		c.bye(leg, d)
-		c.respond(LegA, srv, 500, nil, reason(500, "sdp-offer"))
-		c.finish("failed", 500, "switch", e.At)
+		c.unfit(leg, d, 500, "sdp-offer", e.At)
 		return
 	}
-	c.Early = nil
+	if leg != LegB {
+		c.take(leg)
+	}
 	c.A.Dialogs[0].Confirmed = true
 	c.CDR.Answer, c.CDR.Code = e.At, 200
 	c.become(PhaseAnswered)
-	c.passOffer(leg, e, srv)
+	c.passOffer(LegB, e, srv)
+	c.leaveAll(elsewhere)
 }
 
 // offersLate takes the 2xx to a re-INVITE that made no offer; false when it makes

@@ -37,6 +37,7 @@ type Leg struct {
 	Name    LegID  `json:"name,omitempty"`    // handle; "" in a slot
 	Target  string `json:"target,omitempty"`  // Request-URI of its INVITE; slot B's is State.Route's
 	Peer    string `json:"peer,omitempty"`    // as RouteResult.Peer, likewise
+	Early   *Early `json:"early,omitempty"`   // as State.Early, which is slot B's
 	Leaving bool   `json:"leaving,omitempty"` // it is being ended
 }
 

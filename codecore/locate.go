@@ -23,44 +23,9 @@ type Located struct {
 	Edge   string   `json:"edge,omitempty"`   // node that has the flow; "" = the caller's
 	Flow   string   `json:"flow,omitempty"`   // it registered by: the only way through a NAT; "" = by Target or Path
 	Reason string   `json:"reason,omitempty"` // "unknown-account", "not-registered", "directory-away"
-}
 
-// locate asks where the account of the route is.
-func (c *call) locate(account string, m *Message) {
-	c.invite = m
-	c.become(PhaseRouting)
-	c.res.Locate = account
-}
-
-// located goes on with the INVITE once its callee is found.
-func (c *call) located(e Located) {
-	if c.referred != nil {
-		c.targetLocated(e)
-		return
-	}
-	t := c.A.open("INVITE")
-	if c.Phase != PhaseRouting || t == nil || c.invite == nil {
-		return
-	}
-	switch e.Reason {
-	case "":
-	case "unknown-account":
-		c.reject(t, 404, e.Reason, c.now)
-		return
-	case "not-registered":
-		c.reject(t, 480, e.Reason, c.now)
-		return
-	default:
-		c.reject(t, 503, e.Reason, c.now)
-		return
-	}
-	c.Route.Target = e.Target
-	c.B.Remote = "<" + address(c.Route.Number, hostOf(e.Target)) + ">"
-	c.B.Flow, c.path = e.Flow, e.Path
-	if e.Edge != "" {
-		c.B.Edge = e.Edge
-	}
-	c.res.Allocate = []LegID{LegA, LegB}
+	// More are its other contacts, the newest first: all are called at once.
+	More []Located `json:"more,omitempty"`
 }
 
 // routesBefore is the Route set of a request of ours before there is a dialog:

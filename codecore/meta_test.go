@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -16,13 +17,22 @@ import (
 // where the call stands.
 func (w *world) choices() []string {
 	if w.s.Phase == "" {
-		return []string{"a INVITE sdp", "a INVITE mux", "a INVITE video", "a INVITE hold", "a INVITE sdp hops=3", "a INVITE sdp to=9", "a INVITE", "a INVITE", "a INVITE sdp supported=100rel allow=UPDATE", "a INVITE sdp require=100rel", "a INVITE supported=100rel"}
+		return []string{
+			"a INVITE sdp", "a INVITE mux", "a INVITE video", "a INVITE hold", "a INVITE sdp hops=3", "a INVITE sdp to=9", "a INVITE", "a INVITE",
+			"a INVITE sdp supported=100rel allow=UPDATE", "a INVITE sdp require=100rel", "a INVITE supported=100rel",
+			"a INVITE sdp to=2", "a INVITE sdp to=2", "a INVITE sdp to=3", "a INVITE sdp to=3", "a INVITE sdp to=707", "a INVITE sdp to=807", "a INVITE sdp to=5",
+			"a INVITE to=2", "a INVITE supported=100rel to=3", "a INVITE sdp supported=100rel to=2", "a INVITE sdp require=100rel to=2", "a INVITE sdp supported=100rel to=3",
+		}
 	}
 	out := []string{"accept", "accept", "stored", "applied", "wait 1s", "wait 41s", "wait 90s", "silent b", "hangup operator", "a again", "noprack"}
 	for _, leg := range w.parties() {
 		for _, r := range w.asked[leg] {
 			if m := r.Msg.Method; m == "INVITE" {
-				for _, x := range []string{"180", "183 sdp", "200 sdp", "200 held", "200 sdp", "200 sdp tag=t2", "200 video", "486", "487", "481", "180 rseq=1", "183 sdp rseq=2 allow=UPDATE", "183 sdp rseq=3", "183 sdp rseq=2 tag=t2", "401 auth=n1", "407 auth=n2,stale"} {
+				for _, x := range []string{
+					"180", "183 sdp", "200 sdp", "200 held", "200 sdp", "200 sdp tag=t2", "200 video", "486", "487", "481", "200",
+					"180 rseq=1", "183 sdp rseq=2 allow=UPDATE", "183 sdp rseq=3", "183 sdp rseq=2 tag=t2", "401 auth=n1", "407 auth=n2,stale",
+					"603", "302 contact=<sip:600@198.51.100.1>", "302 contact=<sip:707@x> contact=<sip:123@x>;q=0.5",
+				} {
 					out = append(out, string(leg)+" "+x)
 				}
 			} else {
@@ -168,10 +178,22 @@ var harms = map[string]func(*State){
 	"drops a timer": func(s *State) {
 		s.Timers = slices.DeleteFunc(s.Timers, func(d Deadline) bool { return d.Timer != TimerAck })
 	},
-	"drops Pending":   func(s *State) { s.Pending = nil },
-	"re-mints ids":    func(s *State) { s.Seed++ },
-	"forgets numbers": func(s *State) { s.Peers = nil },
-	"forgets CSeq":    func(s *State) { s.B.CSeq = 1 },
+	"drops Pending":       func(s *State) { s.Pending = nil },
+	"re-mints ids":        func(s *State) { s.Seed++ },
+	"forgets numbers":     func(s *State) { s.Peers = nil },
+	"forgets CSeq":        func(s *State) { s.B.CSeq = 1 },
+	"drops further legs":  func(s *State) { s.More = nil },
+	"drops the next ones": func(s *State) { s.Fork = nil },
+	"forgets who leaves": func(s *State) {
+		for i := range s.More {
+			s.More[i].Leaving = false
+		}
+	},
+	"forgets whom a leg calls": func(s *State) {
+		for i := range s.More {
+			s.More[i].Target = ""
+		}
+	},
 	"forgets a challenge": func(s *State) {
 		s.A.Challenges, s.B.Challenges = nil, nil
 	},
@@ -202,7 +224,7 @@ func crashes(t *testing.T, seed uint64, restore func(State) State) error {
 			return err
 		}
 		w.s = restore(w.s)
-		for _, to := range []string{"edge.n1", receiverCDR} {
+		for _, to := range slices.Sorted(maps.Keys(w.s.Peers)) {
 			for _, a := range PendingFor(w.s, to, "b1") {
 				w.perform(a)
 			}
@@ -281,7 +303,10 @@ func (w *world) finish() error {
 				w.do(fmt.Sprintf("%s %s %s", leg, status, r.Msg.Method))
 			}
 		}
-		w.do("accept", "stored", "applied", "wait 41s")
+		for to := range w.s.Peers {
+			w.do("accept " + to)
+		}
+		w.do("applied", "wait 41s")
 	}
 	if !Settled(w.s) {
 		return errors.New("the call does not end")

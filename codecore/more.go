@@ -63,11 +63,15 @@ func (c *call) take(name LegID) (before LegID) {
 	l, s := c.leg(name), c.leg(slot)
 	*l, *s = *s, *l
 	l.Name, s.Name = name, ""
-	s.Answers = max(s.Answers, l.Answers) // their address may be learned anew when the media hears of a higher number
-	if slot == LegB {                     // the route says where slot B's party was called
+	s.Answers = max(s.Answers, l.Answers)
+	if c.Phase == PhaseInviting && len(c.Media.Legs) > 0 {
+		s.Answers++ // another was heard: this one's address is to be learned
+	}
+	if slot == LegB { // the route says where slot B's party was called
 		l.Target, l.Peer, c.Route.Target, c.Route.Peer = c.Route.Target, c.Route.Peer, s.Target, s.Peer
 		s.Target, s.Peer = "", ""
 		c.CDR.ToPeer = c.Route.Peer
+		l.Early, c.Early, s.Early = c.Early, s.Early, nil
 	}
 	c.res.Save = true
 	return name
@@ -95,8 +99,8 @@ func (s *State) legs() []LegID {
 }
 
 // leave ends a further leg, in whatever state it is: it is removed with its last
-// transaction.
-func (c *call) leave(name LegID) {
+// transaction. A CANCEL says why.
+func (c *call) leave(name LegID, why ...Header) {
 	l := c.leg(name)
 	l.Leaving = true
 	for _, t := range slices.Clone(l.Srv) {
@@ -104,7 +108,7 @@ func (c *call) leave(name LegID) {
 			c.respond(name, l.srv(t.Tx), 487, nil)
 		}
 	}
-	c.cancelOf(name)
+	c.cancelOf(name, why...)
 	if d := l.live(); d != nil {
 		c.bye(name, d)
 	}

@@ -11,7 +11,7 @@ import (
 func pack(s *State, stub *Stub) stored {
 	n := &names{s: s}
 	p := stored{
-		Phase: s.Phase, Route: s.Route, versioned: s.versioned, Timers: s.Timers, MediaDue: s.MediaDue, AnswerAt: s.AnswerAt,
+		Phase: s.Phase, Route: s.Route, versioned: s.versioned, Timers: s.Timers, MediaDue: s.MediaDue, AnswerAt: s.AnswerAt, Fork: s.Fork,
 		A: n.packLeg(s, LegA, stub), B: n.packLeg(s, LegB, stub),
 	}
 	if p.Route.Peer == s.CDR.ToPeer {
@@ -27,9 +27,7 @@ func pack(s *State, stub *Stub) stored {
 	if p.Bridged = len(s.Media.Legs) == 2 && slices.EqualFunc(s.Media.Legs, bridged(s), MediaLeg.same); !p.Bridged {
 		p.Media = s.Media.Legs
 	}
-	if s.Early != nil {
-		p.Early = &storedEarly{s.Early.Tag, packBody(s.Early.SDP)}
-	}
+	p.Early = packEarly(s.Early)
 	if len(s.Pending) > 0 {
 		p.Pending = make([]storedAction, len(s.Pending))
 	}
@@ -82,7 +80,22 @@ func (n *names) packMore(s *State, l *Leg, stub *Stub) storedLeg {
 	p := n.packLeg(s, l.Name, stub)
 	p.Name, p.Slot, p.Target, p.Leaving = l.Name, l.Media.Leg, l.Target, l.Leaving
 	p.Addr, p.Port = "", 0
+	p.Early = packEarly(l.Early)
 	return p
+}
+
+func packEarly(e *Early) *storedEarly {
+	if e == nil {
+		return nil
+	}
+	return &storedEarly{e.Tag, packBody(e.SDP)}
+}
+
+func (p *storedEarly) early() *Early {
+	if p == nil {
+		return nil
+	}
+	return &Early{p.Tag, p.bytes()}
 }
 
 // pendingFinal is the pending final response of a server transaction.
@@ -128,7 +141,7 @@ func packBody(b []byte) storedBody {
 func unpack(p *stored, stub *Stub) (State, error) {
 	s := State{
 		Phase: p.Phase, Token: stub.Token, Seed: stub.Seed, Route: p.Route, CDR: stub.CDR, versioned: p.versioned,
-		Peers: stub.Peers, Timers: p.Timers, Media: Media{Node: stub.Node, Legs: p.Media}, MediaDue: p.MediaDue, AnswerAt: p.AnswerAt,
+		Peers: stub.Peers, Timers: p.Timers, Media: Media{Node: stub.Node, Legs: p.Media}, MediaDue: p.MediaDue, AnswerAt: p.AnswerAt, Fork: p.Fork,
 		Transfer: p.Transfer,
 	}
 	if s.Route.Peer == "" && s.Route != (RouteResult{}) {
@@ -149,9 +162,7 @@ func unpack(p *stored, stub *Stub) (State, error) {
 	if p.Bridged {
 		s.Media.Legs = bridged(&s)
 	}
-	if p.Early != nil {
-		s.Early = &Early{p.Early.Tag, p.Early.bytes()}
-	}
+	s.Early = p.Early.early()
 	n := &names{s: &s}
 	if len(p.Pending) > 0 {
 		s.Pending = make([]Action, len(p.Pending))
@@ -207,6 +218,7 @@ func unpackLeg(l *Leg, p *storedLeg, id LegID, stub *Stub) {
 func unpackMore(s *State, p *storedLeg, stub *Stub) (l Leg) {
 	unpackLeg(&l, p, p.Name, stub)
 	l.Name, l.Target, l.Leaving = p.Name, p.Target, p.Leaving
+	l.Early = p.Early.early()
 	l.Media = s.leg(p.Slot).Media
 	l.Media.Leg = p.Slot
 	return l

@@ -7,6 +7,10 @@ type Plan struct {
 	Peers   []PlanPeer  `json:"peers" yaml:"peers"`
 	Routes  []PlanRoute `json:"routes" yaml:"routes"`
 	Limits  PlanLimits  `json:"limits" yaml:"limits"`
+
+	// Redirect is what a 3xx of a callee leads to: "follow" (or ""), "pass" or
+	// "refuse" (redirect.go). A peer's own comes first.
+	Redirect string `json:"redirect,omitempty" yaml:"redirect,omitempty"`
 }
 
 // PlanPeer is a trunk or a phone. Who is in no Sources reaches nothing.
@@ -16,6 +20,8 @@ type PlanPeer struct {
 	Sources  []string `json:"sources" yaml:"sources"`   // "ip", "ip:port" or "cidr" it may call from; the longest match wins
 	Reliable string   `json:"reliable" yaml:"reliable"` // provisional responses: "off", "allowed" (default) or "required" (RFC 3262)
 	Target   string   `json:"target" yaml:"target"`     // SIP URI to reach it: "sip:192.0.2.1:5060;transport=tcp"
+
+	Redirect string `json:"redirect,omitempty" yaml:"redirect,omitempty"` // of its 3xx: as Plan.Redirect; "" = that
 }
 
 // PlanRoute sends numbers that begin with Prefix to a peer or a fixed URI. The
@@ -26,6 +32,17 @@ type PlanRoute struct {
 	Strip  int    `json:"strip" yaml:"strip"` // digits taken off the front
 	Add    string `json:"add" yaml:"add"`     // digits put in front, after Strip
 	From   string `json:"from" yaml:"from"`   // peer name the caller must be, "account:" and a name, or "account" for all of them; "" = any
+
+	// Targets, instead of To, are several: called one after the other, each when
+	// the one before has failed or has not answered in its time, or all at once.
+	Targets []PlanTarget `json:"targets,omitempty" yaml:"targets,omitempty"`
+	Fork    string       `json:"fork,omitempty" yaml:"fork,omitempty"` // "serial" (or "") or "parallel"
+}
+
+// PlanTarget is one of several targets of a route.
+type PlanTarget struct {
+	To      string  `json:"to" yaml:"to"`                               // as PlanRoute.To
+	Seconds Seconds `json:"seconds,omitempty" yaml:"seconds,omitempty"` // it may ring, when serial; 0 = 20, of the last as long as limits allow
 }
 
 // PlanLimits bound a call. Zero values mean the defaults of the comments.

@@ -49,6 +49,11 @@ func (c *call) ring(t *ServerTx, status int, body []byte, settled bool) {
 	if c.A.Agreed {
 		body = nil // it has the answer
 	}
+	if c.forked() {
+		if settled = false; must {
+			body = nil
+		}
+	}
 	bare := c.A.Offer == nil && !c.A.Agreed // then only an offer may be reliable
 	switch {
 	case t.Unacked && (must || len(body) > 0): // its SDP is in Early: sent with the PRACK
@@ -96,7 +101,7 @@ func (c *call) prack(leg LegID, t ClientTx, e SIPResponse) (d *Dialog, fresh, du
 	}
 	d.RSeq = uint32(n)
 	c.res.Save = true
-	if t.Bare && len(e.Msg.Body) > 0 && !l.Agreed {
+	if t.Bare && len(e.Msg.Body) > 0 && !l.Agreed && !c.forked() {
 		if s, err := describe(e.Msg.Body); err == nil && l.Offer == nil {
 			l.Offer, l.Lines = &s.sound, s.lines
 			c.Early = &Early{tag, e.Msg.Body}
@@ -175,7 +180,7 @@ func (c *call) acknowledged(leg LegID, e SIPRequest) {
 	switch {
 	case !c.AnswerAt.IsZero():
 		c.answerCaller(inv, c.AnswerAt)
-	case c.Early != nil && !c.A.Agreed && c.A.Offer != nil:
+	case c.Early != nil && !c.A.Agreed && c.A.Offer != nil && !c.forked():
 		if s, err := c.answered(LegB, c.Early.SDP); err == nil {
 			c.ring(inv, 183, c.answer(LegA, s, c.A.Offer), true)
 		}

@@ -30,6 +30,12 @@ const (
 // Route finds where a peer's call to a number goes: the longest prefix that the
 // peer may use, then the first listed.
 func Route(p *Plan, from, number string) (RouteResult, error) {
+	r, _, err := p.route(from, number)
+	return r, err
+}
+
+// route is Route, with all targets; the first is the result's.
+func (p *Plan) route(from, number string) (RouteResult, []Destination, error) {
 	best := -1
 	for i, r := range p.Routes {
 		if strings.HasPrefix(number, r.Prefix) && r.takes(from) &&
@@ -38,24 +44,57 @@ func Route(p *Plan, from, number string) (RouteResult, error) {
 		}
 	}
 	if best < 0 {
-		return RouteResult{}, fmt.Errorf("%w: %q from %q", ErrNoRoute, number, from)
+		return RouteResult{}, nil, fmt.Errorf("%w: %q from %q", ErrNoRoute, number, from)
 	}
 	r := p.Routes[best]
-	out := RouteResult{Number: r.Add + number[min(r.Strip, len(number)):], Prefix: r.Prefix}
-	if isURI(r.To) {
-		out.Target = strings.ReplaceAll(r.To, "{number}", escapeUser(out.Number))
-		return out, nil
+	number = r.Add + number[min(r.Strip, len(number)):]
+	var all []Destination
+	for i, t := range r.targets() {
+		d, err := p.destination(t.To, number)
+		if err != nil {
+			return RouteResult{}, nil, fmt.Errorf("%w: the route of prefix %q goes to %q, which is no peer", ErrNoRoute, r.Prefix, t.To)
+		}
+		if d.Seconds = t.Seconds; r.Fork != ForkParallel {
+			d.Group = i
+		}
+		all = append(all, d)
 	}
-	if account, ok := AccountOf(r.To); ok {
-		out.Peer = AccountPeer(strings.ReplaceAll(account, "{number}", out.Number))
-		return out, nil
+	return RouteResult{Number: number, Peer: all[0].Peer, Target: all[0].Target, Prefix: r.Prefix}, all, nil
+}
+
+// Ways to call several targets.
+const (
+	ForkSerial   = "serial" // the default
+	ForkParallel = "parallel"
+)
+
+// maxTargets bounds a route.
+const maxTargets = 8
+
+func (r *PlanRoute) targets() []PlanTarget {
+	if len(r.Targets) > 0 {
+		return r.Targets
 	}
-	peer := p.peer(r.To)
+	return []PlanTarget{{To: r.To}}
+}
+
+// destination is where a "to" of the plan leads.
+func (p *Plan) destination(to, number string) (Destination, error) {
+	d := Destination{Number: number}
+	if isURI(to) {
+		d.Target = strings.ReplaceAll(to, "{number}", escapeUser(number))
+		return d, nil
+	}
+	if account, ok := AccountOf(to); ok {
+		d.Peer = AccountPeer(strings.ReplaceAll(account, "{number}", number))
+		return d, nil
+	}
+	peer := p.peer(to)
 	if peer == nil {
-		return RouteResult{}, fmt.Errorf("%w: the route of prefix %q goes to %q, which is no peer", ErrNoRoute, r.Prefix, r.To)
+		return d, ErrNoRoute
 	}
-	out.Peer, out.Target = peer.Name, withUser(peer.Target, out.Number)
-	return out, nil
+	d.Peer, d.Target, d.Reliable = peer.Name, withUser(peer.Target, number), peer.Reliable
+	return d, nil
 }
 
 // withUser puts the number in front of a peer's address; a target that has a
@@ -106,6 +145,8 @@ func (p *Plan) Check() error {
 			return bad("peers", i, "name %q stands twice", peer.Name)
 		case peer.Kind != "trunk" && peer.Kind != "phone":
 			return bad("peers", i, "kind %q: trunk or phone", peer.Kind)
+		case !isRedirect(peer.Redirect):
+			return bad("peers", i, "redirect %q: follow, pass or refuse", peer.Redirect)
 		case peer.Target != "" && !isURI(peer.Target):
 			return bad("peers", i, "target %q: write a URI like sip:192.0.2.1:5060", peer.Target)
 		}
@@ -119,17 +160,18 @@ func (p *Plan) Check() error {
 			}
 		}
 	}
+	if !isRedirect(p.Redirect) {
+		return fmt.Errorf("%w: redirect %q: follow, pass or refuse", ErrPlan, p.Redirect)
+	}
 	for i, r := range p.Routes {
 		switch {
 		case strings.Trim(r.Prefix, "0123456789+*#abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.") != "":
 			return bad("routes", i, "prefix %q: digits, letters and + * # - _ . only", r.Prefix)
 		case r.Strip < 0 || r.Strip > 64:
 			return bad("routes", i, "strip %d: 0 to 64", r.Strip)
-		case isURI(r.To), isAccount(r.To):
-		case !names[r.To]:
-			return bad("routes", i, "to %q is no peer; name one of peers, or write a sip: URI, account:{number} or account: and a name", r.To)
-		case p.peer(r.To).Target == "":
-			return bad("routes", i, "peer %q has no target to send calls to", r.To)
+		}
+		if why := p.checkTargets(&r); why != "" {
+			return bad("routes", i, "%s", why)
 		}
 		if r.From != "" && !names[r.From] && r.From != anyAccount && !isAccount(r.From) {
 			return bad("routes", i, "from %q is no peer", r.From)
@@ -139,6 +181,46 @@ func (p *Plan) Check() error {
 		return fmt.Errorf("%w: limits: seconds cannot be negative", ErrPlan)
 	}
 	return nil
+}
+
+func isRedirect(s string) bool {
+	return s == "" || s == RedirectFollow || s == RedirectPass || s == RedirectRefuse
+}
+
+// checkTargets says what is wrong with where a route leads.
+func (p *Plan) checkTargets(r *PlanRoute) string {
+	switch {
+	case len(r.Targets) > 0 && r.To != "":
+		return "to and targets: write one of them"
+	case len(r.Targets) > maxTargets:
+		return fmt.Sprintf("%d targets, at most %d", len(r.Targets), maxTargets)
+	case r.Fork != "" && r.Fork != ForkSerial && r.Fork != ForkParallel:
+		return fmt.Sprintf("fork %q: serial or parallel", r.Fork)
+	}
+	noAnswer, _ := p.limits()
+	ringing, all := Seconds(0), r.targets()
+	for i, t := range all {
+		peer := p.peer(t.To)
+		switch {
+		case t.Seconds < 0 || t.Seconds > 0 && r.Fork == ForkParallel:
+			return "seconds are for targets that are called one after the other"
+		case isURI(t.To), isAccount(t.To):
+		case peer == nil:
+			return fmt.Sprintf("to %q is no peer; name one of peers, or write a sip: URI, account:{number} or account: and a name", t.To)
+		case peer.Target == "":
+			return fmt.Sprintf("peer %q has no target to send calls to", t.To)
+		}
+		if i < len(all)-1 && r.Fork != ForkParallel {
+			ringing += max(t.Seconds, 0)
+			if t.Seconds == 0 {
+				ringing += groupTime
+			}
+		}
+	}
+	if ringing >= noAnswer && len(all) > 1 {
+		return fmt.Sprintf("target %q is called after %d s, and limits.no_answer ends the call after %d", all[len(all)-1].To, ringing, noAnswer)
+	}
+	return ""
 }
 
 // source is "ip", "ip:port" or "cidr".

@@ -22,7 +22,7 @@ var released = []Migration{
 func added(p *stored) string {
 	legs := append([]storedLeg{p.A, p.B}, p.More...)
 	for _, l := range legs {
-		if l.Name != "" || l.Slot != "" || l.Target != "" || l.Peer != "" || l.Leaving {
+		if l.Name != "" || l.Slot != "" || l.Target != "" || l.Peer != "" || l.Early != nil || l.Leaving {
 			return "legs"
 		}
 		if len(l.Challenges) > 0 || slices.ContainsFunc(l.Cli, func(t ClientTx) bool { return t.Tries > 0 }) {
@@ -42,8 +42,12 @@ func added(p *stored) string {
 			return "100rel"
 		}
 	}
-	if len(p.More) > 0 {
+	forked := func(d Deadline) bool { return d.Timer == TimerTarget }
+	switch {
+	case len(p.More) > 0:
 		return "legs"
+	case p.Fork != nil, slices.ContainsFunc(p.Timers, forked):
+		return "fork"
 	}
 	for _, l := range legs {
 		if l.AckDue != 0 {

@@ -53,7 +53,7 @@ func (c *call) begin(e SIPRequest) {
 		return
 	}
 	var err error
-	if c.Route, err = Route(e.Plan, e.Peer, c.CDR.To); err != nil {
+	if c.Route, c.places, err = e.Plan.route(e.Peer, c.CDR.To); err != nil {
 		reject(404, "no-route")
 		return
 	}
@@ -71,15 +71,11 @@ func (c *call) begin(e SIPRequest) {
 	c.note(m)
 	c.B = Leg{
 		Edge: e.Edge, CallID: c.callID(LegB), Tag: c.tag(LegB), CSeq: 1,
-		Remote: "<" + address(c.Route.Number, hostOf(c.Route.Target)) + ">",
-	}
-	if account, ok := AccountOf(c.Route.Peer); ok {
-		c.locate(account, m)
-		return
+		Remote: c.places[0].remote(),
 	}
 	c.invite = m
 	c.become(PhaseRouting)
-	c.res.Allocate = []LegID{LegA, LegB}
+	c.settle()
 }
 
 // refusal is the answer to a request that cannot be granted.
@@ -155,8 +151,14 @@ func (c *call) allocated(e Allocated) {
 		return
 	}
 	t, m := c.A.open("INVITE"), c.invite
+	if t == nil || m == nil || len(c.places) == 0 {
+		return
+	}
 	c.invite = nil
-	defer func() { c.path, c.offers = nil, nil }()
+	defer func() { c.offers = nil }()
+	if len(m.Body) == 0 && len(c.places) > 1 { // one offer at most can be passed on before the answer
+		c.offers = nil
+	}
 	for _, end := range e.Legs {
 		if (end.Leg == LegA || end.Leg == LegB) && end.Port != 0 {
 			c.leg(end.Leg).Media = end
@@ -189,8 +191,7 @@ func (c *call) allocated(e Allocated) {
 		}
 		body, more = c.offer(LegB, s), append(more, sdpType)
 	}
-	c.become(PhaseInviting)
-	c.ask(LegB, nil, "INVITE", 1, t.Tx, body, more...)
+	c.callFirst(t, body, more...)
 }
 
 var sdpType = Header{"Content-Type", "application/sdp"}

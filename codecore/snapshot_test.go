@@ -45,6 +45,21 @@ var kinds2 = []kind{
 	{"transfer_failed", "a INVITE sdp|b 200 sdp|a ACK|b REFER refer=600|c 486"},
 	{"transferred_callee", "a INVITE sdp|b 200 sdp|a ACK|b REFER refer=600 quiet|c 200 sdp|b 200 BYE|accept|applied"},
 	{"transferred_caller", "a INVITE sdp|b 200 sdp|a REFER refer=600 quiet|c 200 sdp|a 200 BYE|accept|applied"},
+	{"fork_inviting", "a INVITE sdp to=2|accept|b 180"},
+	{"fork_early_media", "a INVITE sdp to=2|accept|c 183 sdp|accept"},
+	{"fork_one_refused", "a INVITE sdp to=2|accept|b 486"},
+	{"fork_half_answered", "a INVITE sdp to=2|accept|b 180|c 200 sdp"},
+	{"fork_loser_answered", "a INVITE sdp to=2|accept|c 200 sdp|b 200 sdp|a ACK|accept|applied|d 487"},
+	{"fork_reliable", "a INVITE sdp to=2 supported=100rel|accept|b 183 sdp rseq=1|c 183 sdp rseq=1|c 200 PRACK|accept"},
+	{"fork_won_200_waits_for_prack", "a INVITE sdp to=2 require=100rel|accept|b 180|accept|c 200 sdp"},
+	{"fork_cancelled", "a INVITE sdp to=2|accept|b 180|a CANCEL|b 487"},
+	{"fork_account", "a INVITE sdp to=707|accept|c 180"},
+	{"serial_first", "a INVITE sdp to=3|accept|b 180"},
+	{"serial_second", "a INVITE sdp to=3|accept|b 486|accept|c 180"},
+	{"serial_time_over", "a INVITE sdp to=3|accept|b 180|wait 15s|accept|c 180"},
+	{"serial_account_first", "a INVITE sdp to=807|accept|b 180"},
+	{"redirect_followed", "a INVITE sdp|accept|b 302 contact=<sip:600@198.51.100.1>|accept|c 180"},
+	{"redirect_to_several", "a INVITE sdp to=5|b 300 contact=<sip:600@x>;q=0.2 contact=<sip:123@192.0.2.2:5060>;q=0.9|accept"},
 }
 
 var kinds1 = []kind{

@@ -99,14 +99,17 @@ type State struct {
 	MediaDue bool            `json:"media_due,omitempty"`
 	Early    *Early          `json:"early,omitempty"` // while inviting
 	Transfer *Transfer       `json:"transfer,omitempty"`
+	Fork     *Fork           `json:"fork,omitempty"` // likewise
 
 	// AnswerAt is when the callee answered, while the 200 to the caller waits for a
 	// PRACK (reliable.go); the answer is in Early.
 	AnswerAt time.Time `json:"answer_at,omitzero"`
 
-	offers []Header // extensions offered to the callee, while routing
-	invite *Message // the INVITE while routing, a phase that is never stored
-	path   []string // of the callee's registration, likewise
+	offers []Header      // extensions offered to the callee, while routing
+	invite *Message      // the INVITE while routing, a phase that is never stored
+	places []Destination // where to call, until all are located: likewise
+	sent   *SendRequest  // the INVITE whose end led to them
+	path   []string      // Route set of the INVITE being composed
 
 	referred *referral // while its target is being located, likewise
 }

@@ -43,7 +43,9 @@ func Step(s State, now time.Time, e Event) (State, Result) {
 		}
 	}
 	c.goOn()
-	c.sweep()
+	if c.sweep(); c.res.Locate == "" {
+		c.sent = nil
+	}
 	return c.State, c.res
 }
 
@@ -66,6 +68,10 @@ func (s State) clone() State {
 	if s.Transfer != nil {
 		x := *s.Transfer
 		s.Transfer = &x
+	}
+	if s.Fork != nil {
+		f := *s.Fork
+		s.Fork = &f
 	}
 	s.Pending = slices.Clone(s.Pending)
 	s.Timers = slices.Clone(s.Timers)
@@ -117,12 +123,13 @@ func (c *call) become(p Phase) {
 		c.Timers = []Deadline{{TimerNoAnswer, c.now.Add(noAnswer.duration())}}
 	case PhaseAnswered:
 		c.A.Agreed, c.B.Agreed, c.AnswerAt = false, false, time.Time{}
+		c.Early, c.Fork = nil, nil
 		c.Timers = []Deadline{{TimerMaxCall, c.now.Add(maxCall.duration())}, {TimerAck, c.now.Add(ackWait)}}
 	case PhaseTalking:
 		c.stop(TimerAck)
 	case PhaseEnded:
 		c.Timers = []Deadline{{TimerGiveUp, c.now.Add(giveUp)}}
-		c.Early, c.A.Offer, c.B.Offer = nil, nil, nil
+		c.Early, c.A.Offer, c.B.Offer, c.Fork = nil, nil, nil, nil
 		c.A.AckDue, c.B.AckDue = 0, 0
 		c.A.Agreed, c.B.Agreed, c.AnswerAt = false, false, time.Time{}
 		c.Media.Legs = nil

@@ -39,6 +39,7 @@ type stored struct {
 	// Schema 2.
 	Transfer    *Transfer `json:"transfer,omitempty"`
 	Transferred bool      `json:"transferred,omitzero"` // the CDR says so: v0.1.0 would lose it
+	Fork        *Fork     `json:"fork,omitzero"`
 }
 
 type storedLeg struct {
@@ -73,6 +74,8 @@ type storedLeg struct {
 	Target  string `json:"target,omitzero"`
 	Peer    string `json:"peer,omitzero"`
 	Leaving bool   `json:"leaving,omitzero"`
+
+	Early *storedEarly `json:"early,omitzero"`
 }
 
 type storedServerTx struct {

@@ -93,10 +93,14 @@ func response(method string, head []Header, status int, tag string, routes bool)
 
 // ask sends a request in the leg's dialog d (nil: before there is one).
 func (c *call) ask(leg LegID, d *Dialog, method string, cseq uint32, forTx string, body []byte, more ...Header) {
-	r := c.compose(leg, d, method, cseq, body, more...)
+	c.send(leg, d, c.compose(leg, d, method, cseq, body, more...), cseq, forTx)
+}
+
+// send sends a request of ours as it is.
+func (c *call) send(leg LegID, d *Dialog, r *SendRequest, cseq uint32, forTx string) {
 	l := c.leg(leg)
-	if method != "ACK" {
-		t := ClientTx{Branch: r.Branch, Method: method, CSeq: cseq, For: forTx, Bare: method == "INVITE" && len(body) == 0}
+	if method := r.Msg.Method; method != "ACK" {
+		t := ClientTx{Branch: r.Branch, Method: method, CSeq: cseq, For: forTx, Bare: method == "INVITE" && len(r.Msg.Body) == 0}
 		if d != nil {
 			t.Tag = d.Tag
 		}

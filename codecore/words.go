@@ -53,6 +53,8 @@ func phrase(status int) string {
 		return "Temporarily Unavailable"
 	case 481:
 		return "Call/Transaction Does Not Exist"
+	case 482:
+		return "Loop Detected"
 	case 483:
 		return "Too Many Hops"
 	case 486:

@@ -42,15 +42,18 @@ var (
 			{Name: "alice", Kind: "phone", Sources: []string{"192.0.2.1"}, Target: "sip:192.0.2.1:5060"},
 			{Name: "bob", Kind: "phone", Sources: []string{"192.0.2.2"}, Target: "sip:192.0.2.2:5060"},
 			{Name: "carol", Kind: "phone", Sources: []string{"192.0.2.3"}, Target: "sip:192.0.2.3:5060"},
-			{Name: "dave", Kind: "phone", Target: "sip:192.0.2.4:5060"},
+			{Name: "dave", Kind: "phone", Target: "sip:192.0.2.4:5060", Redirect: RedirectPass},
 			{Name: "lcr", Kind: "trunk", Target: "sip:192.0.2.5:5060"},
 		},
 		Routes: []PlanRoute{
 			{Prefix: "1", To: "bob"},
+			{Prefix: "2", Targets: []PlanTarget{{To: "bob"}, {To: "carol"}, {To: "dave"}}, Fork: ForkParallel},
+			{Prefix: "3", Targets: []PlanTarget{{To: "bob", Seconds: 15}, {To: "carol"}, {To: "dave"}}},
 			{Prefix: "4", To: "dave"},
 			{Prefix: "5", To: "lcr"},
 			{Prefix: "6", To: "carol"},
 			{Prefix: "7", To: "account:{number}"},
+			{Prefix: "8", Targets: []PlanTarget{{To: "account:{number}"}, {To: "carol"}}},
 		},
 	}
 )
@@ -153,7 +156,7 @@ func (w *world) event(line string) Event {
 		if len(f) > 1 {
 			to = f[1]
 		}
-		return Accepted{To: to, Boot: "b1", Seq: w.s.Peers[to].Minted}
+		return Accepted{To: to, Boot: map[bool]string{true: "b1"}[to != receiverCDR], Seq: w.s.Peers[to].Minted}
 	case "stored":
 		return Accepted{To: "cdr", Seq: w.s.Peers["cdr"].Minted}
 	case "noprack":
@@ -264,7 +267,11 @@ func (w *world) response(leg LegID, status int, words []string, line string) Eve
 			m.Add("Contact", v)
 		}
 	}
-	return SIPResponse{Branch: r.Branch, At: w.now, Msg: m}
+	e := SIPResponse{Branch: r.Branch, At: w.now, Msg: m}
+	if status/100 == 3 {
+		e.Plan = testPlan
+	}
+	return e
 }
 
 func (w *world) request(leg LegID, method string, words []string) Event {
@@ -362,7 +369,10 @@ var whereabouts = map[string]Located{
 	"703": {Reason: "not-registered"},
 	"704": {Reason: "unknown-account"},
 	"705": {Reason: "directory-away"},
-	"707": {Target: "sip:707@10.0.0.7", Edge: "n2", Flow: "udp/x/c7"},
+	"707": {Target: "sip:707@10.0.0.7", Edge: "n2", Flow: "udp/x/c7", More: []Located{
+		{Target: "sip:707@10.0.0.8", Flow: "udp/x/c8"}, {Target: "sip:707@10.0.0.9", Path: []string{"<sip:p1.example.net;lr>"}},
+	}},
+	"807": {Target: "sip:807@10.0.0.7", More: []Located{{Target: "sip:807@10.0.0.8"}}},
 	"803": {Reason: "not-registered"},
 }
 

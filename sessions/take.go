@@ -38,6 +38,9 @@ func (c *call) begin(what string) *work {
 	return w
 }
 
+// maxLocate bounds the accounts that one event may ask for.
+const maxLocate = 32
+
 // step runs the call's code on one event. A panic leaves w as it was.
 func (c *call) step(w *work, ev codecore.Event) (err error) {
 	defer func() {
@@ -50,10 +53,10 @@ func (c *call) step(w *work, ev codecore.Event) (err error) {
 	}()
 	next, res := c.code(w.state, w.now, ev)
 	actions, save := res.Actions, res.Save
-	if res.Locate != "" {
+	for n := 0; res.Locate != "" && n < maxLocate; n++ {
 		var more codecore.Result
 		next, more = c.code(next, w.now, c.locate(res.Locate))
-		res.Allocate = more.Allocate
+		res.Allocate, res.Locate = more.Allocate, more.Locate
 		actions, save = append(actions, more.Actions...), save || more.Save
 	}
 	if len(res.Allocate) > 0 {
@@ -134,6 +137,12 @@ func (c *call) prepare(ev codecore.Event) codecore.Event {
 	if t, ok := ev.(codecore.TransferTo); ok {
 		t.Plan = c.r.cfg.Plan()
 		return t
+	}
+	if resp, ok := ev.(codecore.SIPResponse); ok {
+		if resp.Plan = nil; resp.Msg.Status/100 == 3 && resp.Msg.Method == "INVITE" {
+			resp.Plan = c.r.cfg.Plan()
+		}
+		return resp
 	}
 	req, ok := ev.(codecore.SIPRequest)
 	if !ok {

@@ -121,7 +121,8 @@ func watchAccounts(ctx context.Context, c *child) (*registrar.Accounts, error) {
 	return as, nil
 }
 
-// locate finds the newest binding of an account.
+// locate finds the bindings of an account, the newest first. Of a phone that has
+// registered by several flows (RFC 5626) only the newest: it would ring twice.
 func locate(as *registrar.Accounts, dir *registrar.Directory) func(context.Context, string) codecore.Located {
 	return func(ctx context.Context, account string) codecore.Located {
 		bindings, err := dir.Lookup(ctx, account, time.Now())
@@ -134,12 +135,21 @@ func locate(as *registrar.Accounts, dir *registrar.Directory) func(context.Conte
 		case len(bindings) == 0:
 			return codecore.Located{Reason: "not-registered"}
 		}
-		b := bindings[0]
-		at := codecore.Located{Target: b.Contact, Path: b.Path, Edge: b.Edge, Flow: b.Flow}
-		if len(b.Path) > 0 {
-			at.Flow, at.Edge = "", "" // by the proxies that it came through, from any edge
+		var all []codecore.Located
+		phones := map[string]bool{}
+		for _, b := range bindings {
+			if b.Instance != "" && phones[b.Instance] {
+				continue
+			}
+			phones[b.Instance] = true
+			at := codecore.Located{Target: b.Contact, Path: b.Path, Edge: b.Edge, Flow: b.Flow}
+			if len(b.Path) > 0 {
+				at.Flow, at.Edge = "", "" // by the proxies that it came through, from any edge
+			}
+			all = append(all, at)
 		}
-		return at
+		all[0].More = all[1:]
+		return all[0]
 	}
 }
 
