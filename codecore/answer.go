@@ -108,6 +108,10 @@ func (c *call) calleeAnswered(leg LegID, e SIPResponse, t ClientTx) {
 	}
 	c.Early = &Early{d.Tag, body}
 	c.B.learn(&e.Msg)
+	c.sessionAgreed(LegB, &e.Msg)
+	if !told && c.A.Agreed { // it has another branch's answer
+		c.later(renewTimer, LegA, time.Second)
+	}
 	if srv.Unacked { // RFC 3262 3: no 2xx before the PRACK
 		c.won(e.At)
 		return

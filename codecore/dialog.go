@@ -133,6 +133,9 @@ func (c *call) reinvite(leg LegID, own *Dialog, e SIPRequest) {
 		return
 	}
 	offer, no := offered(&e.Msg)
+	if no == nil {
+		no = c.sessionTerms(leg, t, &e.Msg, 0, defaultMinSE)
+	}
 	if no != nil {
 		c.respond(leg, t, no.status, nil, append(no.more, reason(no.status, no.cause))...)
 		return
@@ -187,6 +190,11 @@ func (c *call) close(l *Leg, t ClientTx) {
 	over := func(method string) bool {
 		return method == t.Method || t.Method == "INVITE" && method == "CANCEL"
 	}
+	for _, a := range c.Pending {
+		if a.Request != nil && a.Request.Branch == t.Branch && a.Request.Msg.Method == t.Method {
+			c.closed = a.Request
+		}
+	}
 	l.Cli = without(l.Cli, func(o ClientTx) bool { return o.Branch == t.Branch && over(o.Method) })
 	c.forget(func(a Action) bool {
 		if a.Request == nil || a.Request.Branch != t.Branch || !over(a.Request.Msg.Method) {
@@ -207,10 +215,14 @@ func (c *call) final(leg LegID, t ClientTx, e SIPResponse) {
 		c.targetSaid(leg, t, e)
 	case t.Method == "NOTIFY":
 		c.notified(e.Msg.Status)
+	case t.For == "" && t.Tag != "" && (t.Method == "INVITE" || t.Method == "UPDATE"):
+		c.renewed(leg, t, e)
 	case t.Method == "INVITE" && t.Tag == "":
-		if e.Msg.Status < 300 {
+		switch {
+		case e.Msg.Status < 300:
 			c.calleeAnswered(leg, e, t)
-		} else {
+		case c.Phase == PhaseInviting && c.longer(leg, t, e):
+		default:
 			c.calleeFailed(leg, e)
 		}
 	case t.Method == "INVITE", t.Method == "UPDATE" && t.For != "":
@@ -232,6 +244,9 @@ func (c *call) reinvited(leg LegID, t ClientTx, e SIPResponse) {
 				d.Target = target
 			}
 			asked.learn(&e.Msg)
+			if c.Phase != PhaseEnded {
+				c.sessionAgreed(leg, &e.Msg)
+			}
 			switch {
 			case t.Method == "UPDATE":
 			case !t.Bare:
@@ -244,6 +259,9 @@ func (c *call) reinvited(leg LegID, t ClientTx, e SIPResponse) {
 		}
 	}
 	if c.remainingTold(leg, t, e) || srv == nil || srv.Status != 0 || c.Phase == PhaseEnded {
+		return
+	}
+	if c.longer(leg, t, e) {
 		return
 	}
 	offer := asker.Offer
@@ -261,6 +279,7 @@ func (c *call) reinvited(leg LegID, t ClientTx, e SIPResponse) {
 		if err != nil {
 			status, cause := badAnswer(err)
 			c.respond(from, srv, status, nil, reason(status, cause))
+			c.renew(leg) // it has taken the offer: back to what was
 			return
 		}
 		asker.Sound, asked.Sound = *offer, s.sound

@@ -2,6 +2,7 @@ package codecore
 
 import (
 	"math"
+	"strings"
 	"time"
 )
 
@@ -89,7 +90,15 @@ func (c *call) fired(e Fired) {
 			break
 		}
 	}
-	switch {
+	kind, leg, _ := strings.Cut(string(e.Timer), "-")
+	talking := c.Phase == PhaseAnswered || c.Phase == PhaseTalking
+	switch kind += "-"; {
+	case kind == refreshTimer && talking:
+		c.refreshDue(LegID(leg))
+	case kind == renewTimer && talking && c.leg(LegID(leg)) != nil:
+		c.renew(LegID(leg))
+	case kind == expireTimer && talking:
+		c.hangUp("switch", "session-expired", c.now)
 	case e.Timer == TimerNoAnswer && c.Phase == PhaseInviting:
 		t := c.A.open("INVITE")
 		if t == nil {

@@ -2,6 +2,7 @@ package codecore
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -9,7 +10,7 @@ import (
 
 const (
 	extReliable = "100rel" // RFC 3262
-	supported   = extReliable
+	supported   = extReliable + ", " + extTimer
 )
 
 // Reliable is whether provisional responses of and to a peer are acknowledged
@@ -82,19 +83,26 @@ func (c *call) terms(t *ServerTx, e *SIPRequest) *refusal {
 	// An offer in a reliable response would wait for an answer that a caller without
 	// gives in its ACK only.
 	c.offers = append(c.offers, offersTo(e.Plan.reliable(c.Route.Peer), len(m.Body) == 0 && !reliably)...)
-	return nil
+	expires, least := e.Plan.session()
+	if expires > 0 {
+		c.offers = append(c.offers, Header{"Session-Expires", sessionValue(expires, "uas")})
+	}
+	if least > defaultMinSE {
+		c.offers = append(c.offers, Header{"Min-SE", strconv.Itoa(int(least))})
+	}
+	return c.sessionTerms(LegA, t, m, max(expires, 0), least)
 }
 
-// offersTo are the extensions that a callee is offered; none if it must not make
-// an offer reliably.
+// offersTo are the extensions that a callee is offered; never: it must not make an
+// offer reliably.
 func offersTo(policy string, never bool) []Header {
 	switch {
 	case never, policy == ReliableOff:
-		return nil
+		return []Header{{"Supported", extTimer}}
 	case policy == ReliableRequired:
-		return []Header{{"Require", extReliable}}
+		return []Header{{"Require", extReliable}, {"Supported", extTimer}}
 	}
-	return []Header{{"Supported", extReliable}}
+	return []Header{{"Supported", extReliable + ", " + extTimer}}
 }
 
 // between is a number from lo to hi, the same each time for the same words.

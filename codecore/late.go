@@ -28,6 +28,8 @@ func (c *call) calleeOffers(leg LegID, e SIPResponse, t ClientTx, d *Dialog, srv
 	if leg != LegB {
 		c.take(leg)
 	}
+	c.leg(LegB).learn(&e.Msg)
+	c.sessionAgreed(LegB, &e.Msg)
 	c.A.Dialogs[0].Confirmed = true
 	c.CDR.Answer, c.CDR.Code = e.At, 200
 	c.become(PhaseAnswered)

@@ -29,7 +29,9 @@ type Leg struct {
 	// Agreed: the first offer has its answer, by a reliable provisional response
 	// (reliable.go), while the INVITE has no final one.
 	Agreed bool `json:"agreed,omitempty"`
-	Update bool `json:"update,omitempty"` // its Allow has UPDATE
+	// Interval is that of its session (session.go), when we are to refresh it.
+	Interval Seconds `json:"interval,omitempty"`
+	Update   bool    `json:"update,omitempty"` // its Allow has UPDATE
 
 	Challenges []Challenge `json:"challenges,omitempty"` // of their side, by realm (digest.go)
 

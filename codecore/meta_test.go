@@ -22,6 +22,7 @@ func (w *world) choices() []string {
 			"a INVITE sdp supported=100rel allow=UPDATE", "a INVITE sdp require=100rel", "a INVITE supported=100rel",
 			"a INVITE sdp to=2", "a INVITE sdp to=2", "a INVITE sdp to=3", "a INVITE sdp to=3", "a INVITE sdp to=707", "a INVITE sdp to=807", "a INVITE sdp to=5",
 			"a INVITE to=2", "a INVITE supported=100rel to=3", "a INVITE sdp supported=100rel to=2", "a INVITE sdp require=100rel to=2", "a INVITE sdp supported=100rel to=3",
+			"a INVITE sdp supported=timer se=120 allow=UPDATE", "a INVITE sdp supported=timer,100rel se=120;refresher=uas", "a INVITE sdp supported=timer se=60",
 		}
 	}
 	out := []string{"accept", "accept", "stored", "applied", "wait 1s", "wait 41s", "wait 90s", "silent b", "hangup operator", "a again", "noprack"}
@@ -32,6 +33,7 @@ func (w *world) choices() []string {
 					"180", "183 sdp", "200 sdp", "200 held", "200 sdp", "200 sdp tag=t2", "200 video", "486", "487", "481", "200",
 					"180 rseq=1", "183 sdp rseq=2 allow=UPDATE", "183 sdp rseq=3", "183 sdp rseq=2 tag=t2", "401 auth=n1", "407 auth=n2,stale",
 					"603", "302 contact=<sip:600@198.51.100.1>", "302 contact=<sip:707@x> contact=<sip:123@x>;q=0.5",
+					"200 sdp se=100;refresher=uac allow=UPDATE", "200 sdp se=100;refresher=uac", "200 sdp se=100;refresher=uas", "422 minse=2000", "491", "500 retry-After=1",
 				} {
 					out = append(out, string(leg)+" "+x)
 				}
@@ -45,7 +47,7 @@ func (w *world) choices() []string {
 		if w.toTag[leg] == "" {
 			continue
 		}
-		for _, x := range []string{"INVITE hold", "INVITE sdp", "INVITE moved", "INVITE", "INFO dtmf", "OPTIONS", "REFER", "REFER refer=600", "REFER refer=600", "REFER refer=707 quiet", "BYE", "PRACK", "PRACK sdp", "UPDATE", "UPDATE moved", "UPDATE hold allow=UPDATE"} {
+		for _, x := range []string{"INVITE hold", "INVITE sdp", "INVITE moved", "INVITE", "INFO dtmf", "OPTIONS", "REFER", "REFER refer=600", "REFER refer=600", "REFER refer=707 quiet", "BYE", "PRACK", "PRACK sdp", "UPDATE", "UPDATE moved", "UPDATE hold allow=UPDATE", "UPDATE supported=timer se=100", "INVITE sdp supported=timer se=100;refresher=uas", "INVITE moved supported=timer se=10"} {
 			out = append(out, string(leg)+" "+x)
 		}
 		if w.open[leg].Tx != "" {
@@ -203,6 +205,26 @@ var harms = map[string]func(*State){
 		}
 	},
 	"forgets a transfer": func(s *State) { s.Transfer = nil },
+	"drops a session timer": func(s *State) {
+		s.Timers = slices.DeleteFunc(s.Timers, func(d Deadline) bool {
+			return strings.HasPrefix(string(d.Timer), refreshTimer) || strings.HasPrefix(string(d.Timer), expireTimer)
+		})
+	},
+	"drops RSeq": func(s *State) {
+		for _, l := range []Leg{s.A, s.B} {
+			for i := range l.Srv {
+				l.Srv[i].RSeq = 0
+			}
+			for i := range l.Dialogs {
+				l.Dialogs[i].RSeq = 0
+			}
+		}
+	},
+	"forgets that a PRACK is due": func(s *State) { s.A.Agreed, s.B.Offer = false, nil },
+	"forgets that an ACK is due":  func(s *State) { s.A.AckDue, s.B.AckDue = 0, 0 },
+	"forgets who refreshes":       func(s *State) { s.A.Interval, s.B.Interval = 0, 0 },
+	"forgets who takes UPDATE":    func(s *State) { s.A.Update, s.B.Update = false, false },
+	"forgets how a party codes":   func(s *State) { s.A.Sound.Coding, s.B.Sound.Coding = "", "" },
 	"forgets the SDP version": func(s *State) {
 		s.A.Told, s.B.Told = "", ""
 	},

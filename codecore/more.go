@@ -3,6 +3,7 @@ package codecore
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Calls of more than two legs.
@@ -63,6 +64,16 @@ func (c *call) take(name LegID) (before LegID) {
 	l, s := c.leg(name), c.leg(slot)
 	*l, *s = *s, *l
 	l.Name, s.Name = name, ""
+	for i := range c.Timers { // of sessions: they go with their legs
+		if kind, of, _ := strings.Cut(string(c.Timers[i].Timer), "-"); kind+"-" == refreshTimer || kind+"-" == expireTimer {
+			switch LegID(of) {
+			case name:
+				c.Timers[i].Timer = timerOf(kind+"-", slot)
+			case slot:
+				c.Timers[i].Timer = timerOf(kind+"-", name)
+			}
+		}
+	}
 	s.Answers = max(s.Answers, l.Answers)
 	if c.Phase == PhaseInviting && len(c.Media.Legs) > 0 {
 		s.Answers++ // another was heard: this one's address is to be learned

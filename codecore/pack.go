@@ -52,7 +52,7 @@ func (n *names) packLeg(s *State, id LegID, stub *Stub) storedLeg {
 	p := storedLeg{
 		Edge: l.Edge, Flow: l.Flow, CallID: l.CallID, Tag: l.Tag, Local: l.Local, Remote: l.Remote, CSeq: l.CSeq,
 		Dialogs: l.Dialogs, Cli: l.Cli, Sound: l.Sound, Offer: l.Offer, Lines: l.Lines,
-		Addr: l.Media.Addr, Port: l.Media.Port, SDPs: l.SDPs, Told: l.Told, Answers: l.Answers, ByeDue: l.ByeDue, AckDue: l.AckDue, Agreed: l.Agreed, Update: l.Update,
+		Addr: l.Media.Addr, Port: l.Media.Port, SDPs: l.SDPs, Told: l.Told, Answers: l.Answers, ByeDue: l.ByeDue, AckDue: l.AckDue, Agreed: l.Agreed, Update: l.Update, Interval: l.Interval,
 		Challenges: l.Challenges,
 		Peer:       l.Peer,
 	}
@@ -193,7 +193,7 @@ func unpackLeg(l *Leg, p *storedLeg, id LegID, stub *Stub) {
 	*l = Leg{
 		Edge: p.Edge, Flow: p.Flow, CallID: p.CallID, Tag: p.Tag, Local: p.Local, Remote: p.Remote, CSeq: p.CSeq,
 		Dialogs: p.Dialogs, Cli: p.Cli, Sound: p.Sound, Offer: p.Offer, Lines: p.Lines,
-		SDPs: p.SDPs, Told: p.Told, Answers: p.Answers, ByeDue: p.ByeDue, AckDue: p.AckDue, Agreed: p.Agreed, Update: p.Update,
+		SDPs: p.SDPs, Told: p.Told, Answers: p.Answers, ByeDue: p.ByeDue, AckDue: p.AckDue, Agreed: p.Agreed, Update: p.Update, Interval: p.Interval,
 		Challenges: p.Challenges,
 		Peer:       p.Peer,
 	}

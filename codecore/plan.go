@@ -47,8 +47,10 @@ type PlanTarget struct {
 
 // PlanLimits bound a call. Zero values mean the defaults of the comments.
 type PlanLimits struct {
-	NoAnswer Seconds `json:"no_answer" yaml:"no_answer"` // 60: ringing without answer
-	MaxCall  Seconds `json:"max_call" yaml:"max_call"`   // 14400: talking
+	NoAnswer       Seconds `json:"no_answer" yaml:"no_answer"`             // 60: ringing without answer
+	MaxCall        Seconds `json:"max_call" yaml:"max_call"`               // 14400: talking
+	SessionExpires Seconds `json:"session_expires" yaml:"session_expires"` // 1800: interval of session timers (RFC 4028); -1 = not asked for
+	MinSE          Seconds `json:"min_se" yaml:"min_se"`                   // 90: the shortest that a caller may ask for
 }
 
 // Seconds is a whole number of seconds.

@@ -177,7 +177,7 @@ func (p *Plan) Check() error {
 			return bad("routes", i, "from %q is no peer", r.From)
 		}
 	}
-	if p.Limits.NoAnswer < 0 || p.Limits.MaxCall < 0 {
+	if p.Limits.NoAnswer < 0 || p.Limits.MaxCall < 0 || p.Limits.MinSE < 0 || p.Limits.SessionExpires < -1 {
 		return fmt.Errorf("%w: limits: seconds cannot be negative", ErrPlan)
 	}
 	return nil

@@ -37,6 +37,11 @@ func added(p *stored) string {
 	if !p.AnswerAt.IsZero() {
 		return "prack"
 	}
+	for _, d := range p.Timers { // v0.1.0 would let a session end, or an offer stand; that one expires it may lose
+		if name := string(d.Timer); strings.HasPrefix(name, refreshTimer) || strings.HasPrefix(name, renewTimer) {
+			return "session-timer"
+		}
+	}
 	for _, a := range p.Pending { // an INVITE that the callee may answer reliably
 		if a.Request != nil && a.Request.Method == "INVITE" && slices.ContainsFunc(a.Request.Headers, offersReliable) {
 			return "100rel"
@@ -78,6 +83,9 @@ func added(p *stored) string {
 
 // reliable is the part of added about provisional responses.
 func (l *storedLeg) reliable() string {
+	if l.Interval != 0 {
+		return "session-timer"
+	}
 	if l.Agreed || slices.ContainsFunc(l.Dialogs, func(d Dialog) bool { return d.RSeq != 0 }) {
 		return "prack"
 	}
@@ -93,5 +101,5 @@ func (l *storedLeg) reliable() string {
 }
 
 func offersReliable(h string) bool {
-	return h == "Supported: "+extReliable || h == "Require: "+extReliable
+	return strings.HasPrefix(h, "Supported: "+extReliable) || h == "Require: "+extReliable
 }

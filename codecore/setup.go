@@ -157,7 +157,10 @@ func (c *call) allocated(e Allocated) {
 	c.invite = nil
 	defer func() { c.offers = nil }()
 	if len(m.Body) == 0 && len(c.places) > 1 { // one offer at most can be passed on before the answer
-		c.offers = nil
+		for i := range c.offers {
+			c.offers[i].Value = strings.TrimPrefix(c.offers[i].Value, extReliable+", ")
+		}
+		c.offers = without(c.offers, func(h Header) bool { return h.Value == extReliable })
 	}
 	for _, end := range e.Legs {
 		if (end.Leg == LegA || end.Leg == LegB) && end.Port != 0 {

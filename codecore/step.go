@@ -52,8 +52,9 @@ func Step(s State, now time.Time, e Event) (State, Result) {
 // call is a State being stepped.
 type call struct {
 	State
-	now time.Time
-	res Result
+	now    time.Time
+	res    Result
+	closed *SendRequest // the request of ours whose final response this Step takes
 }
 
 func (s Seconds) duration() time.Duration { return time.Duration(s) * time.Second }
@@ -124,7 +125,9 @@ func (c *call) become(p Phase) {
 	case PhaseAnswered:
 		c.A.Agreed, c.B.Agreed, c.AnswerAt = false, false, time.Time{}
 		c.Early, c.Fork = nil, nil
-		c.Timers = []Deadline{{TimerMaxCall, c.now.Add(maxCall.duration())}, {TimerAck, c.now.Add(ackWait)}}
+		c.stop(TimerNoAnswer)
+		c.stop(TimerTarget)
+		c.Timers = append([]Deadline{{TimerMaxCall, c.now.Add(maxCall.duration())}, {TimerAck, c.now.Add(ackWait)}}, c.Timers...)
 	case PhaseTalking:
 		c.stop(TimerAck)
 	case PhaseEnded:

@@ -43,28 +43,29 @@ type stored struct {
 }
 
 type storedLeg struct {
-	Edge    string           `json:"edge,omitzero"`
-	Flow    string           `json:"flow,omitzero"`
-	CallID  string           `json:"call_id,omitzero"`
-	Tag     string           `json:"tag,omitzero"`
-	Local   string           `json:"local,omitzero"`
-	Remote  string           `json:"remote,omitzero"`
-	CSeq    uint32           `json:"cseq,omitzero"`
-	Dialogs []Dialog         `json:"dialogs,omitempty"` // the stub's is {}; none = it alone
-	Srv     []storedServerTx `json:"srv,omitempty"`
-	Cli     []ClientTx       `json:"cli,omitempty"`
-	Sound   Sound            `json:"sound,omitzero"`
-	Offer   *Sound           `json:"offer,omitzero"`
-	Lines   []string         `json:"lines,omitempty"`
-	Addr    string           `json:"addr,omitzero"` // of Media
-	Port    int              `json:"port,omitzero"`
-	SDPs    uint64           `json:"sdps,omitzero"`
-	Told    string           `json:"told,omitzero"`
-	Answers int              `json:"answers,omitzero"`
-	ByeDue  bool             `json:"bye_due,omitzero"`
-	AckDue  uint32           `json:"ack_due,omitzero"`
-	Agreed  bool             `json:"agreed,omitzero"`
-	Update  bool             `json:"update,omitzero"`
+	Edge     string           `json:"edge,omitzero"`
+	Flow     string           `json:"flow,omitzero"`
+	CallID   string           `json:"call_id,omitzero"`
+	Tag      string           `json:"tag,omitzero"`
+	Local    string           `json:"local,omitzero"`
+	Remote   string           `json:"remote,omitzero"`
+	CSeq     uint32           `json:"cseq,omitzero"`
+	Dialogs  []Dialog         `json:"dialogs,omitempty"` // the stub's is {}; none = it alone
+	Srv      []storedServerTx `json:"srv,omitempty"`
+	Cli      []ClientTx       `json:"cli,omitempty"`
+	Sound    Sound            `json:"sound,omitzero"`
+	Offer    *Sound           `json:"offer,omitzero"`
+	Lines    []string         `json:"lines,omitempty"`
+	Addr     string           `json:"addr,omitzero"` // of Media
+	Port     int              `json:"port,omitzero"`
+	SDPs     uint64           `json:"sdps,omitzero"`
+	Told     string           `json:"told,omitzero"`
+	Answers  int              `json:"answers,omitzero"`
+	ByeDue   bool             `json:"bye_due,omitzero"`
+	AckDue   uint32           `json:"ack_due,omitzero"`
+	Agreed   bool             `json:"agreed,omitzero"`
+	Update   bool             `json:"update,omitzero"`
+	Interval Seconds          `json:"interval,omitzero"`
 
 	Challenges []Challenge `json:"challenges,omitempty"` // schema 2
 

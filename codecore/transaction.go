@@ -36,6 +36,7 @@ func (c *call) respond(leg LegID, t *ServerTx, status int, body []byte, more ...
 		r.Msg.Add("Allow", allowed)
 		if status >= 200 {
 			r.Msg.Add("Supported", supported)
+			r.Msg.Headers = append(r.Msg.Headers, c.sessionAnswer(leg, t)...)
 		}
 	}
 	if len(body) > 0 {
@@ -145,6 +146,9 @@ func (c *call) compose(leg LegID, d *Dialog, method string, cseq uint32, body []
 	case "INVITE", "UPDATE":
 		r.ContactUser = c.Token
 		r.Msg.Add("Allow", allowed)
+		if d != nil {
+			r.Msg.Headers = append(r.Msg.Headers, l.sessionOffer()...)
+		}
 	case "NOTIFY":
 		r.ContactUser = c.Token
 	}

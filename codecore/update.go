@@ -43,6 +43,10 @@ func (c *call) update(leg LegID, own *Dialog, e SIPRequest) {
 		refuse(no)
 		return
 	}
+	if no = c.sessionTerms(leg, t, &e.Msg, 0, defaultMinSE); no != nil {
+		refuse(no)
+		return
+	}
 	if target := contactOf(&e.Msg); target != "" { // target refresh (RFC 3311 5.2)
 		own.Target = target
 	}

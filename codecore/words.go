@@ -45,6 +45,8 @@ func phrase(status int) string {
 		return "Request Timeout"
 	case 415:
 		return "Unsupported Media Type"
+	case 422:
+		return "Session Interval Too Small"
 	case 421:
 		return "Extension Required"
 	case 420:
@@ -103,7 +105,7 @@ func mapped(status int) int {
 		return 480
 	case status == 503:
 		return 500 // RFC 3261 16.7: or the caller would shun us
-	case status == 481 || status == 482 || status == 483:
+	case status == 421 || status == 422 || status == 481 || status == 482 || status == 483:
 		return 500
 	}
 	return status

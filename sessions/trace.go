@@ -58,6 +58,8 @@ func eventName(ev codecore.Event) string {
 		return "timeout"
 	case codecore.NoAck:
 		return "no ack"
+	case codecore.NoPrack:
+		return "no prack"
 	case codecore.Allocated:
 		return "allocated"
 	case codecore.Fired:
