@@ -268,7 +268,7 @@ func TestSourceDiesMidMove(t *testing.T) {
 	ids := a.create(t, 100)
 	a.calls.store = w.store
 	go func() { _, _ = a.Move(context.Background(), MoveOrder{To: "w-b"}, nil) }()
-	for range 32 {
+	for range 2 * BatchSize {
 		b.await(t, "moved")
 	}
 	w.bury("w-a")
