@@ -119,7 +119,6 @@ func newChild(ctx context.Context, role, state string) (*child, error) {
 	useCPUs(c.cfg.Procs)
 	coalesceTimers(slackOf(role, c.cfg))
 	go tendHeap(ctx)
-	go profile(ctx, role+"."+strconv.Itoa(os.Getpid()))
 	c.id = newID(role, c.cfg.Node)
 	if c.digest, err = executableDigest(); err != nil {
 		return nil, err
