@@ -40,7 +40,9 @@ type Config struct {
 	RestPorts time.Duration
 	// Ahead is how many pairs of sockets are bound ahead. Default 64.
 	Ahead int
-	// MaxSockets bounds descriptors. Default: the process's limit less 256.
+	// MaxSockets bounds descriptors; what would need more is refused with
+	// "ports-out". Default: the process's limit less 640, so that the Keeper, which
+	// has the same limit and descriptors of its own, can keep every one of them.
 	MaxSockets int
 
 	// Lookup asks whether a call has a record; known is false when nobody can
@@ -178,7 +180,8 @@ func (c *Config) fill() error {
 		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 			return fmt.Errorf("media: descriptors: %w", err)
 		}
-		c.MaxSockets = int(min(limit.Cur, 1<<17)) - 256
+		n := int(min(limit.Cur, 1<<17))
+		c.MaxSockets = max(n-640, n/2-64)
 	}
 	if c.MaxSockets < 4 {
 		return fmt.Errorf("%w: %d sockets are too few", ErrConfig, c.MaxSockets)
