@@ -3,8 +3,9 @@
 package codecore
 
 import (
-	"encoding/json"
 	"strings"
+
+	"github.com/go-json-experiment/json"
 )
 
 // The broken release, as tests need one: its migration panics, and for numbers
@@ -21,13 +22,11 @@ var migrations = []Migration{
 }
 
 func upBroken(f Fields) error {
-	var cdr struct {
-		To string `json:"to"`
-	}
-	if err := json.Unmarshal(f["cdr"], &cdr); err != nil {
+	var stub Stub
+	if err := json.Unmarshal(f["stub"], &stub, form); err != nil {
 		return err
 	}
-	if strings.HasPrefix(cdr.To, HangingPrefix) {
+	if strings.HasPrefix(stub.CDR.To, HangingPrefix) {
 		select {}
 	}
 	panic("a broken migration")
