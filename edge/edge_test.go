@@ -32,7 +32,8 @@ type rig struct {
 	step chan sessions.Delivery
 	plan atomic.Pointer[codecore.Plan]
 
-	release string // that takes new calls; "r1" is the scripted worker
+	own     func(*Config) // changes the configuration of the next start
+	release string        // that takes new calls; "r1" is the scripted worker
 
 	mu     sync.Mutex
 	script func(sessions.Delivery) *sessions.Answer // nil answer = lost
@@ -94,10 +95,14 @@ func newRig(t *testing.T, lim Limits) *rig {
 func (r *rig) start(boot, udp string, lim Limits) {
 	r.t.Helper()
 	r.plan.Store(&codecore.Plan{Peers: []codecore.PlanPeer{{Name: "phone", Kind: "phone", Sources: []string{"127.0.0.1"}}}})
-	e, err := New(Config{
+	cfg := Config{
 		Node: "n1", Boot: boot, Listen: []string{udp, "tcp:127.0.0.1:0"}, ClusterKey: key, Bus: r.bus, Limits: lim,
 		Plan: func() *codecore.Plan { return r.plan.Load() }, Weights: func() []Weight { return []Weight{{r.release, 100}} },
-	})
+	}
+	if r.own != nil {
+		r.own(&cfg)
+	}
+	e, err := New(cfg)
 	if err != nil {
 		r.t.Fatal(err)
 	}

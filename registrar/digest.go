@@ -8,7 +8,7 @@ import (
 
 // credentials are an Authorization or Proxy-Authorization header (RFC 7616 3.4).
 type credentials struct {
-	username, realm, nonce, uri, response, algorithm, cnonce, qop, opaque string
+	username, realm, nonce, uri, response, algorithm, cnonce, qop string
 	nc                                                                    uint32
 }
 
