@@ -9,7 +9,7 @@ import (
 // credentials are an Authorization or Proxy-Authorization header (RFC 7616 3.4).
 type credentials struct {
 	username, realm, nonce, uri, response, algorithm, cnonce, qop string
-	nc                                                                    uint32
+	nc                                                            uint32
 }
 
 // maxCredentials bounds a header that is worth reading.
