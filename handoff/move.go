@@ -20,6 +20,7 @@ const (
 	Lanes     = 2
 
 	prepareLanes = 1
+	maxSilent    = 4 // batches in a row without a word, before an order is given up
 )
 
 // An Item is one call in a Prepare or an Offer.
