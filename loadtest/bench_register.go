@@ -232,8 +232,9 @@ func benchRegister(ctx context.Context, c BenchConfig) (*RegisterResult, error) 
 		if before, err = b.cpu(ctx); err != nil {
 			return nil, err
 		}
-		begin, failed := time.Now(), 0
-		r.AnswerMS, failed = crowd.round(ctx, 0, r.Refresh, rate)
+		begin := time.Now()
+		took, failed := crowd.round(ctx, 0, r.Refresh, rate)
+		r.AnswerMS = took
 		r.Failed += failed
 		after, err := b.cpu(ctx)
 		if err != nil {
