@@ -88,13 +88,17 @@ func TestAttack(t *testing.T) {
 	if err := b.sw.plan(t.Context(), plan); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := b.shortCalls(t.Context(), 100, 20, 50*time.Millisecond); err != nil || r.Failed > 0 { // pools grow to their size
+	// As many calls as will be placed during the attack, so that what they leave
+	// (records, transactions) is not taken for the attack's.
+	if r, err := b.shortCalls(t.Context(), honestPerSecond*seconds, 3*honestPerSecond, 100*time.Millisecond); err != nil || r.Failed > 0 {
 		t.Fatalf("%d failed: %s %v", r.Failed, r.Error, err)
 	}
 	before, err := b.pss(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	edge := []int{b.only(t, "edge").PID}
+	edgeBefore := UsageOf(edge)
 	refused := map[string]float64{}
 	reasons := []string{"flood", "stranger", "scanner", "token", "header-end", "method", "connection-limit", "unanswerable"}
 	for _, r := range reasons {
@@ -144,6 +148,8 @@ func TestAttack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	edgeAfter := UsageOf(edge)
+	t.Logf("edge: %d -> %d kB, %.1f s of CPU", edgeBefore.PSS, edgeAfter.PSS, edgeAfter.CPU-edgeBefore.CPU)
 	total := honestPerSecond * seconds
 	t.Logf("%d s: %d spoofed datagrams, %d of a mad peer, %d silent connections; honest calls %d of %d, INVITE to 18x p50 %.1f p99 %.1f ms; memory of all processes %d kB before, %d after a third, %d at the end",
 		seconds, datagrams.Load(), floods.Load(), silentConns, total-honest.Failed, total, honest.PDDms.P50, honest.PDDms.P99, before.PSS, early.PSS, after.PSS)
