@@ -15,7 +15,10 @@
 // that restarts finds calls again by the token in tags and branches (ids.go),
 // and workers repeat the actions that are not over.
 //
-// Not done yet: TLS and WebSocket (a [link] is their seam), SRV and NAPTR records (RFC 3263: an address literal or the A and
-// AAAA records of a name are used), and the change to TCP for requests over
-// 1300 bytes (RFC 3261 18.1.1: they are sent over UDP all the same).
+// Requests over 1300 bytes go by TCP where the peer listens (lost.go, which also
+// says what a broken connection means for the calls on it).
+//
+// Not done yet: TLS and WebSocket (a [link] is their seam), and SRV and NAPTR
+// records (RFC 3263: an address literal or the A and AAAA records of a name are
+// used). Merged requests and loops are seen by one edge, not across a cluster.
 package edge
