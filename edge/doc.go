@@ -9,9 +9,9 @@
 // (meaning), all before any lock or state. The grammar is our own: sipgo's
 // parser refuses legal messages of RFC 4475 (wsinv, esc01, semiuri) and takes
 // illegal ones; torture_test.go holds the right answer to all 49. Why something
-// was refused is told by a stable code, listed in reasons.md. Then one mutex guards transactions, calls and the
-// one timer heap; nothing is awaited under it: UDP sends do not block, TCP
-// sends are queued. Everything kept here may be lost at any moment: an edge
+// was refused is told by a stable code, listed in reasons.md. Then one mutex
+// guards transactions, calls and the one timer heap; nothing is awaited under
+// it: UDP sends do not block, TCP sends are queued. Everything kept here may be lost at any moment: an edge
 // that restarts finds calls again by the token in tags and branches (ids.go),
 // and workers repeat the actions that are not over.
 //
