@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -91,6 +92,7 @@ type Media struct {
 	tombs    map[codecore.CallID]tomb
 	did      map[string]uint64
 	restored bool // the store has been read: ports may be given out
+	began    time.Time
 	lastBeat time.Time
 	failed   []failed
 
@@ -121,6 +123,7 @@ func New(cfg Config) (*Media, error) {
 	m := &Media{
 		cfg: cfg, name: "media." + cfg.Node, log: cfg.Log, times: defaultTimes, v6: cfg.Listen.Is6(),
 		calls: map[codecore.CallID]*call{}, tombs: map[codecore.CallID]tomb{}, did: map[string]uint64{},
+		began: time.Now(),
 	}
 	var err error
 	if m.loop, err = newLoop(cfg.Log, m.v6); err != nil {
@@ -136,6 +139,14 @@ func New(cfg Config) (*Media, error) {
 		leastSince: time.Now(),
 	}
 	m.pool.inherit(cfg.Inherited, time.Now().Add(m.times.claim))
+	if cfg.Legs != nil && m.pool.bound() == 0 {
+		// Nobody has kept anything, and the newest calls may have no record here yet:
+		// their owners will name their ports. What is bound meanwhile for calls to
+		// come should not be these.
+		h := fnv.New32a()
+		_, _ = h.Write([]byte(cfg.Boot))
+		m.pool.next = int(h.Sum32() % uint32(pairs))
+	}
 	// Without the records a fresh bind could take a port that a record names; an
 	// inherited one cannot. So a node that has a store binds after reading it.
 	if m.restored && m.pool.grow(m.pool.ahead) == 0 && m.pool.bound() == 0 {
