@@ -99,7 +99,7 @@ type MediaDone struct {
 }
 
 // Alloc asks for media endpoints before the first save; idempotent by call and
-// leg. A leg that no DoMedia confirms within 60 s is freed. Answer: codecore.Allocated.
+// leg. A leg that no DoMedia confirms within 60 s is freed if the call has no record. Answer: codecore.Allocated.
 type Alloc struct {
 	Call codecore.CallID  `json:"call"`
 	Legs []codecore.LegID `json:"legs"`

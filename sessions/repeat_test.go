@@ -223,3 +223,25 @@ func TestCallOnTheMoveIsRepeatedByItsNewOwner(t *testing.T) {
 		})
 	}
 }
+
+// A node that starts cannot give out ports for a moment; the call waits for it.
+func TestStartingMediaIsAskedAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		e := r.edge("edge.n1", "b1")
+		r.worker("w-1")
+		asked := 0
+		_, err := r.bus.Subscribe(sessions.SubjectAlloc("media.n1"), "", func(msg sessions.Msg) {
+			got := codecore.Allocated{Node: "n1"}
+			if asked++; asked < 4 {
+				got.Reason = "media-away"
+			}
+			data, _ := wire.Seal(got)
+			_ = r.bus.Publish(msg.Reply, data)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.invite(script{Alloc: true})
+		wantDone(t, e, "1 allocated ")
+	})
+}

@@ -209,6 +209,10 @@ func (c *call) doCDR(actions []codecore.Action) bool {
 	return true
 }
 
+// reasonMediaAway is a media node's when it cannot give out ports yet, and ours when
+// none answers.
+const reasonMediaAway = "media-away"
+
 // allocate asks the media plane of the event's edge for endpoints, again and
 // again until AllocWait is over: the one effect that precedes the save.
 func (c *call) allocate(ev codecore.Event, legs []codecore.LegID) codecore.Event {
@@ -223,12 +227,12 @@ func (c *call) allocate(ev codecore.Event, legs []codecore.LegID) codecore.Event
 	for wait := minBackOff; ; wait = min(2*wait, maxBackOff) {
 		var got codecore.Allocated
 		err := c.r.request(SubjectAlloc("media."+node), time.Until(end), Alloc{Call: c.id, Legs: legs}, &got)
-		if err == nil {
+		if err == nil && got.Reason != reasonMediaAway { // it starts, and reads which ports are taken
 			return got
 		}
 		if time.Until(end) <= wait || c.sleep(wait) != nil {
 			c.r.cfg.Log.Warn("no media endpoints", "call", c.id, "node", node, "err", err)
-			return codecore.Allocated{Node: node, Reason: "media-away"}
+			return codecore.Allocated{Node: node, Reason: reasonMediaAway}
 		}
 	}
 }
