@@ -187,9 +187,6 @@ func (c *call) receiverIsNew(name string) {
 	if c.life != lifeLive || c.frozen {
 		return
 	}
-	if c.state.MediaDue && name == "media."+c.state.Media.Node {
-		c.kick(mediaPlane)
-	}
 	if c.state.Peers[name].Boot < c.bootOf(name) && len(codecore.PendingFor(c.state, name, c.bootOf(name))) > 0 {
 		c.kick(name)
 	}

@@ -44,12 +44,17 @@ func (c *call) desired() codecore.Media {
 	return m
 }
 
-// mediaForgot reports whether the media node has begun anew since it confirmed
-// what the call desires, though nothing new is due. c.mu is held.
-func (c *call) mediaForgot() bool {
+// mediaAnew reports whether the media node has begun anew since it last confirmed
+// anything of the call. c.mu is held.
+func (c *call) mediaAnew() bool {
 	node := c.state.Media.Node
-	return node != "" && !c.state.MediaDue && !codecore.Ended(c.state) &&
-		c.bootOf("media."+node) > c.mediaBoot && len(c.desired().Legs) > 0
+	return node != "" && c.bootOf("media."+node) > c.mediaBoot
+}
+
+// mediaForgot reports whether the media node may not hold what it has confirmed.
+// c.mu is held.
+func (c *call) mediaForgot() bool {
+	return !c.state.MediaDue && !codecore.Ended(c.state) && c.mediaAnew() && len(c.desired().Legs) > 0
 }
 
 // mediaOwed reports whether there is anything to tell the media plane. c.mu is held.
@@ -61,13 +66,13 @@ func (c *call) mediaHeld(boot string) { c.mediaBoot = max(c.mediaBoot, boot) }
 // mediaKnown is for a call that has come from elsewhere: its former owner has
 // told the node all, unless it may not have had the time. c.mu is held.
 func (c *call) mediaKnown() {
-	node := c.state.Media.Node
-	if node == "" || c.rec.Attempts > 0 { // an owner that died may have left it undone
+	now := c.r.cfg.Now()
+	if now.Sub(c.rec.Claimed) < bootYoung { // an owner that died may have left it undone
 		return
 	}
 	c.r.mu.Lock()
 	defer c.r.mu.Unlock()
-	if h := c.r.boots["media."+node]; c.r.cfg.Now().Sub(h.at) >= bootYoung {
+	if h := c.r.boots["media."+c.state.Media.Node]; now.Sub(h.at) >= bootYoung {
 		c.mediaBoot = h.boot
 	}
 }
@@ -86,7 +91,8 @@ func (r *Runner) remind(node string) {
 }
 
 // repeat tells a media node what all calls desire that it may have forgotten,
-// many in one message and one message at a time.
+// many in one message and one message at a time. Among them are those whose order
+// is under way: it may have gone to the process that died.
 func (r *Runner) repeat(node string) {
 	time.Sleep(remindWait)
 	r.mu.Lock()
@@ -96,7 +102,7 @@ func (r *Runner) repeat(node string) {
 	var orders []DoMedia
 	for _, c := range r.snapshotCalls() {
 		c.mu.Lock()
-		if c.life == lifeLive && !c.frozen && c.state.Media.Node == node && c.mediaForgot() {
+		if c.life == lifeLive && !c.frozen && c.state.Media.Node == node && c.mediaAnew() && c.mediaOwed() {
 			calls = append(calls, c)
 			orders = append(orders, c.order())
 		}
@@ -130,9 +136,17 @@ func (r *Runner) repeatSome(node string, calls []*call, orders []DoMedia) {
 	for i, c := range calls {
 		c.mu.Lock()
 		if i < len(all) && all[i].Reason == "" && done.Boot != "" && !orders[i].Gen.Newer(all[i].Gen) {
-			c.mediaHeld(done.Boot)
+			due := c.state.MediaDue
+			if orders[i].Gen == c.mediaGen {
+				c.mediaHeld(done.Boot)
+			}
+			c.mu.Unlock()
+			if due {
+				c.tell(codecore.MediaApplied{Gen: orders[i].Gen}) // of an older generation: left
+			}
+			continue
 		}
-		if c.mediaForgot() {
+		if c.mediaOwed() {
 			c.kick(mediaPlane)
 		}
 		c.mu.Unlock()

@@ -179,9 +179,12 @@ func TestConfirmationOfADeadMediaProcess(t *testing.T) {
 		p.mu.Unlock()
 		p.restart("m-2")
 		time.Sleep(100 * time.Millisecond)
+		p.want(map[codecore.CallID]string{theCall: "1.1 4000"}) // long before the request's time is over
 		close(late)
-		time.Sleep(500 * time.Millisecond)
-		p.want(map[codecore.CallID]string{theCall: "1.1 4000"})
+		time.Sleep(10 * time.Second)
+		if n := p.want(map[codecore.CallID]string{theCall: "1.1 4000"}); n != 1 {
+			t.Errorf("%d messages, want the repeat only", n)
+		}
 	})
 }
 
@@ -244,4 +247,43 @@ func TestStartingMediaIsAskedAgain(t *testing.T) {
 		e.invite(script{Alloc: true})
 		wantDone(t, e, "1 allocated ")
 	})
+}
+
+// A planned move costs the node nothing; a takeover does: nobody knows what the
+// dead owner had still to say.
+func TestOnlyATakeoverIsRepeatedLater(t *testing.T) {
+	for _, claimed := range []bool{false, true} {
+		t.Run(fmt.Sprint("claimed ", claimed), func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				e, p := r.edge("edge.n1", "b1"), r.plane()
+				_, crash := r.worker("w-1")
+				w2, _ := r.worker("w-2")
+				p.announce()
+				e.invite(script{Media: 4000})
+				time.Sleep(time.Minute)
+				e.ask("INFO", script{})
+				crash()
+				p.mu.Lock()
+				p.messages = 0
+				p.mu.Unlock()
+				if err := w2.Reserve(theCall); err != nil {
+					t.Fatal(err)
+				}
+				rec := steal(t, r, "w-2")
+				state, err := codecore.Decode(rec.Schema, rec.Body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				want, messages := "1.1 4000", 0
+				if claimed {
+					rec.Claimed, want, messages = time.Now(), "2.3 4000", 1
+				}
+				w2.Adopt(rec, state)
+				time.Sleep(time.Second)
+				if n := p.want(map[codecore.CallID]string{theCall: want}); n != messages {
+					t.Errorf("%d messages, want %d", n, messages)
+				}
+			})
+		})
+	}
 }

@@ -213,6 +213,9 @@ func (c *call) doCDR(actions []codecore.Action) bool {
 // none answers.
 const reasonMediaAway = "media-away"
 
+// allocTry is for one answer: the node may have been killed with the question in hand.
+const allocTry = 500 * time.Millisecond
+
 // allocate asks the media plane of the event's edge for endpoints, again and
 // again until AllocWait is over: the one effect that precedes the save.
 func (c *call) allocate(ev codecore.Event, legs []codecore.LegID) codecore.Event {
@@ -226,7 +229,7 @@ func (c *call) allocate(ev codecore.Event, legs []codecore.LegID) codecore.Event
 	end := time.Now().Add(c.r.cfg.AllocWait)
 	for wait := minBackOff; ; wait = min(2*wait, maxBackOff) {
 		var got codecore.Allocated
-		err := c.r.request(SubjectAlloc("media."+node), time.Until(end), Alloc{Call: c.id, Legs: legs}, &got)
+		err := c.r.request(SubjectAlloc("media."+node), min(time.Until(end), allocTry), Alloc{Call: c.id, Legs: legs}, &got)
 		if err == nil && got.Reason != reasonMediaAway { // it starts, and reads which ports are taken
 			return got
 		}
