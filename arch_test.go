@@ -48,7 +48,6 @@ var mayImport = map[string][]string{
 // too); tests are free.
 var onlyImporter = map[string][]string{
 	"github.com/nats-io/":       {"nats"},
-	"github.com/emiago/sipgo":   {"edge", "loadtest"},
 	"github.com/pion/sdp":       {"codecore", "loadtest"},
 	"github.com/pion/rt":        {"media", "loadtest"},
 	"github.com/spf13/cobra":    {"cmd/switch"},

@@ -21,12 +21,8 @@ const HangingPrefix = "99901"
 var migrations = append(slices.Clone(released), Migration{Name: "0003_broken", Up: upBroken, Down: func(Fields) error { return nil }})
 
 func upBroken(f Fields) error {
-	var stub struct {
-		CDR struct {
-			To string `json:"to"`
-		} `json:"cdr"`
-	}
-	if err := json.Unmarshal(f["stub"], &stub); err != nil {
+	var stub Stub
+	if err := json.Unmarshal(f["stub"], &stub, form); err != nil {
 		return err
 	}
 	if strings.HasPrefix(stub.CDR.To, HangingPrefix) {

@@ -108,16 +108,8 @@ func (e *Edge) doAck(c *call, a *codecore.SendRequest) {
 
 // tagOf reads the tag parameter of a From or To value.
 func tagOf(v string) string {
-	if i := strings.LastIndexByte(v, '>'); i >= 0 {
-		v = v[i:]
-	}
-	for _, part := range strings.Split(v, ";") {
-		name, value, _ := strings.Cut(part, "=")
-		if strings.EqualFold(strings.TrimSpace(name), "tag") {
-			return strings.TrimSpace(value)
-		}
-	}
-	return ""
+	a, _ := parseAddress(v)
+	return a.tag
 }
 
 // doResponse answers a request. An edge that does not know the transaction (it

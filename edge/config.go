@@ -26,6 +26,9 @@ type Config struct {
 	// binding. They are duplicated: the caller may close them after New.
 	Sockets map[string]*os.File
 
+	// Unmarked leaves the DSCP of our packets at 0. Default: CS3 (RFC 4594 4.2).
+	Unmarked bool
+
 	ClusterKey []byte // at least 16 bytes; all edges of a cluster have the same
 	Bus        sessions.Bus
 	Plan       func() *codecore.Plan // current plan: who may call from where; nil = nobody

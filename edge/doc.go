@@ -9,14 +9,16 @@
 // (meaning), all before any lock or state. The grammar is our own: sipgo's
 // parser refuses legal messages of RFC 4475 (wsinv, esc01, semiuri) and takes
 // illegal ones; torture_test.go holds the right answer to all 49. Why something
-// was refused is told by a stable code, listed in reasons.md. Then one mutex guards transactions, calls and the
-// one timer heap; nothing is awaited under it: UDP sends do not block, TCP
-// sends are queued. Everything kept here may be lost at any moment: an edge
+// was refused is told by a stable code, listed in reasons.md. Then one mutex
+// guards transactions, calls and the one timer heap; nothing is awaited under
+// it: UDP sends do not block, TCP sends are queued. Everything kept here may be lost at any moment: an edge
 // that restarts finds calls again by the token in tags and branches (ids.go),
 // and workers repeat the actions that are not over.
 //
-// Not done yet: TLS and WebSocket (a [link] is their seam), digest, the
-// registrar, SRV and NAPTR records (RFC 3263: an address literal or the A and
-// AAAA records of a name are used), and the change to TCP for requests over
-// 1300 bytes (RFC 3261 18.1.1: they are sent over UDP all the same).
+// Requests over 1300 bytes go by TCP where the peer listens (lost.go, which also
+// says what a broken connection means for the calls on it).
+//
+// Not done yet: TLS and WebSocket (a [link] is their seam), and SRV and NAPTR
+// records (RFC 3263: an address literal or the A and AAAA records of a name are
+// used). Merged requests and loops are seen by one edge, not across a cluster.
 package edge

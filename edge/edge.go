@@ -121,6 +121,9 @@ func (e *Edge) listen(spec string) error {
 			return err
 		}
 		_ = c.SetReadBuffer(4 << 20) // a burst while we are stopped waits in the kernel
+		if raw, err := c.SyscallConn(); err == nil {
+			e.mark(raw, ap.Addr().Is6())
+		}
 		bound := c.LocalAddr().(*net.UDPAddr).AddrPort()
 		bound = netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
 		e.udp = append(e.udp, &udpLink{conn: c, bound: bound, v6: bound.Addr().Is6()})
@@ -129,6 +132,9 @@ func (e *Edge) listen(spec string) error {
 		ln, err := tcpSocket(ap, file)
 		if err != nil {
 			return err
+		}
+		if raw, err := ln.SyscallConn(); err == nil {
+			e.mark(raw, ap.Addr().Is6())
 		}
 		bound := ln.Addr().(*net.TCPAddr).AddrPort()
 		bound = netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())

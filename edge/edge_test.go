@@ -32,7 +32,8 @@ type rig struct {
 	step chan sessions.Delivery
 	plan atomic.Pointer[codecore.Plan]
 
-	release string // that takes new calls; "r1" is the scripted worker
+	own     func(*Config) // changes the configuration of the next start
+	release string        // that takes new calls; "r1" is the scripted worker
 
 	mu     sync.Mutex
 	script func(sessions.Delivery) *sessions.Answer // nil answer = lost
@@ -94,10 +95,14 @@ func newRig(t *testing.T, lim Limits) *rig {
 func (r *rig) start(boot, udp string, lim Limits) {
 	r.t.Helper()
 	r.plan.Store(&codecore.Plan{Peers: []codecore.PlanPeer{{Name: "phone", Kind: "phone", Sources: []string{"127.0.0.1"}}}})
-	e, err := New(Config{
+	cfg := Config{
 		Node: "n1", Boot: boot, Listen: []string{udp, "tcp:127.0.0.1:0"}, ClusterKey: key, Bus: r.bus, Limits: lim,
 		Plan: func() *codecore.Plan { return r.plan.Load() }, Weights: func() []Weight { return []Weight{{r.release, 100}} },
-	})
+	}
+	if r.own != nil {
+		r.own(&cfg)
+	}
+	e, err := New(cfg)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -379,6 +384,17 @@ func TestGarbage(t *testing.T) {
 		"port":           {strings.Replace(good, "sip:100@127.0.0.1 ", "sip:100@127.0.0.1:70000 ", 1), "400"},
 		"scheme":         {strings.Replace(good, "sip:100@127.0.0.1 ", "tel:100 ", 1), "416"},
 		"folded is fine": {strings.Replace(good, "l: 0", "X: a\r\n b\r\nl: 0", 1), "200"},
+		"quoted pairs":   {strings.Replace(good, `"A, B"`, `"a\"b\\ <sip:x@y>;tag=z"`, 1), "200"},
+		"instance":       {strings.Replace(good, "m: <sip:1@", `m: <sip:2@x>;+sip.instance="<urn:uuid:1;2>", <sip:1@`, 1), "200"},
+		"hidden tag":     {strings.Replace(good, "tag=a1", `x=">;tag=2";tag=a1`, 1), "400"},
+		"nul in quotes":  {strings.Replace(good, `"A, B"`, "\"A\x00B\"", 1), "400"},
+		"nul in subject": {strings.Replace(good, "l: 0", "s: \"a\\\x00\"\r\nl: 0", 1), "400"},
+		"many vias":      {strings.Replace(good, "l: 0", "v: "+strings.Repeat("SIP/2.0/UDP h,", 600)+"SIP/2.0/UDP h\r\nl: 0", 1), "400"},
+		"many routes":    {strings.Replace(good, "l: 0", "Route: "+strings.Repeat("<sip:h;lr>,", 200)+"<sip:h>\r\nl: 0", 1), "400"},
+		"many params":    {strings.Replace(good, "tag=a1", "tag=a1"+strings.Repeat(";a", 100), 1), "400"},
+		"long line":      {strings.Replace(good, "l: 0", "X: "+strings.Repeat("x", 9000)+"\r\nl: 0", 1), "400"},
+		"many lines":     {strings.Replace(good, "l: 0", strings.Repeat("X: y\r\n", 300)+"l: 0", 1), "400"},
+		"deep folding":   {strings.Replace(good, "l: 0", "X: y\r\n"+strings.Repeat(" z\r\n", 300)+"l: 0", 1), "400"},
 		"fine":           {good, "200"},
 		"register":       {strings.ReplaceAll(good, "OPTIONS", "REGISTER"), "405"},
 	} {

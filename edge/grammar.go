@@ -192,7 +192,15 @@ func parseAddress(v string) (a address, ok bool) {
 			a.tag = value
 		}
 	})
-	return a, ok && (a.tag == "" || isToken(a.tag)) && strings.IndexByte(a.params, '>') < 0
+	return a, ok && (a.tag == "" || isToken(a.tag))
+}
+
+// plainParams: no parameter hides, in quotes, what ends one. In From and To,
+// which others read for their tag, that would be two tags for two readers.
+func (a *address) plainParams() bool {
+	plain := true
+	eachParam(a.params, func(_, value string) { plain = plain && !strings.ContainsAny(value, ";>") })
+	return plain
 }
 
 // angle finds the first "<" outside quotes.

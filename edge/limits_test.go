@@ -139,6 +139,8 @@ func TestAStatusOfTheWorkerBecomesAResponse(t *testing.T) {
 func seeds(f *testing.F) {
 	f.Add([]byte("OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h:5060;branch=z9hG4bK1, SIP/2.0/TCP [::1]\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:b@c>\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\nContact: *\r\nl: 2\r\n\r\nab"))
 	f.Add([]byte("SIP/2.0 200 OK\r\nv: SIP/2.0/UDP h\r\nf: a\r\nt: b;tag=\"\r\ni: 1\r\nCSeq: 1 A\r\n\r\n"))
+	f.Add([]byte("INVITE sip:u;p@[2001:db8::1]:5060;x=%41 SIP/2.0\r\nVia: SIP / 2.0 / UDP [::1] : 9 ;branch = z9hG4bK1;received=[::2]\r\nf: \"\\\"\\\x00<\" <sip:a@b>;tag=1;p=\">\"\r\nTo: a b <sips:b@c>;tag=2\r\ni: 1\r\nCSeq: 1 INVITE\r\nRoute: <sip:a;lr>,\r\n <sip:b>\r\n\r\n"))
+	f.Add([]byte("OPTIONS tel:1 SIP/2.0\r\nv: SIP/2.0/TCP h;;\r\nf: \"a <sip:a@b>\r\nt: <isbn:1>\r\ni: 1\r\nCSeq: 4294967296 OPTIONS\r\n"))
 	f.Add([]byte("\r\n\r\nX\r\n y\r\nl:\r\n 3\r\n\r\nabc"))
 }
 
@@ -152,11 +154,19 @@ func FuzzDatagram(f *testing.F) {
 		if why != okay {
 			if p.replyable() {
 				checkOne(t, reply(&p.msg, 400, "x"))
+				checkOne(t, shortReply(&p.msg, 403, "x"))
 			}
 			return
 		}
 		p.stamp(netip.MustParseAddrPort("192.0.2.1:9"))
 		ids.verify(p.toTag)
+		_ = mergeKey(p)
+		if via, ok := parseVia(p.msg.Get("Via")); !ok || via.branch != p.via.branch || via.host != p.via.host || via.port != p.via.port {
+			t.Fatalf("the stamped Via is another: %q was %+v", p.msg.Get("Via"), p.via)
+		}
+		if got := tagOf(p.msg.Get("To")); got != p.toTag {
+			t.Fatalf("two readers of To: %q and %q in %q", got, p.toTag, p.msg.Get("To"))
+		}
 		_ = ids.tx(p, p.msg.Method) + string(ids.call(p))
 		if p.msg.IsRequest() {
 			checkOne(t, reply(&p.msg, 200, "x"))

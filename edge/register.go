@@ -54,7 +54,7 @@ func (e *Edge) onRegister(f flow, p *packet, auth *registrar.Auth, now time.Time
 	p.strip()
 	req, no := registrar.Read(&p.msg, account)
 	if no != nil {
-		e.answerRegister(back, p, nil, no)
+		e.write(back, e.registerAnswer(p, nil, no))
 		return
 	}
 	req.Edge, req.Flow, req.Source = e.cfg.Node, f.id(), f.remote.String()
@@ -62,7 +62,7 @@ func (e *Edge) onRegister(f flow, p *packet, auth *registrar.Auth, now time.Time
 	case e.registering <- struct{}{}:
 	default:
 		e.stats.count(registrarBusy)
-		e.answerRegister(back, p, nil, busyRegistrar)
+		e.write(back, e.registerAnswer(p, nil, busyRegistrar))
 		return
 	}
 	tx = &registerTx{key: key, flow: back}
@@ -108,18 +108,19 @@ func (e *Edge) register(tx *registerTx, f flow, p *packet, req registrar.Request
 		}
 		e.pings.keep(req, told, e.cfg.Node, f, now)
 	}
-	b := e.answerRegister(tx.flow, p, told, no)
+	b := e.registerAnswer(p, told, no)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	tx.last = b
+	e.write(tx.flow, b)
 	if tx.flow.link.reliable() && e.registers[tx.key] == tx {
 		e.arm(tx, now) // timer J is 0: nobody asks again
 	}
 }
 
-// answerRegister writes the answer to a REGISTER (RFC 3261 10.3, step 8; RFC
-// 3327 5.3: the path comes back) and sends it.
-func (e *Edge) answerRegister(f flow, p *packet, told []registrar.Told, no *registrar.Refusal) []byte {
+// registerAnswer writes the answer to a REGISTER (RFC 3261 10.3, step 8; RFC
+// 3327 5.3: the path comes back).
+func (e *Edge) registerAnswer(p *packet, told []registrar.Told, no *registrar.Refusal) []byte {
 	status := 200
 	var extra []string
 	if no != nil {
@@ -143,7 +144,5 @@ func (e *Edge) answerRegister(f flow, p *packet, told []registrar.Told, no *regi
 		}
 		extra = append(extra, "Date", time.Now().UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT"))
 	}
-	b := reply(&p.msg, status, e.ids.sum(16, "stateless", p.callID, p.fromTag), extra...)
-	e.write(f, b)
-	return b
+	return reply(&p.msg, status, e.ids.sum(16, "stateless", p.callID, p.fromTag), extra...)
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -203,7 +204,10 @@ func (e *Edge) dialTCP(remote netip.AddrPort, within time.Duration) *tcpLink {
 	e.wg.Add(1)
 	go func() {
 		defer e.wg.Done()
-		d := net.Dialer{Timeout: within}
+		d := net.Dialer{Timeout: within, Control: func(_, _ string, raw syscall.RawConn) error {
+			e.mark(raw, remote.Addr().Is6())
+			return nil
+		}}
 		conn, err := d.DialContext(e.ctx, "tcp", remote.String())
 		if err != nil {
 			e.stats.count(sendFailed)

@@ -157,7 +157,7 @@ func (p *packet) read() reason {
 			}
 		case "From", "To":
 			a, ok := parseAddress(h.Value)
-			if !ok {
+			if !ok || !a.plainParams() {
 				return badAddress
 			}
 			if h.Name == "To" {

@@ -223,9 +223,9 @@ func TestTargetDiesMidMove(t *testing.T) {
 		return nil, sessions.ErrTimeout
 	}))
 	b = w.worker(t, "w-b", "r2", nil)
-	ids := a.create(t, 10)
+	ids := a.create(t, BatchSize) // a second batch would not be offered: Left
 	r, _ := a.Move(context.Background(), MoveOrder{To: "w-b"}, nil)
-	if r.Moved != 0 || len(a.calls.List()) != 10 || len(r.Refused) != 10 {
+	if r.Moved != 0 || len(a.calls.List()) != BatchSize || len(r.Refused) != BatchSize {
 		t.Fatalf("%v; source holds %d", r, len(a.calls.List()))
 	}
 	if !a.calls.step(ids[0]) {
@@ -268,7 +268,7 @@ func TestSourceDiesMidMove(t *testing.T) {
 	ids := a.create(t, 100)
 	a.calls.store = w.store
 	go func() { _, _ = a.Move(context.Background(), MoveOrder{To: "w-b"}, nil) }()
-	for range 32 {
+	for range 2 * BatchSize {
 		b.await(t, "moved")
 	}
 	w.bury("w-a")

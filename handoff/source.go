@@ -190,7 +190,7 @@ func (w *wave) add(r MoveReport, err error) {
 	if w.silent++; !errors.Is(err, errSilent) {
 		w.silent = 0
 	}
-	if w.stop == nil && (!errors.Is(err, errSilent) || w.silent > Lanes) {
+	if w.stop == nil && (!errors.Is(err, errSilent) || w.silent > maxSilent) {
 		w.stop = err
 	}
 	w.progress(w.sum)

@@ -56,7 +56,8 @@ func New(cfg Config) (*Host, error) {
 	if cfg.MaxKept == 0 {
 		var lim unix.Rlimit
 		_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &lim)
-		cfg.MaxKept = max(64, int(min(lim.Cur, 1<<30))-512)
+		n := int(min(lim.Cur, 1<<30))
+		cfg.MaxKept = max(64, n/2, n-512)
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

@@ -84,6 +84,17 @@ type phone struct {
 
 func startPhone(t *testing.T, ip, user string, args ...string) *phone {
 	t.Helper()
+	return startPhoneAs(t, ip, user, "", args...)
+}
+
+// startAccount starts a phone that registers; its password is sesame-<user>.
+func startAccount(t *testing.T, ip, user string, at netip.AddrPort, args ...string) *phone {
+	t.Helper()
+	return startPhoneAs(t, ip, user, fmt.Sprintf("<sip:%s@%s>;auth_pass=sesame-%s;regint=60;answermode=auto;audio_codecs=PCMU/8000/1\n", user, at, user), args...)
+}
+
+func startPhoneAs(t *testing.T, ip, user, account string, args ...string) *phone {
+	t.Helper()
 	if _, err := exec.LookPath("baresip"); err != nil {
 		t.Skip("baresip is not installed")
 	}
@@ -108,7 +119,9 @@ module sndfile.so
 module_tmp account.so
 module_app menu.so
 `, p.at, user, tone, user, p.dir, "/usr/lib/baresip/modules")
-	account := fmt.Sprintf("<sip:%s@%s>;regint=0;answermode=auto;audio_codecs=PCMU/8000/1\n", user, p.at)
+	if account == "" {
+		account = fmt.Sprintf("<sip:%s@%s>;regint=0;answermode=auto;audio_codecs=PCMU/8000/1\n", user, p.at)
+	}
 	for name, s := range map[string]string{"config": config, "accounts": account, "contacts": ""} {
 		if err := os.WriteFile(filepath.Join(p.dir, name), []byte(s), 0o600); err != nil {
 			t.Fatal(err)

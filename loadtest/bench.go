@@ -15,7 +15,7 @@ import (
 type BenchConfig struct {
 	SwitchBinary string
 	NextBinary   string        // for the moves of held calls; "": not measured
-	Parts        []string      // of "setup", "held", "relay" (default these) and "peer"
+	Parts        []string      // of "setup", "held", "relay" (default these), "registrations" and "peer"
 	Rates        []int         // calls a second of "setup", default 200,1000
 	Seconds      int           // of each rate and of "relay", default 20
 	Hold         time.Duration // of a call of "setup", default 200 ms
@@ -23,6 +23,7 @@ type BenchConfig struct {
 	HeldSeconds  int           // before memory is read, default 45: transactions have gone
 	Rounds       int           // of moving the held calls there and back, default 3
 	RelayCalls   int           // default 400
+	Phones       int           // of "registrations", each refreshing once a minute, default 10000
 	Workers      int           // of "held": a second one takes over, default 2
 	Config       func(Site) []byte
 	Argv         func(configPath string) []string // default SwitchBinary serve --config path
@@ -37,6 +38,8 @@ type BenchResult struct {
 	Peer    []PeerResult  `json:"peer,omitempty"`
 	Held    *HeldResult   `json:"held,omitempty"`
 	Relay   *RelayResult  `json:"relay,omitempty"`
+
+	Registrations *RegisterResult `json:"registrations,omitempty"`
 }
 
 // SetupResult is a rate of short calls without sound, media anchored.
@@ -94,6 +97,7 @@ func (c *BenchConfig) defaults() {
 	setDefault(&c.Rounds, 3)
 	setDefault(&c.RelayCalls, 400)
 	setDefault(&c.Workers, 2)
+	setDefault(&c.Phones, 10_000)
 	if len(c.Rates) == 0 {
 		c.Rates = []int{200, 1000}
 	}
@@ -130,6 +134,11 @@ func Bench(ctx context.Context, c BenchConfig) (r BenchResult, err error) {
 	}
 	if slices.Contains(c.Parts, "held") {
 		if r.Held, err = benchHeld(ctx, c); err != nil {
+			return r, err
+		}
+	}
+	if slices.Contains(c.Parts, "registrations") {
+		if r.Registrations, err = benchRegister(ctx, c); err != nil {
 			return r, err
 		}
 	}

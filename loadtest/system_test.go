@@ -46,11 +46,17 @@ func realSwitchAs(t *testing.T, n int, change func(*RigConfig), config func(Site
 	if err != nil {
 		t.Fatal(err)
 	}
+	return realSwitchOf(t, bin[0], n, change, config)
+}
+
+// realSwitchOf is realSwitchAs with an executable of the test's own.
+func realSwitchOf(t *testing.T, binary string, n int, change func(*RigConfig), config func(Site) []byte) (*bed, []*Call) {
+	t.Helper()
 	rc := RigConfig{RTP: true}
 	if change != nil {
 		change(&rc)
 	}
-	b, err := newBed(t.Context(), BenchConfig{SwitchBinary: bin[0], Config: config}, max(n, 500), 1, rc)
+	b, err := newBed(t.Context(), BenchConfig{SwitchBinary: binary, Config: config}, max(n, 500), 1, rc)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ type leg struct {
 	peer *leg // to whom the sound goes
 
 	// What it should do.
-	told       bool // an order has come
+	told       bool // an order has come that speaks of its sound
 	send, recv bool
 	mux        bool
 	learn      int
@@ -93,7 +93,8 @@ const (
 // program sets what the leg should do. Payloads are numbered as the party sends
 // them; telephone-event is always among them. No Payloads: all are taken.
 func (l *leg) program(d codecore.MediaLeg, v6 bool, now, window int64) {
-	l.told = true
+	// Ports alone are kept for the call, and nothing is said of its sound.
+	l.told = l.told || d.Learn > 0 || d.Remote != "" || d.Send || d.Recv
 	remote, known := parseSockaddr(d.Remote, v6)
 	l.latch.remote(remote, d.Learn > l.learn, now, window)
 	rtcp, named := parseSockaddr(d.RTCP, v6)

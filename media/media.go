@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -40,7 +41,9 @@ type Config struct {
 	RestPorts time.Duration
 	// Ahead is how many pairs of sockets are bound ahead. Default 64.
 	Ahead int
-	// MaxSockets bounds descriptors. Default: the process's limit less 256.
+	// MaxSockets bounds descriptors; what would need more is refused with
+	// "ports-out". Default: the process's limit less 640, so that the Keeper, which
+	// has the same limit and descriptors of its own, can keep every one of them.
 	MaxSockets int
 
 	// Lookup asks whether a call has a record; known is false when nobody can
@@ -89,6 +92,7 @@ type Media struct {
 	tombs    map[codecore.CallID]tomb
 	did      map[string]uint64
 	restored bool // the store has been read: ports may be given out
+	began    time.Time
 	lastBeat time.Time
 	failed   []failed
 
@@ -119,6 +123,7 @@ func New(cfg Config) (*Media, error) {
 	m := &Media{
 		cfg: cfg, name: "media." + cfg.Node, log: cfg.Log, times: defaultTimes, v6: cfg.Listen.Is6(),
 		calls: map[codecore.CallID]*call{}, tombs: map[codecore.CallID]tomb{}, did: map[string]uint64{},
+		began: time.Now(),
 	}
 	var err error
 	if m.loop, err = newLoop(cfg.Log, m.v6); err != nil {
@@ -134,6 +139,14 @@ func New(cfg Config) (*Media, error) {
 		leastSince: time.Now(),
 	}
 	m.pool.inherit(cfg.Inherited, time.Now().Add(m.times.claim))
+	if cfg.Legs != nil && m.pool.bound() == 0 {
+		// Nobody has kept anything, and the newest calls may have no record here yet:
+		// their owners will name their ports. What is bound meanwhile for calls to
+		// come should not be these.
+		h := fnv.New32a()
+		_, _ = h.Write([]byte(cfg.Boot))
+		m.pool.next = int(h.Sum32() % uint32(pairs))
+	}
 	// Without the records a fresh bind could take a port that a record names; an
 	// inherited one cannot. So a node that has a store binds after reading it.
 	if m.restored && m.pool.grow(m.pool.ahead) == 0 && m.pool.bound() == 0 {
@@ -178,7 +191,8 @@ func (c *Config) fill() error {
 		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 			return fmt.Errorf("media: descriptors: %w", err)
 		}
-		c.MaxSockets = int(min(limit.Cur, 1<<17)) - 256
+		n := int(min(limit.Cur, 1<<17))
+		c.MaxSockets = max(n-640, n/2-64)
 	}
 	if c.MaxSockets < 4 {
 		return fmt.Errorf("%w: %d sockets are too few", ErrConfig, c.MaxSockets)

@@ -102,6 +102,12 @@ func (m *Media) order(d sessions.DoMedia, now time.Time) sessions.MediaDone {
 		done.Gen = c.gen
 		m.did["orders_repeated"]++
 		return done
+	case c.applied && c.want.Same(d.Media) && len(c.legs) == len(d.Media.Legs):
+		// Another owner says what stands already: nothing to do, nothing to store.
+		c.gen, c.touched, c.deny = d.Gen, m.loop.now(), 0
+		done.Gen = c.gen
+		m.did["orders_repeated"]++
+		return done
 	case len(d.Media.Legs) == 0:
 		c.gen = d.Gen
 		m.free(c, now)

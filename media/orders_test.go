@@ -1,9 +1,11 @@
 package media
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -113,9 +115,23 @@ func TestGenerations(t *testing.T) {
 }
 
 func TestUnconfirmedAllocationIsFreed(t *testing.T) {
-	n := start(t, config(&memBus{}), func(m *Media) { m.times.orphan = 100 * time.Millisecond })
+	cfg := config(&memBus{})
+	var rings atomic.Int32
+	cfg.Lookup = func(_ context.Context, id codecore.CallID) (exists, known bool) {
+		if id != "rings" {
+			return false, true
+		}
+		rings.Add(1)
+		return true, true
+	}
+	n := start(t, cfg, func(m *Media) { m.times.orphan = 100 * time.Millisecond })
+	n.alloc("rings") // for long: its ports stay its own
 	n.alloc("c1")
-	n.await("freed", func() bool { s := n.Stats(); return s.Calls == 0 && s.PairsUsed == 0 && s.Control["unconfirmed"] == 1 })
+	n.await("freed", func() bool { s := n.Stats(); return s.Calls == 1 && s.PairsUsed == 2 && s.Control["unconfirmed"] == 1 })
+	n.await("asked again", func() bool { return rings.Load() > 2 })
+	if s := n.Stats(); s.Calls != 1 || s.Control["unconfirmed"] != 1 {
+		t.Errorf("stats %+v", s)
+	}
 }
 
 func TestAForeignPortIsRefused(t *testing.T) {

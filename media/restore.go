@@ -56,7 +56,8 @@ func (m *Media) restore(id codecore.CallID, body []byte, rev uint64) (ok bool, e
 		m.cold.ended(id, now)
 		return false, nil
 	}
-	if m.calls[id] != nil { // its owner was faster
+	if c := m.calls[id]; c != nil { // its owner was faster
+		m.recall(c, &r, now)
 		m.cold.changed(id, now)
 		return false, nil
 	}
@@ -79,6 +80,24 @@ func (m *Media) restore(id codecore.CallID, body []byte, rev uint64) (ok bool, e
 	c.touched -= int64(m.times.recheck) - int64(m.times.recheck)/20
 	m.did["restored"]++
 	return true, nil
+}
+
+// recall gives legs that an order alone has brought what their record knows
+// besides, unless they have found their party meanwhile.
+func (m *Media) recall(c *call, r *record, now time.Time) {
+	m.loop.mu.Lock()
+	defer m.loop.mu.Unlock()
+	for _, was := range r.Legs {
+		g := find(c.legs, was.Leg)
+		if g == nil || g.rtp.num != was.Port || g.latch.fresh || g.out.started {
+			continue
+		}
+		for _, w := range r.Want.Legs {
+			if w.Leg == was.Leg && w.Learn == g.learn {
+				g.restore(was, max(0, now.Sub(r.At)), m.v6, m.loop.now())
+			}
+		}
+	}
 }
 
 // again tries the failed once more, and gives their records up after the time of

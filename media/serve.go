@@ -72,7 +72,10 @@ func (m *Media) onOrder(msg sessions.Msg) {
 	}
 	now := time.Now()
 	done := m.order(d, now)
-	if done.Reason != "" || msg.Reply == "" {
+	for _, more := range d.More { // their owner waits for these
+		done.More = append(done.More, m.order(more, now))
+	}
+	if len(done.More) > 0 || done.Reason != "" || msg.Reply == "" {
 		m.answer(msg.Reply, done)
 		return
 	}
@@ -140,7 +143,7 @@ func (m *Media) callStats(id codecore.CallID) CallStats {
 }
 
 func (m *Media) announce() {
-	data, err := wire.Seal(sessions.Announce{Name: m.name, Boot: m.cfg.Boot})
+	data, err := wire.Seal(sessions.Announce{Name: m.name, Boot: m.cfg.Boot, Began: m.began})
 	if err == nil {
 		err = m.cfg.Bus.Publish(sessions.SubjectAnnounce(m.name), data)
 	}

@@ -27,7 +27,7 @@ func (m *Media) tend(ctx context.Context, now time.Time) {
 		}
 	}
 	silent := m.silent()
-	ask := m.forgotten(now)
+	ask := m.forgotten()
 	beat := now.Sub(m.lastBeat) >= m.times.beat
 	if beat {
 		m.lastBeat = now
@@ -104,19 +104,15 @@ func (m *Media) silent() (found []silence) {
 	return found
 }
 
-// forgotten frees allocations that no order has confirmed, and returns calls that
-// nobody has spoken of for long: at most 32 per tick. Media.mu is held.
-func (m *Media) forgotten(now time.Time) (ask []codecore.CallID) {
+// forgotten returns calls that nobody has spoken of for long, allocations that no
+// order has confirmed sooner: at most 32 per tick. Media.mu is held.
+func (m *Media) forgotten() (ask []codecore.CallID) {
 	at := m.loop.now()
 	for id, c := range m.calls {
 		quiet := time.Duration(at - c.touched)
 		switch {
-		case !c.applied && quiet >= m.times.orphan:
-			m.log.Info("media: allocation never used, freed", "call", id)
-			m.did["unconfirmed"]++
-			m.free(c, now)
-		case !c.applied || c.asking || len(ask) >= 32:
-		case quiet >= m.times.recheck, c.deny != 0 && quiet >= m.times.orphan/4:
+		case c.asking || len(ask) >= 32:
+		case quiet >= m.times.recheck, !c.applied && quiet >= m.times.orphan, c.deny != 0 && quiet >= m.times.orphan/4:
 			c.asking = true
 			ask = append(ask, id)
 		}
@@ -141,10 +137,16 @@ func (m *Media) lookup(ctx context.Context, id codecore.CallID) {
 	now := m.loop.now()
 	c.asking = false
 	switch {
+	case !known && !c.applied:
+		c.touched = now - int64(m.times.orphan)*3/4
 	case !known:
 		c.touched = now - int64(m.times.recheck) + int64(m.times.orphan)/4
 	case exists:
 		c.touched, c.deny = now, 0
+	case !c.applied: // its first save never came about
+		m.log.Info("media: allocation never used, freed", "call", id)
+		m.did["unconfirmed"]++
+		m.free(c, time.Now())
 	case c.deny == 0:
 		c.touched, c.deny = now, now
 	case now-c.deny >= int64(m.times.orphan):

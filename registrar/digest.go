@@ -8,8 +8,8 @@ import (
 
 // credentials are an Authorization or Proxy-Authorization header (RFC 7616 3.4).
 type credentials struct {
-	username, realm, nonce, uri, response, algorithm, cnonce, qop, opaque string
-	nc                                                                    uint32
+	username, realm, nonce, uri, response, algorithm, cnonce, qop string
+	nc                                                            uint32
 }
 
 // maxCredentials bounds a header that is worth reading.

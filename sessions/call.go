@@ -48,6 +48,7 @@ type call struct {
 
 	out       map[string]*outgoing // by receiver; what is on its way
 	mediaGen  codecore.Generation  // of the media now desired
+	mediaBoot string               // incarnation of the media node that holds it, "": unknown
 	lateUntil time.Time            // overdue deadlines are not tried again before
 	dialled   time.Time            // receive time of the INVITE, until its first 18x or 2xx
 	since     time.Time            // owned here since

@@ -57,7 +57,6 @@ func TestAWorkerThatDiesWithGatheredWorkLosesNone(t *testing.T) {
 		crash()
 		w, _ := r.worker("w-2")
 		adopt(t, r, w, "w-2")
-		e.confirm()
 		synctest.Wait()
 		if n := len(r.store.CDRs()); n != 1 || w.Len() != 0 {
 			t.Errorf("%d CDRs, %d held", n, w.Len())

@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"strings"
+	"time"
 
 	"callswitch/codecore"
 	"callswitch/internal/wire"
@@ -138,27 +139,36 @@ func (r *Runner) onAnnounce(m Msg) {
 		r.bad("envelope", m.Subject, err)
 		return
 	}
-	if len(a.Name) > 128 || SubjectAnnounce(a.Name) != m.Subject || !r.noteBoot(a.Name, a.Boot) {
+	if len(a.Name) > 128 || len(a.Boot) > maxBootLen || SubjectAnnounce(a.Name) != m.Subject || !r.noteBoot(a.Name, a.Boot, a.Began) {
 		return
+	}
+	if node, ok := strings.CutPrefix(a.Name, "media."); ok {
+		r.remind(node)
 	}
 	for _, c := range r.snapshotCalls() {
 		c.receiverIsNew(a.Name)
 	}
 }
 
-// maxBoots bounds what is remembered of receivers.
-const maxBoots = 4096
+// What is remembered of receivers is bounded.
+const (
+	maxBoots   = 4096
+	maxBootLen = 128
+)
 
 // noteBoot remembers the newest incarnation of a receiver; it reports whether
-// boot is news.
-func (r *Runner) noteBoot(name, boot string) bool {
+// boot is news. began is when it did so, zero: now, for all we know.
+func (r *Runner) noteBoot(name, boot string, began time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old, known := r.boots[name]
-	if boot <= old || !known && len(r.boots) >= maxBoots {
+	if boot <= old.boot || !known && len(r.boots) >= maxBoots {
 		return false
 	}
-	r.boots[name] = boot
+	if began.IsZero() {
+		began = r.cfg.Now()
+	}
+	r.boots[name] = heard{boot, began}
 	return true
 }
 
@@ -167,7 +177,7 @@ func (r *Runner) noteBoot(name, boot string) bool {
 func (c *call) bootOf(to string) string {
 	c.r.mu.Lock()
 	defer c.r.mu.Unlock()
-	return max(c.r.boots[to], c.state.Peers[to].Boot)
+	return max(c.r.boots[to].boot, c.state.Peers[to].Boot)
 }
 
 // receiverIsNew sends a receiver's new incarnation what is pending for it.
@@ -176,9 +186,6 @@ func (c *call) receiverIsNew(name string) {
 	defer c.mu.Unlock()
 	if c.life != lifeLive || c.frozen {
 		return
-	}
-	if c.state.MediaDue && name == "media."+c.state.Media.Node {
-		c.kick(mediaPlane)
 	}
 	if c.state.Peers[name].Boot < c.bootOf(name) && len(codecore.PendingFor(c.state, name, c.bootOf(name))) > 0 {
 		c.kick(name)

@@ -121,6 +121,8 @@ func (c *call) resume() {
 	}
 	if c.state.MediaDue {
 		c.kick(mediaPlane)
+	} else if c.mediaForgot() {
+		c.r.remind(c.state.Media.Node)
 	}
 }
 
@@ -182,6 +184,7 @@ func (r *Runner) Adopt(rec Record, state codecore.State) {
 	c.life, c.rec, c.state, c.since = lifeLive, rec, state, r.cfg.Now()
 	c.mark = r.marks.Add(1)
 	c.mediaGen = codecore.Generation{Epoch: rec.Epoch, N: rec.N}
+	c.mediaKnown()
 	if codecore.Settled(state) {
 		// Its last confirmation was in the old owner's memory only: the
 		// tombstone is written by the next commit, and this is one.

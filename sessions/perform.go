@@ -77,6 +77,8 @@ func (c *call) perform(w *work, sender string) {
 		}
 	}
 	switch o := c.out[mediaPlane]; {
+	case c.mediaForgot() && o == nil:
+		c.r.remind(c.state.Media.Node)
 	case !c.state.MediaDue, o != nil && o.gen == c.mediaGen:
 	case len(c.state.Media.Legs) == 0:
 		c.soon(mediaPlane, w.now)
@@ -100,7 +102,7 @@ func (c *call) sweep() {
 		if o.busy {
 			continue
 		}
-		if to == mediaPlane && !c.state.MediaDue ||
+		if to == mediaPlane && !c.mediaOwed() ||
 			to != mediaPlane && len(codecore.PendingFor(c.state, to, c.bootOf(to))) == 0 {
 			delete(c.out, to)
 		}

@@ -82,10 +82,12 @@ type Done struct {
 }
 
 // DoMedia brings the media plane to a desired state (request; answered by MediaDone).
+// More are orders of other calls: a node that has restarted is told of many at once.
 type DoMedia struct {
 	Call  codecore.CallID     `json:"call"`
 	Gen   codecore.Generation `json:"gen"`
 	Media codecore.Media      `json:"media"`
+	More  []DoMedia           `json:"more,omitempty"` // they have no More of their own
 }
 
 // MediaDone answers DoMedia with the generation now in force.
@@ -93,10 +95,11 @@ type MediaDone struct {
 	Boot   string              `json:"boot"`
 	Gen    codecore.Generation `json:"gen"`
 	Reason string              `json:"reason,omitempty"` // why it could not: "ports-out", "no-leg"
+	More   []MediaDone         `json:"more,omitempty"`   // of DoMedia.More, in its order
 }
 
 // Alloc asks for media endpoints before the first save; idempotent by call and
-// leg. A leg that no DoMedia confirms within 60 s is freed. Answer: codecore.Allocated.
+// leg. A leg that no DoMedia confirms within 60 s is freed if the call has no record. Answer: codecore.Allocated.
 type Alloc struct {
 	Call codecore.CallID  `json:"call"`
 	Legs []codecore.LegID `json:"legs"`
@@ -104,8 +107,9 @@ type Alloc struct {
 
 // Announce is published by a receiver when it starts, and again every 5 s.
 type Announce struct {
-	Name string `json:"name"` // "edge.n1", "media.n1"
-	Boot string `json:"boot"`
+	Name  string    `json:"name"` // "edge.n1", "media.n1"
+	Boot  string    `json:"boot"`
+	Began time.Time `json:"began,omitzero"` // of this incarnation; zero: not told
 }
 
 // Orphan asks all workers (one answers) about a call nobody listened for.

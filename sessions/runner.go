@@ -24,9 +24,10 @@ type Runner struct {
 	box   Mailbox
 	alarm alarm
 
-	mu    sync.Mutex
-	calls map[codecore.CallID]*call
-	boots map[string]string // newest incarnation of each receiver heard of
+	mu      sync.Mutex
+	calls   map[codecore.CallID]*call
+	boots   map[string]heard // newest incarnation of each receiver heard of
+	reminds map[string]bool  // media nodes that will be told once more
 
 	life     sync.Mutex // guards stopping and goroutines' additions
 	stopping bool
@@ -53,7 +54,8 @@ func NewRunner(cfg Config) *Runner {
 	r := &Runner{
 		cfg:     cfg.withDefaults(),
 		calls:   map[codecore.CallID]*call{},
-		boots:   map[string]string{},
+		boots:   map[string]heard{},
+		reminds: map[string]bool{},
 		strays:  make(chan struct{}, maxStrays),
 		rereads: make(chan struct{}, 1),
 		ready:   make(chan struct{}),

@@ -116,11 +116,11 @@ func (c *call) compose(to string, o *outgoing) func() bool {
 		return nil
 	}
 	if to == mediaPlane {
-		if !c.state.MediaDue || c.state.Media.Node == "" {
+		if !c.mediaOwed() || c.state.Media.Node == "" {
 			return nil
 		}
 		o.gen = c.mediaGen
-		node, do := c.state.Media.Node, DoMedia{Call: c.id, Gen: c.mediaGen, Media: c.state.Media}
+		node, do := c.state.Media.Node, c.order()
 		giveUp := codecore.Ended(c.state) && !o.first.IsZero() && c.r.cfg.Now().Sub(o.first) >= c.r.cfg.MediaGiveUp
 		return func() bool { return c.doMedia(node, do) || giveUp && c.mediaGivenUp(do.Gen) }
 	}
@@ -145,7 +145,7 @@ func (c *call) do(to string, o *outgoing, do Do) bool {
 	if err := c.r.request(SubjectDo(to), c.r.cfg.DoTimeout, do, &done); err != nil {
 		return false
 	}
-	c.r.noteBoot(to, done.Boot)
+	c.r.noteBoot(to, done.Boot, time.Time{})
 	last := do.Actions[len(do.Actions)-1].Seq
 	if done.Gap {
 		c.mu.Lock()
@@ -170,7 +170,16 @@ func (c *call) doMedia(node string, do DoMedia) bool {
 	if do.Gen.Newer(done.Gen) {
 		return false
 	}
-	c.tell(codecore.MediaApplied{Gen: do.Gen})
+	c.mu.Lock()
+	due := c.state.MediaDue
+	if do.Gen == c.mediaGen {
+		c.mediaHeld(done.Boot)
+	}
+	c.mu.Unlock()
+	c.r.mediaSaid(node, done.Boot)
+	if due {
+		c.tell(codecore.MediaApplied{Gen: do.Gen})
+	}
 	return true
 }
 
@@ -200,6 +209,13 @@ func (c *call) doCDR(actions []codecore.Action) bool {
 	return true
 }
 
+// reasonMediaAway is a media node's when it cannot give out ports yet, and ours when
+// none answers.
+const reasonMediaAway = "media-away"
+
+// allocTry is for one answer: the node may have been killed with the question in hand.
+const allocTry = 500 * time.Millisecond
+
 // allocate asks the media plane of the event's edge for endpoints, again and
 // again until AllocWait is over: the one effect that precedes the save.
 func (c *call) allocate(ev codecore.Event, legs []codecore.LegID) codecore.Event {
@@ -207,16 +223,19 @@ func (c *call) allocate(ev codecore.Event, legs []codecore.LegID) codecore.Event
 	if req, ok := ev.(codecore.SIPRequest); ok && req.Edge != "" {
 		node = req.Edge
 	}
+	c.mu.Lock()
+	c.mediaHeld(c.bootOf("media." + node)) // or a younger one, which then is told once more
+	c.mu.Unlock()
 	end := time.Now().Add(c.r.cfg.AllocWait)
 	for wait := minBackOff; ; wait = min(2*wait, maxBackOff) {
 		var got codecore.Allocated
-		err := c.r.request(SubjectAlloc("media."+node), time.Until(end), Alloc{Call: c.id, Legs: legs}, &got)
-		if err == nil {
+		err := c.r.request(SubjectAlloc("media."+node), min(time.Until(end), allocTry), Alloc{Call: c.id, Legs: legs}, &got)
+		if err == nil && got.Reason != reasonMediaAway { // it starts, and reads which ports are taken
 			return got
 		}
 		if time.Until(end) <= wait || c.sleep(wait) != nil {
 			c.r.cfg.Log.Warn("no media endpoints", "call", c.id, "node", node, "err", err)
-			return codecore.Allocated{Node: node, Reason: "media-away"}
+			return codecore.Allocated{Node: node, Reason: reasonMediaAway}
 		}
 	}
 }

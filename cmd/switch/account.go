@@ -43,6 +43,9 @@ that is no terminal. Only its hashes leave this process.`,
 			}
 			a := registrar.NewAccount(names[0], known.Realm, password)
 			body := console.AccountHashes{SHA256: a.SHA256, MD5: a.MD5}
+			if old, _ := cmd.Flags().GetBool("md5-only"); old {
+				body.SHA256 = ""
+			}
 			if err := apiClient(cmd).Do(cmd.Context(), http.MethodPut, "/v1/accounts/"+url.PathEscape(a.Name), body, nil); err != nil {
 				return apiError(err)
 			}
@@ -51,6 +54,7 @@ that is no terminal. Only its hashes leave this process.`,
 			})
 		},
 	}
+	add.Flags().Bool("md5-only", false, "keep no SHA-256 hash: for a phone that gives up when it is offered SHA-256 at all")
 	outputFlag(add)
 	list := &cobra.Command{
 		Use:   "list",

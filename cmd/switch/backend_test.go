@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -53,7 +54,7 @@ func TestNobodyWaitsForTheDead(t *testing.T) {
 	go whileAlive(ctx, a, "w", cancel)
 	close(a.dead)
 	<-ctx.Done()
-	if context.Cause(ctx) != context.Canceled {
+	if !errors.Is(context.Cause(ctx), context.Canceled) {
 		t.Error("the wait went on")
 	}
 }

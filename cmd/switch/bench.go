@@ -29,6 +29,7 @@ func benchCommand() *cobra.Command {
 			c.Calls, _ = f.GetInt("calls")
 			c.HeldSeconds, _ = f.GetInt("held-seconds")
 			c.Workers, _ = f.GetInt("workers")
+			c.Phones, _ = f.GetInt("phones")
 			c.Rounds, _ = f.GetInt("rounds")
 			given, _ := f.GetString("binary")
 			if c.SwitchBinary, err = release(cmd.Context(), cmd.ErrOrStderr(), dir, "switch", "", given); err != nil {
@@ -47,11 +48,12 @@ func benchCommand() *cobra.Command {
 			return enc.Encode(result)
 		},
 	}
-	cmd.Flags().StringSlice("parts", nil, "of setup, held, relay (default these three), and peer: setup through Kamailio and rtpengine, which must be installed")
+	cmd.Flags().StringSlice("parts", nil, "of setup, held, relay (default these three), registrations, and peer: setup through Kamailio and rtpengine, which must be installed")
 	cmd.Flags().IntSlice("rates", nil, "calls a second of setup (default 200,1000)")
 	cmd.Flags().Int("seconds", 0, "of each rate and of relay (default 20)")
 	cmd.Flags().Int("calls", 0, "held calls (default 4000)")
 	cmd.Flags().Int("held-seconds", 0, "before memory is read (default 45)")
+	cmd.Flags().Int("phones", 0, "of registrations, each refreshing once a minute (default 10000)")
 	cmd.Flags().Int("rounds", 0, "of moving the held calls there and back (default 3)")
 	cmd.Flags().Int("workers", 0, "of the held calls (default 2)")
 	cmd.Flags().Bool("json", true, "the result as JSON, the only format there is")

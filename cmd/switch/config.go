@@ -55,6 +55,7 @@ type NATSConfig struct {
 type EdgeConfig struct {
 	Listen    []string     `yaml:"listen" json:"listen" doc:"transports, as udp:address:port or tcp:address:port; IPv6 in brackets"`
 	Advertise string       `yaml:"advertise" json:"advertise" doc:"host or host:port in Via and Contact; empty: the listening address. Needed behind a 1:1 NAT and when listening on 0.0.0.0"`
+	DSCP      bool         `yaml:"dscp" json:"dscp" doc:"mark SIP packets CS3, as RFC 4594 has signalling"`
 	Limits    LimitsConfig `yaml:"limits" json:"limits" doc:"what the network may make the edge do"`
 }
 
@@ -119,7 +120,7 @@ func DefaultConfig() Config {
 		Node: "n1", State: "switch-state", Workers: 1,
 		NATS: NATSConfig{Replicas: 1, Listen: "127.0.0.1:0", SyncInterval: 2 * time.Minute},
 		Edge: EdgeConfig{
-			Listen: []string{"udp:127.0.0.1:5060", "tcp:127.0.0.1:5060"},
+			Listen: []string{"udp:127.0.0.1:5060", "tcp:127.0.0.1:5060"}, DSCP: true,
 			Limits: LimitsConfig{MaxCalls: 100_000, MaxConns: 10_000, MaxPerSource: 1000, MaxMessage: 65535, PeerRate: 20_000, StrangerRate: 10},
 		},
 		Media:     MediaConfig{Listen: "127.0.0.1", Ports: "20000-39999", Timeout: time.Minute},

@@ -49,7 +49,7 @@ func runEdge(ctx context.Context, c *child) error {
 	}
 	stats := &edge.Stats{}
 	e, err := edge.New(edge.Config{
-		Node: c.cfg.Node, Boot: c.id, Listen: c.cfg.Edge.Listen, Advertise: c.cfg.Edge.Advertise, Sockets: sockets,
+		Node: c.cfg.Node, Boot: c.id, Listen: c.cfg.Edge.Listen, Advertise: c.cfg.Edge.Advertise, Unmarked: !c.cfg.Edge.DSCP, Sockets: sockets,
 		ClusterKey: c.key, Bus: c.bus, Plan: plan, Log: c.log, Stats: stats,
 		Limits:   edgeLimits(c.cfg.Edge.Limits),
 		Auth:     registrar.NewAuth(registrar.AuthConfig{Key: c.key, Realm: c.cfg.Registrar.Realm, Accounts: accounts, Born: time.Now()}),

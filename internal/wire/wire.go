@@ -1,8 +1,9 @@
 // Package wire is the envelope of every message between processes: two bytes of
 // protocol version before a CBOR body (RFC 8949), so that two releases know
-// whether they can speak before either decodes. Fields go by their JSON names, so
-// a reader passes over what it does not know and what is not there stays zero. It
-// carries values; it knows no subject and no telephone word.
+// whether they can speak before either decodes. NATS carries it everywhere, a unix
+// stream between the processes of one host (internal/near). Fields go by their
+// JSON names, so a reader passes over what it does not know and what is not there
+// stays zero. It carries values; it knows no subject and no telephone word.
 package wire
 
 import (

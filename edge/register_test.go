@@ -1,0 +1,155 @@
+package edge
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"callswitch/codecore"
+	"callswitch/registrar"
+)
+
+// oneShelf is a directory in memory; it can be away.
+type oneShelf struct {
+	mu     sync.Mutex
+	values map[string][]byte
+	rev    uint64
+	away   bool
+}
+
+func (s *oneShelf) Put(_ context.Context, key string, value []byte, _ uint64, _ time.Duration) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.away {
+		return 0, registrar.ErrUnavailable
+	}
+	s.rev++
+	s.values[key] = value
+	return s.rev, nil
+}
+
+func (s *oneShelf) Get(_ context.Context, key string) ([]byte, uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if v, ok := s.values[key]; ok {
+		return v, s.rev, nil
+	}
+	return nil, 0, registrar.ErrNotFound
+}
+
+func (s *oneShelf) Scan(_ context.Context, fn func(string, []byte, uint64) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, v := range s.values {
+		if err := fn(k, v, s.rev); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// withAccount starts an edge that knows account 1, password sesame, and no peer.
+func withAccount(t *testing.T, shelf *oneShelf) *rig {
+	r := newRig(t, quick())
+	r.own = func(c *Config) {
+		accounts := registrar.NewAccounts([]registrar.Account{registrar.NewAccount("1", "switch", "sesame")})
+		accounts.Loaded()
+		c.Accounts, c.Directory, c.Keepalive = accounts, registrar.NewDirectory(shelf, registrar.Limits{}), time.Second
+		c.Auth = registrar.NewAuth(registrar.AuthConfig{Key: key, Realm: "switch", Accounts: accounts, Born: time.Now()})
+		c.Plan = func() *codecore.Plan { return &codecore.Plan{} }
+	}
+	r.stop()
+	r.start("b2", "udp:127.0.0.1:0", quick())
+	return r
+}
+
+// answerTo makes the header that answers a challenge.
+func answerTo(challenge, method, password string, nc int) string {
+	h := func(parts ...string) string {
+		sum := sha256.Sum256([]byte(strings.Join(parts, ":")))
+		return hex.EncodeToString(sum[:])
+	}
+	name := "Authorization"
+	if strings.Contains(challenge, "Proxy-Authenticate") {
+		name = "Proxy-Authorization"
+	}
+	_, rest, _ := strings.Cut(challenge, `nonce="`)
+	nonce, _, _ := strings.Cut(rest, `"`)
+	count := fmt.Sprintf("%08x", nc)
+	response := h(h("1", "switch", password), nonce, count, "c", "auth", h(method, "sip:100@127.0.0.1"))
+	return fmt.Sprintf("%s: Digest username=\"1\", realm=\"switch\", nonce=%q, uri=\"sip:100@127.0.0.1\", response=%q, algorithm=SHA-256, cnonce=\"c\", qop=auth, nc=%s\r\n", name, nonce, response, count)
+}
+
+func (r *rig) registerLine(branch, extra string) string {
+	m := r.request("REGISTER", branch, extra)
+	m = strings.Replace(m, "t: <sip:100@x>", "t: <sip:1@x>", 1)
+	return strings.Replace(m, "m: <sip:1@127.0.0.1:", "m: <sip:1@10.0.0.9:", 1) // behind NAT
+}
+
+func TestRegisterWithDigest(t *testing.T) {
+	shelf := &oneShelf{values: map[string][]byte{}}
+	r := withAccount(t, shelf)
+	r.send(r.registerLine("r1", ""))
+	challenge := r.hear("401")
+	if strings.Index(challenge, "SHA-256") > strings.Index(challenge, "algorithm=MD5") {
+		t.Errorf("SHA-256 is not first:\n%s", challenge)
+	}
+	r.send(r.registerLine("r2", answerTo(challenge, "REGISTER", "wrong", 1)))
+	r.hear("401")
+	good := r.registerLine("r3", answerTo(challenge, "REGISTER", "sesame", 1))
+	r.send(good)
+	r.hear("200")
+	r.send(good) // its answer got lost
+	r.hear("200")
+	r.send(r.registerLine("r4", answerTo(challenge, "REGISTER", "sesame", 1)))
+	if m := r.hear("401"); !strings.Contains(m, "stale=true") {
+		t.Errorf("a replayed answer:\n%s", m)
+	}
+	ping := r.hear("OPTIONS sip:1@10.0.0.9:")
+	r.send(strings.Replace(ping[strings.Index(ping, "Via:"):], "Via:", "SIP/2.0 200 OK\r\nVia:", 1))
+	r.hear("OPTIONS")
+	if r.edge.stats.KeepAlives.Load() == 0 {
+		t.Error("the answer to a ping is not known as one")
+	}
+	r.stop()
+	r.start("b3", "udp:"+r.edge.Addrs()[0].String(), quick())
+	r.hear("OPTIONS") // the next edge goes on
+	shelf.mu.Lock()
+	shelf.away = true
+	shelf.mu.Unlock()
+	r.send(r.registerLine("r5", ""))
+	challenge = r.hear("401")
+	r.send(r.registerLine("r6", "Expires: 600\r\n"+answerTo(challenge, "REGISTER", "sesame", 1)))
+	if m := r.hear("503"); !strings.Contains(m, "Retry-After") {
+		t.Errorf("a directory that is away:\n%s", m)
+	}
+}
+
+func TestCallerWithDigest(t *testing.T) {
+	r := withAccount(t, &oneShelf{values: map[string][]byte{}})
+	r.send(r.request("INVITE", "i1", ""))
+	challenge := r.hear("407")
+	r.send(strings.Replace(r.request("INVITE", "i2", answerTo(challenge, "INVITE", "sesame", 1)), "<sip:1@x>;tag=a1", "<sip:2@x>;tag=a1", 1))
+	r.hear("403") // as whom one calls is who one is
+	invite := r.request("INVITE", "i3", answerTo(challenge, "INVITE", "sesame", 2))
+	r.send(invite)
+	ev := event(r, func(e codecore.SIPRequest) bool { return e.Msg.Method == "INVITE" })
+	if ev.Peer != "account:1" || ev.Msg.Get("Proxy-Authorization") != "" {
+		t.Errorf("peer %q, secrets %q", ev.Peer, ev.Msg.Get("Proxy-Authorization"))
+	}
+	r.hear("100")
+	r.send(invite)
+	r.hear("100") // absorbed, not judged again
+	r.send(r.request("CANCEL", "i3", ""))
+	event(r, func(e codecore.SIPRequest) bool { return e.Msg.Method == "CANCEL" })
+	r.hear("200")
+	r.send(r.request("BYE", "b1", "TOTAG="+ev.Token+".x"))
+	event(r, func(e codecore.SIPRequest) bool { return e.Msg.Method == "BYE" })
+	r.send(r.request("BYE", "b2", "TOTAG=invented"))
+	r.hear("481")
+}
