@@ -21,6 +21,9 @@ func (c *call) inDialog(leg LegID, e SIPRequest) {
 		// It crosses ours: both are right (RFC 3261 15.1.2).
 		c.respond(leg, c.serve(leg, e), 200, nil)
 		return
+	case leg != LegA && !d.Confirmed && e.Msg.Method == "BYE": // a callee must not (RFC 3261 15)
+		c.refuse(e, 481, "early-dialog")
+		return
 	case d.Gone || c.Phase == PhaseEnded && e.Msg.Method != "BYE":
 		c.refuse(e, 481, "no-dialog")
 		return
