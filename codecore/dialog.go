@@ -239,8 +239,14 @@ func (c *call) final(leg LegID, t ClientTx, e SIPResponse) {
 // reinvited passes the answer to a re-INVITE back, and brings the media to it.
 func (c *call) reinvited(leg LegID, t ClientTx, e SIPResponse) {
 	from := c.across(leg)
+	if x := c.Transfer; x != nil && x.Replaces && x.Leg != "" && c.leg(x.Leg).srv(t.For) != nil {
+		from = x.Leg
+	}
 	asker, asked := c.leg(from), c.leg(leg)
 	srv := asker.srv(t.For)
+	if from == c.replacer() {
+		defer c.replaced(t.For, e)
+	}
 	if e.Msg.Status < 300 {
 		if d := asked.dialog(t.Tag); d != nil {
 			if target := contactOf(&e.Msg); target != "" {
