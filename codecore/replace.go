@@ -125,7 +125,11 @@ func (c *call) replaced(tx string, e SIPResponse) {
 		return
 	}
 	l := c.leg(x.Leg)
-	if t := l.srv(tx); t == nil || !t.accepted() {
+	t := l.srv(tx)
+	if t != nil && t.Status == 0 && c.Phase != PhaseEnded {
+		return // asked once more (422)
+	}
+	if t == nil || !t.accepted() {
 		l.Leaving = true
 		for i := range l.Dialogs {
 			l.Dialogs[i].Gone = true
