@@ -21,6 +21,9 @@ func (c *call) inDialog(leg LegID, e SIPRequest) {
 		// It crosses ours: both are right (RFC 3261 15.1.2).
 		c.respond(leg, c.serve(leg, e), 200, nil)
 		return
+	case leg != LegA && !d.Confirmed && e.Msg.Method == "BYE": // a callee must not (RFC 3261 15)
+		c.refuse(e, 481, "early-dialog")
+		return
 	case d.Gone || c.Phase == PhaseEnded && e.Msg.Method != "BYE":
 		c.refuse(e, 481, "no-dialog")
 		return
@@ -236,8 +239,14 @@ func (c *call) final(leg LegID, t ClientTx, e SIPResponse) {
 // reinvited passes the answer to a re-INVITE back, and brings the media to it.
 func (c *call) reinvited(leg LegID, t ClientTx, e SIPResponse) {
 	from := c.across(leg)
+	if x := c.Transfer; x != nil && x.Replaces && x.Leg != "" && c.leg(x.Leg).srv(t.For) != nil {
+		from = x.Leg
+	}
 	asker, asked := c.leg(from), c.leg(leg)
 	srv := asker.srv(t.For)
+	if from == c.replacer() {
+		defer c.replaced(t.For, e)
+	}
 	if e.Msg.Status < 300 {
 		if d := asked.dialog(t.Tag); d != nil {
 			if target := contactOf(&e.Msg); target != "" {

@@ -20,10 +20,10 @@ func (c *call) cancel(leg LegID, t *ServerTx, e SIPRequest) {
 		return
 	}
 	// A re-INVITE: the other party's answer decides, 487 or what crossed.
-	far := c.leg(other(leg))
+	far := c.leg(c.across(leg))
 	for _, out := range far.Cli {
 		if d := far.dialog(out.Tag); out.Method == "INVITE" && out.For == t.Tx && d != nil && far.cli(out.Branch, "CANCEL") == nil {
-			c.ask(other(leg), d, "CANCEL", out.CSeq, "", nil)
+			c.ask(c.across(leg), d, "CANCEL", out.CSeq, "", nil)
 			return
 		}
 	}

@@ -9,8 +9,10 @@ import (
 // Extensions of SIP that a call uses, and who may use them.
 
 const (
-	extReliable = "100rel" // RFC 3262
-	supported   = extReliable + ", " + extTimer
+	extReliable = "100rel"     // RFC 3262
+	extReplaces = "replaces"   // RFC 3891
+	extNoNotify = "norefersub" // RFC 4488
+	supported   = extReliable + ", " + extTimer + ", " + extReplaces + ", " + extNoNotify
 )
 
 // Reliable is whether provisional responses of and to a peer are acknowledged

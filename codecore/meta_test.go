@@ -26,6 +26,10 @@ func (w *world) choices() []string {
 		}
 	}
 	out := []string{"accept", "accept", "stored", "applied", "wait 1s", "wait 41s", "wait 90s", "silent b", "hangup operator", "a again", "noprack"}
+	if all := w.parties(); len(all) < 20 {
+		next := string(rune(all[len(all)-1][0] + 1))
+		out = append(out, next+" INVITE sdp replaces=b loop", next+" INVITE moved replaces=a peer=alice", "transfer b 600")
+	}
 	for _, leg := range w.parties() {
 		for _, r := range w.asked[leg] {
 			if m := r.Msg.Method; m == "INVITE" {

@@ -3,7 +3,6 @@ package codecore
 import (
 	"errors"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -165,18 +164,6 @@ func referTo(m *Message) (ReferTo, error) {
 func wantsNoNotify(m *Message) bool {
 	v, _, _ := strings.Cut(m.Get("Refer-Sub"), ";")
 	return strings.EqualFold(strings.TrimSpace(v), "false")
-}
-
-// unknownOf lists the required extensions that are none of known.
-func unknownOf(required []string, known ...string) (unknown []string) {
-	for _, list := range required {
-		for _, x := range strings.Split(list, ",") {
-			if x = strings.TrimSpace(x); x != "" && !slices.ContainsFunc(known, func(k string) bool { return strings.EqualFold(k, x) }) {
-				unknown = append(unknown, x)
-			}
-		}
-	}
-	return unknown
 }
 
 // sipfrag is the body of a NOTIFY about a REFER: a status line (RFC 3515 2.4.5,

@@ -39,6 +39,10 @@ func (c *call) begin(e SIPRequest) {
 		reject(483, "max-forwards")
 		return
 	}
+	if m.Get("Replaces") != "" { // a dialog of ours it would have found
+		reject(481, "no-dialog")
+		return
+	}
 	if unknown := unsupported(m); len(unknown) > 0 {
 		reject(420, "extension", Header{"Unsupported", strings.Join(unknown, ", ")})
 		return

@@ -217,6 +217,8 @@ func (c *call) request(e SIPRequest) {
 		c.refuse(e, 481, "no-transaction") // nothing to cancel (RFC 3261 9.2)
 	case e.Msg.Method == "INVITE" && e.Msg.Get("Call-ID") == c.A.CallID && toTag(&e.Msg) == "":
 		// The INVITE of the call again, late: its ACK has come.
+	case e.Msg.Method == "INVITE" && toTag(&e.Msg) == "" && e.Msg.Get("Replaces") != "":
+		c.replace(e)
 	case leg == "":
 		c.refuse(e, 481, "no-dialog")
 	default:

@@ -148,6 +148,8 @@ func (c *call) compose(leg LegID, d *Dialog, method string, cseq uint32, body []
 		r.Msg.Add("Allow", allowed)
 		if d != nil {
 			r.Msg.Headers = append(r.Msg.Headers, l.sessionOffer()...)
+		} else {
+			r.Msg.Add("Supported", extReplaces)
 		}
 	case "NOTIFY":
 		r.ContactUser = c.Token

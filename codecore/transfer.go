@@ -30,10 +30,13 @@ import (
 // Transfer is a transfer under way: one at a time in a call. Stored: never rename
 // a field.
 type Transfer struct {
-	Slot   LegID  `json:"slot"`             // the transferor's
-	Leg    LegID  `json:"leg,omitempty"`    // the target while it is called; once joined, the transferor; "" = neither is left
-	Joined bool   `json:"joined,omitempty"` // the target has the slot
-	To     string `json:"to,omitempty"`     // number
+	Slot   LegID `json:"slot"`             // the transferor's
+	Leg    LegID `json:"leg,omitempty"`    // the target while it is called; once joined, the transferor; "" = neither is left
+	Joined bool  `json:"joined,omitempty"` // the target has the slot
+	// Replaces: the target has come by itself, with an INVITE that replaces the
+	// dialog of the slot's party (replace.go).
+	Replaces bool   `json:"replaces,omitempty"`
+	To       string `json:"to,omitempty"` // number
 
 	ID     string `json:"id,omitempty"`     // of the subscription: the REFER's CSeq; "" = none
 	Status int    `json:"status,omitempty"` // what the transferor is to know
@@ -83,7 +86,7 @@ func (c *call) refer(leg LegID, d *Dialog, e SIPRequest) {
 		c.respond(leg, t, status, nil, append(more, reason(status, cause))...)
 	}
 	to, err := referTo(&e.Msg)
-	unknown := unknownOf(e.Msg.All("Require"), "norefersub", "replaces")
+	unknown := unsupported(&e.Msg)
 	switch {
 	case len(unknown) > 0:
 		no(420, "extension", Header{"Unsupported", unknown[0]})
@@ -120,6 +123,12 @@ func (c *call) transferTo(e TransferTo) {
 
 // transfer finds the target's way by the dialplan, with the transferor's rights.
 func (c *call) transfer(r referral, plan *Plan) {
+	if id, ok := c.ours(r.to.Replaces); ok {
+		// The call of that dialog has been routed long ago: no dialplan is asked.
+		r.route = RouteResult{Peer: "call:" + id, Number: "call:" + id, Target: r.to.URI}
+		c.callTarget(r, "", LoopFlow)
+		return
+	}
 	if plan == nil {
 		c.refuseReferral(r, 503, "no-dialplan")
 		return
@@ -176,6 +185,9 @@ func (c *call) callTarget(r referral, edge, flow string) {
 	l := c.leg(name)
 	l.Target, l.Peer, l.Flow = r.route.Target, r.route.Peer, flow
 	l.Remote = "<" + address(r.route.Number, hostOf(r.route.Target)) + ">"
+	if flow == LoopFlow {
+		l.Remote = "<" + r.to.URI + ">"
+	}
 	if edge != "" {
 		l.Edge = edge
 	}
@@ -190,6 +202,9 @@ func (c *call) callTarget(r referral, edge, flow string) {
 	noAnswer, _ := c.limits()
 	c.setTimer(TimerTransfer, noAnswer.duration())
 	more := []Header{{"Referred-By", "<" + uriOf(c.leg(r.slot).Remote) + ">"}, sdpType}
+	if d := r.to.Replaces; d != nil {
+		more = append(more, Header{"Replaces", d.String()}, Header{"Require", extReplaces})
+	}
 	c.ask(name, nil, "INVITE", 1, "", c.offer(name, sdp), more...)
 }
 
@@ -232,6 +247,15 @@ func (c *call) targetSaid(leg LegID, t ClientTx, e SIPResponse) {
 		c.targetLost(488, e.At)
 		return
 	}
+	c.leg(leg).Sound = s.sound
+	c.join(leg, e)
+	x.Status, x.Answer = e.Msg.Status, string(e.Msg.Body)
+	c.bridge()
+}
+
+// join brings the target into the transferor's slot.
+func (c *call) join(leg LegID, e SIPResponse) {
+	x := c.Transfer
 	for _, t := range slices.Clone(c.leg(x.Slot).Srv) { // what the transferor still asks for has nobody to ask
 		if t.Status == 0 && t.Method != "BYE" {
 			c.respond(x.Slot, c.leg(x.Slot).srv(t.Tx), 487, nil)
@@ -240,14 +264,12 @@ func (c *call) targetSaid(leg LegID, t ClientTx, e SIPResponse) {
 	c.dropLate(x.Slot)
 	by := c.peerOf(x.Slot)
 	c.stop(TimerTransfer)
-	c.leg(leg).Sound = s.sound
 	x.Leg = c.take(leg)
 	c.leg(x.Leg).Peer = by
 	c.leg(x.Slot).Target = ""
 	c.leg(x.Slot).Answers++
-	x.Joined, x.Over, x.Status, x.Answer = true, true, e.Msg.Status, string(e.Msg.Body)
+	x.Joined, x.Over = true, true
 	c.CDR.TransferredTo, c.CDR.TransferredBy, c.CDR.Transferred = x.To, by, e.At
-	c.bridge()
 }
 
 // targetLost takes the end of the attempt: the parties stay as they were, if
@@ -257,7 +279,7 @@ func (c *call) targetLost(status int, at time.Time) {
 	x.Leg, x.Status, x.Over = "", status, true
 	c.stop(TimerTransfer)
 	c.res.Save = true
-	if c.leg(x.Slot).live() == nil {
+	if c.leg(x.Slot).live() == nil && c.Phase != PhaseEnded {
 		c.Transfer = nil
 		c.hangUp("switch", "transfer-failed", at)
 	}

@@ -17,6 +17,7 @@ type world struct {
 	t     testing.TB
 	s     State
 	now   time.Time
+	token string
 	asked map[LegID][]*SendRequest // requests of ours that have no final answer yet
 	last  map[LegID]SIPRequest     // last request of each party
 	open  map[LegID]SIPRequest     // last INVITE of each party
@@ -60,7 +61,7 @@ var (
 
 func newWorld(t testing.TB) *world {
 	return &world{
-		t: t, now: testStart, step: Step,
+		t: t, now: testStart, step: Step, token: testToken,
 		asked: map[LegID][]*SendRequest{}, last: map[LegID]SIPRequest{}, open: map[LegID]SIPRequest{},
 		cseq: map[LegID]uint32{}, toTag: map[LegID]string{}, wire: map[string]string{},
 		calls: map[string]LegID{}, first: map[LegID]*SendRequest{},
@@ -278,7 +279,7 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 	w.txs++
 	e := SIPRequest{
 		Edge: "n1", Flow: "udp/x/" + string(leg), Peer: map[LegID]string{LegA: "alice"}[leg],
-		Token: testToken, Tx: fmt.Sprintf("tx%d", w.txs), At: w.now,
+		Token: w.token, Tx: fmt.Sprintf("tx%d", w.txs), At: w.now,
 	}
 	seq := w.cseq[leg] + 1
 	if method == "ACK" || method == "CANCEL" {
@@ -292,6 +293,10 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 		w.cseq[leg] = seq
 	}
 	from, to, callID := `"Alice" <sip:100@192.0.2.1>`, "<sip:123@198.51.100.1>", "call-a"
+	if leg > LegB && w.first[leg] == nil { // it calls us
+		ip := ipOf(leg)
+		from, callID = "<sip:"+string(leg)+"@"+ip+">", "call-"+string(leg)
+	}
 	if r := w.first[leg]; r != nil {
 		from, callID = r.Msg.Get("To"), r.Msg.Get("Call-ID")
 		to, _ = tagOf(r.Msg.Get("From"))
@@ -319,6 +324,14 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 		case strings.HasPrefix(x, "cseq="):
 			n, _ := strconv.Atoi(x[5:])
 			m.Headers[4].Value = formatCSeq(uint32(n), method)
+		case strings.HasPrefix(x, "replaces="):
+			l := w.s.leg(LegID(x[9:10]))
+			d := append(slices.Clone(l.Dialogs), Dialog{Tag: "none"})[0]
+			m.Add("Replaces", Replaces{CallID: l.CallID, To: l.Tag, From: d.Tag, Early: strings.HasSuffix(x, ",early")}.String())
+		case x == "loop":
+			e.Flow = LoopFlow
+		case strings.HasPrefix(x, "peer="):
+			e.Peer = x[5:]
 		case strings.HasPrefix(x, "refer="):
 			m.Add("Refer-To", "<sip:"+x[6:]+"@198.51.100.1>")
 		case x == "quiet":
@@ -411,7 +424,7 @@ func (w *world) perform(a Action) {
 		r := a.Request
 		if _, had := w.wire[r.Branch+r.Msg.Method]; !had && r.Msg.Method != "ACK" {
 			leg := w.party(r.Msg.Get("Call-ID"))
-			if w.first[leg] == nil && leg != LegA {
+			if w.first[leg] == nil && leg != LegA && toTag(&r.Msg) == "" {
 				w.first[leg] = r
 			}
 			w.asked[leg] = append(slices.Clone(w.asked[leg]), r)
@@ -423,8 +436,8 @@ func (w *world) perform(a Action) {
 			once(r.Branch + r.Msg.Method)
 		}
 	case a.Response != nil:
-		if _, tag := tagOf(a.Response.Msg.Get("To")); tag != "" && w.party(a.Response.Msg.Get("Call-ID")) == LegA {
-			w.toTag[LegA] = tag
+		if _, tag := tagOf(a.Response.Msg.Get("To")); tag != "" && strings.HasPrefix(a.Response.Msg.Get("Call-ID"), "call-") {
+			w.toTag[w.party(a.Response.Msg.Get("Call-ID"))] = tag
 		}
 		if r := a.Response.Msg.Get("RSeq"); r != "" {
 			w.rack = r + " " + a.Response.Msg.Get("CSeq")

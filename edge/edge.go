@@ -41,6 +41,7 @@ type Edge struct {
 
 	udp   []*udpLink
 	tcp   []*tcpListener
+	loop  *loopLink
 	specs []string         // of cfg.Listen, in order
 	addrs []netip.AddrPort // bound, in the same order
 
@@ -86,6 +87,7 @@ func New(cfg Config) (*Edge, error) {
 		conns: conns{byID: map[string]*tcpLink{}, byRemote: map[netip.AddrPort]*tcpLink{}, bySource: map[netip.Addr]int{}},
 	}
 	e.born = time.Now()
+	e.loop = &loopLink{e, make(chan []byte, loopQueue)}
 	e.friends.by = map[netip.Addr]time.Time{}
 	e.strayCancels, e.registering = newBuckets(maxStrayCancels, 1), make(chan struct{}, maxRegisters)
 	e.registers = map[string]*registerTx{}
@@ -238,8 +240,9 @@ func (e *Edge) Run(ctx context.Context) error {
 	defer func() { _ = sub.Unsubscribe() }()
 	e.cfg.Bus.OnReconnect(e.announce)
 	e.announce()
-	e.wg.Add(1 + len(e.udp) + len(e.tcp))
+	e.wg.Add(2 + len(e.udp) + len(e.tcp))
 	go e.runTimers()
+	go e.serveLoop()
 	if e.cfg.Directory != nil {
 		e.wg.Add(1)
 		go e.runPings(e.ctx)

@@ -193,7 +193,7 @@ func (e *Edge) onRequest(f flow, peer string, p *packet, now time.Time) {
 		}
 		return
 	}
-	if why := e.looping(p); why != okay {
+	if why := e.looping(p); why != okay && f.link != link(e.loop) {
 		e.complain(f.remote, why, now)
 		e.refuse(f, p, 482, why)
 		return
@@ -214,7 +214,7 @@ func (e *Edge) onRequest(f flow, peer string, p *packet, now time.Time) {
 	it := &item{kind: kindRequest, method: method, flow: f, expires: now.Add(e.lim.gone())}
 	switch method {
 	case "ACK":
-		if tx := c.accepted(p.cseq); tx != nil {
+		if tx := c.accepted(callHash(p.callID), p.cseq); tx != nil {
 			if tx.acked {
 				e.stats.Absorbed.Add(1)
 				return
@@ -238,12 +238,13 @@ func (e *Edge) onRequest(f flow, peer string, p *packet, now time.Time) {
 			return
 		}
 	case "INVITE":
-		it.fresh = p.toTag == ""
+		it.fresh = p.toTag == "" && id == e.ids.call(p)
 		if it.fresh {
 			ev.Seed = rand.Uint64()
 		}
 		it.expires = now.Add(e.lim.SaveWithin)
 		it.tx = e.newServer(c, key, method, f, p.cseq, now)
+		it.tx.callID = callHash(p.callID)
 		if it.tx.merge = mergeKey(p); it.tx.merge != 0 {
 			e.merge[it.tx.merge] = it.tx
 		}
@@ -269,6 +270,18 @@ func (e *Edge) callOf(f flow, p *packet) (id codecore.CallID, token string, ok b
 			}
 		}
 		return id, token, ok
+	}
+	if id, token, ok, replaces := e.replaced(p); replaces {
+		if !ok {
+			e.stats.count(badToken)
+			e.refuse(f, p, 481, badToken)
+		}
+		return id, token, ok
+	}
+	if p.msg.Method == "CANCEL" { // of an INVITE with Replaces too
+		if tx := e.server[e.ids.tx(p, "INVITE")]; tx != nil {
+			return tx.call.id, tx.call.token, true
+		}
 	}
 	switch p.msg.Method {
 	case "INVITE", "CANCEL":

@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+
+	"callswitch/codecore"
 )
 
 // A link carries messages: a UDP socket, a TCP connection, later a TLS or
@@ -61,6 +63,9 @@ func (u *udpLink) flowID(remote netip.AddrPort) string {
 // flowByID finds a flow again: a UDP socket bound to the address it spells, or
 // a connection that is still open.
 func (e *Edge) flowByID(id string) (flow, bool) {
+	if id == codecore.LoopFlow {
+		return e.loopFlow(), true
+	}
 	if rest, ok := strings.CutPrefix(id, "udp/"); ok {
 		l, r, _ := strings.Cut(rest, "/")
 		remote, err := netip.ParseAddrPort(r)

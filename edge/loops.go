@@ -16,6 +16,9 @@ func mergeKey(p *packet) uint64 {
 	return max(1, maphash.String(mergeSeed, p.callID+"\x00"+p.fromTag+"\x00"+p.cseq))
 }
 
+// callHash tells the dialogs of a call apart: two parties may number alike.
+func callHash(callID string) uint64 { return maphash.String(mergeSeed, callID) }
+
 // looping finds what makes a new INVITE one that we should have had once only:
 // a copy of one that is being served (RFC 3261 8.2.2.2), or our own request
 // come back with the Request-URI that it left with (16.3; with another one it is

@@ -25,6 +25,7 @@ type serverTx struct {
 	status int
 	acked  bool
 	cseq   string
+	callID uint64 // of an INVITE, hashed
 	merge  uint64 // key in Edge.merge; 0 = none
 	flow   flow
 	moved  bool          // its connection broke once, and another was tried
@@ -50,9 +51,9 @@ func (e *Edge) newServer(c *call, key, method string, f flow, cseq string, now t
 
 // accepted finds the INVITE with this CSeq number whose 2xx waits for an ACK or
 // has got it.
-func (c *call) accepted(cseq string) *serverTx {
+func (c *call) accepted(callID uint64, cseq string) *serverTx {
 	for _, tx := range c.invites {
-		if tx.final && tx.status < 300 && tx.cseq == cseq {
+		if tx.final && tx.status < 300 && tx.cseq == cseq && tx.callID == callID {
 			return tx
 		}
 	}

@@ -201,4 +201,12 @@ type DialplanRoute struct {
 	Prefix string `json:"prefix"`
 	To     string `json:"to"`
 	From   string `json:"from,omitempty"`
+
+	Targets []DialplanTarget `json:"targets,omitempty"` // instead of To
+	Fork    string           `json:"fork,omitempty"`    // "parallel"; "" = one after the other
+}
+
+// DialplanTarget is one of several targets of a route.
+type DialplanTarget struct {
+	To string `json:"to"`
 }

@@ -40,7 +40,11 @@ func (c *cast) place(kind string, n int, m Mark) {
 	k := kindOf[kind]
 	every := time.Second / time.Duration(c.demo.cfg.Rate)
 	for range n {
-		p := &part{Call: c.demo.rig.NewCall(m, k.callee), kind: kind}
+		newCall := c.demo.rig.NewCall
+		if kind == KindFork {
+			newCall = c.demo.rig.NewFork
+		}
+		p := &part{Call: newCall(m, k.callee), kind: kind}
 		c.mu.Lock()
 		c.parts = append(c.parts, p)
 		c.mu.Unlock()

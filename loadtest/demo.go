@@ -36,7 +36,7 @@ type DemoConfig struct {
 // DefaultKinds are the calls that come on top of the talking ones.
 func DefaultKinds() map[string]int {
 	return map[string]int{
-		KindRinging: 5, KindHeld: 5, KindBye: 10, KindCancel: 10, KindEarly: 5, KindReinvite: 5, KindBusy: 5,
+		KindRinging: 5, KindHeld: 5, KindBye: 10, KindCancel: 10, KindEarly: 5, KindReinvite: 5, KindBusy: 5, KindFork: 5,
 		KindPinned: 1, KindRefused: 1,
 	}
 }
@@ -155,6 +155,9 @@ func (d *demo) start(ctx context.Context) error {
 		if m.Number != "" {
 			plan.Routes = append(plan.Routes, DialplanRoute{Prefix: m.Number, To: "callee0"})
 		}
+	}
+	if d.cfg.Kinds[KindFork] > 0 {
+		plan.Routes = append(plan.Routes, d.rig.forkRoute())
 	}
 	if err = d.sw.plan(ctx, plan); err != nil {
 		d.rig.Close()

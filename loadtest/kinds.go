@@ -66,6 +66,7 @@ var kindOf = map[string]struct {
 	KindPinned:   {answerAfter(50 * time.Millisecond), playTalking},
 	KindRefused:  {answerAfter(50 * time.Millisecond), playTalking},
 	KindBusy:     {(*Leg).Ring, playBusy},
+	KindFork:     {(*Leg).Ring, playFork},
 }
 
 // establish brings a call up with sound both ways.

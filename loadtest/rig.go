@@ -138,10 +138,13 @@ type Call struct {
 	extra  []string   // headers of the INVITE
 	plan   func(*Leg) // what the callee does when the INVITE comes
 	A, B   *Leg
+	more   []*Leg // callees beside B, of a fork
 	SA, SB *Stream
 	here   *signal // the callee has the INVITE
 	mu     sync.Mutex
 	doubt  []string
+
+	branches int // of a fork
 }
 
 // Mark is what makes the switch treat a call specially (a number its next
@@ -186,6 +189,19 @@ func (r *Rig) arrive(l *Leg) {
 		return
 	}
 	c.mu.Lock()
+	if c.B != nil && len(c.more) < c.branches-1 {
+		c.more = append(c.more, l)
+		l.mu.Lock()
+		c.sound(l, c.SB) // of one of them at most is ever heard
+		l.mu.Unlock()
+		last := len(c.more) == c.branches-1
+		c.mu.Unlock()
+		c.plan(l)
+		if last {
+			c.here.set()
+		}
+		return
+	}
 	if c.B != nil {
 		c.doubt = append(c.doubt, "a second INVITE came, under another Call-ID")
 		c.mu.Unlock()
@@ -199,8 +215,11 @@ func (r *Rig) arrive(l *Leg) {
 		l.Remote(s.addr) // the offer came before we listened
 	}
 	l.mu.Unlock()
+	whole := c.branches <= 1
 	c.mu.Unlock()
-	c.here.set()
+	if whole {
+		c.here.set()
+	}
 	c.plan(l)
 }
 

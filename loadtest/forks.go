@@ -1,0 +1,113 @@
+package loadtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// KindFork rings at two phones through all moves before the first; in the middle
+// of it both answer. One of them has the call then; the other's CANCEL, or the
+// ACK and BYE to its answer that crossed it, are under way while the call moves.
+const KindFork = "fork-half-answered"
+
+const branches = 2
+
+// forkRoute sends the numbers of forked calls to two callees at once.
+func (r *Rig) forkRoute() DialplanRoute {
+	route := DialplanRoute{Prefix: r.cfg.Prefix + "f", Fork: "parallel"}
+	for i := range branches {
+		route.Targets = append(route.Targets, DialplanTarget{To: fmt.Sprintf("callee%d", i%len(r.callees))})
+	}
+	return route
+}
+
+// NewFork is NewCall for a call that comes to two callees.
+func (r *Rig) NewFork(m Mark, plan func(*Leg)) *Call {
+	m.Number = fmt.Sprintf("%sf%06d", r.cfg.Prefix, r.serial.Load()+1)
+	for r.dialled(m.Number) { // somebody else had that serial
+		m.Number += "0"
+	}
+	c := r.NewCall(m, plan)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.branches = branches
+	return c
+}
+
+func (r *Rig) dialled(number string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.calls[number] != nil
+}
+
+func playFork(ctx context.Context, c *Call, s *Stage, up func()) error {
+	if err := ring(ctx, c); err != nil {
+		return err
+	}
+	up()
+	if err := midMove(ctx, s.moving); err != nil {
+		return err
+	}
+	step, cancel := context.WithTimeout(ctx, kindStepLimit)
+	defer cancel()
+	both := c.callees()
+	rand.Shuffle(len(both), func(i, j int) { both[i], both[j] = both[j], both[i] })
+	both[0].Answer()
+	pause(ctx, rand.N(20*time.Millisecond))
+	both[1].Answer()
+	if err := await(step, c.A.Accepted, "200 at the caller"); err != nil {
+		return err
+	}
+	winner, err := won(step, both)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.B = winner
+	c.mu.Unlock()
+	if err := await(step, winner.Accepted, "ACK at the winner"); err != nil {
+		return err
+	}
+	pause(ctx, settle)
+	c.Talk()
+	if err := await(ctx, s.end, "end"); err != nil {
+		return err
+	}
+	for _, l := range both {
+		v, _ := l.Violations()
+		if l != winner && len(v) > 0 {
+			return fmt.Errorf("loadtest: at the loser: %s", v[0])
+		}
+	}
+	return finish(ctx, c)
+}
+
+// won waits until all but one are over: cancelled, or answered and hung up.
+func won(ctx context.Context, legs []*Leg) (*Leg, error) {
+	for {
+		var left []*Leg
+		for _, l := range legs {
+			if !l.Canceled.Is() && !l.HungUp.Is() {
+				left = append(left, l)
+			}
+		}
+		switch {
+		case len(left) == 0:
+			return nil, errors.New("loadtest: nobody is left of a fork that was answered")
+		case len(left) == 1:
+			return left[0], nil
+		case !pause(ctx, 10*time.Millisecond):
+			return nil, errors.New("loadtest: the loser of a fork heard neither CANCEL nor BYE")
+		}
+	}
+}
+
+// callees are the branches of the call, as they came.
+func (c *Call) callees() []*Leg {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]*Leg{c.B}, c.more...)
+}
