@@ -122,6 +122,9 @@ func picture(w *world, a Action) string {
 		if s.sound.Mux {
 			more += " mux"
 		}
+		if s.sound.Fax {
+			more += " t38"
+		}
 		for i, l := range s.lines {
 			if l != "" {
 				more += fmt.Sprintf(" line %d refused", i)

@@ -107,6 +107,10 @@ func sdpOf(leg LegID, word string) []byte {
 		extra = "m=video 40002 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
 	case "moved":
 		port = 41000
+	case "fax":
+		return fmt.Appendf(nil, "v=0\r\no=- 1 1 IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\nm=image 42000 udptl t38\r\na=T38FaxVersion:0\r\na=T38MaxBitRate:14400\r\na=T38FaxRateManagement:transferredTCF\r\na=T38FaxUdpEC:t38UDPRedundancy\r\n", ip, ip)
+	case "nofax":
+		return fmt.Appendf(nil, "v=0\r\no=- 1 1 IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\nm=image 0 udptl t38\r\n", ip, ip)
 	case "secure":
 		return []byte("v=0\r\no=- 1 1 IN IP4 " + ip + "\r\ns=-\r\nc=IN IP4 " + ip + "\r\nt=0 0\r\nm=audio 40000 RTP/SAVP 0\r\n")
 	case "broken":
@@ -118,7 +122,7 @@ func sdpOf(leg LegID, word string) []byte {
 
 // isSDP reports whether a word names a body.
 func isSDP(w string) bool {
-	return slices.Contains([]string{"sdp", "hold", "held", "zero", "mux", "video", "moved", "secure", "broken"}, w)
+	return slices.Contains([]string{"sdp", "hold", "held", "zero", "mux", "video", "moved", "secure", "broken", "fax", "nofax"}, w)
 }
 
 // headersOf are the headers that a word like "rseq=1" stands for.
