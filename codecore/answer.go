@@ -1,6 +1,7 @@
 package codecore
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -65,6 +66,9 @@ func (c *call) answered(leg LegID, body []byte) (said, error) {
 	s, err := describe(body)
 	if err != nil {
 		return s, err
+	}
+	if offer := c.leg(c.across(leg)).Offer; offer != nil && offer.Fax != s.sound.Fax {
+		return s, fmt.Errorf("%w: fax for audio", ErrMismatch)
 	}
 	return s, s.answers(c.leg(leg).Lines)
 }

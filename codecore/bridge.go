@@ -42,7 +42,7 @@ func (c *call) side(id LegID) MediaLeg {
 	l, far := c.leg(id), c.leg(other(id))
 	m := MediaLeg{
 		Leg: id, Port: l.Media.Port, Remote: l.Sound.Addr, RTCP: l.Sound.RTCP, Mux: l.Sound.Mux && far.Sound.Mux,
-		Learn: l.Answers + 1, DTMF: l.Sound.DTMF,
+		Learn: l.Answers + 1, DTMF: l.Sound.DTMF, Opaque: l.Sound.Fax && far.Sound.Fax,
 		Send: l.Sound.Hears && far.Sound.Sends, Recv: l.Sound.Sends && far.Sound.Hears,
 	}
 	for _, pt := range slices.Concat(l.Sound.Payloads, far.Sound.Payloads) {
@@ -54,8 +54,8 @@ func (c *call) side(id LegID) MediaLeg {
 }
 
 // held reports whether either party has put the other on hold: then silence is
-// no fault, though a phone that holds may send music.
+// no fault, though a phone that holds may send music. A fax may be silent, too.
 func (c *call) held() bool {
 	a, b := c.A.Sound, c.B.Sound
-	return !(a.Sends && a.Hears && b.Sends && b.Hears)
+	return a.Fax || b.Fax || !(a.Sends && a.Hears && b.Sends && b.Hears)
 }

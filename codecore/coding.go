@@ -1,7 +1,6 @@
 package codecore
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 
@@ -28,7 +27,7 @@ func codingOf(m *sdp.MediaDescription, payloads []byte) string {
 		b.WriteString("*")
 	}
 	for _, a := range m.Attributes {
-		if slices.Contains(passed, a.Key) {
+		if crosses(a.Key) {
 			b.WriteString("\n" + a.String())
 		}
 	}
@@ -65,6 +64,9 @@ func (sound Sound) said() said {
 		lines[0] = formats(sound.Payloads)
 	}
 	m := sdp.MediaDescription{MediaName: sdp.MediaName{Media: "audio", Protos: []string{"RTP", "AVP"}, Formats: strings.Fields(lines[0])}}
+	if sound.Fax {
+		m.MediaName.Media, m.MediaName.Protos = "image", []string{"udptl"}
+	}
 	for _, l := range lines[1:] {
 		key, value, _ := strings.Cut(l, ":")
 		m.Attributes = append(m.Attributes, sdp.Attribute{Key: key, Value: value})

@@ -285,6 +285,9 @@ func (c *call) reinvited(leg LegID, t ClientTx, e SIPResponse) {
 		c.respond(from, srv, 500, nil, reason(500, "sdp-offer"))
 	default:
 		s, err := c.answered(leg, e.Msg.Body)
+		if err == nil && s.sound.Fax != offer.Fax {
+			err = ErrMismatch
+		}
 		if err != nil {
 			status, cause := badAnswer(err)
 			c.respond(from, srv, status, nil, reason(status, cause))

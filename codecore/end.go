@@ -2,6 +2,7 @@ package codecore
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -15,6 +16,8 @@ func (c *call) cancel(leg LegID, t *ServerTx, e SIPRequest) {
 	}
 	if leg == LegA && (c.Phase == PhaseInviting || c.Phase == PhaseRouting) {
 		c.respond(LegA, t, 487, nil)
+		c.why = reasons(&e.Msg)
+		defer func() { c.why = nil }()
 		c.cancelCallees()
 		c.finish("cancelled", 487, "a", e.At)
 		return
@@ -35,7 +38,7 @@ func (c *call) cancelOf(leg LegID, why ...Header) {
 	l := c.leg(leg)
 	for _, t := range l.Cli {
 		if t.Method == "INVITE" && t.Tag == "" && l.cli(t.Branch, "CANCEL") == nil {
-			c.ask(leg, nil, "CANCEL", t.CSeq, "", nil, why...)
+			c.ask(leg, nil, "CANCEL", t.CSeq, "", nil, slices.Concat(why, c.why)...)
 			return
 		}
 	}
@@ -66,7 +69,7 @@ func (c *call) calleeFailed(leg LegID, e SIPResponse) {
 		return // it was cancelled: 487 is the end of it
 	}
 	if e.Msg.Status >= 400 || !c.redirected(leg, e) {
-		c.branchFailed(leg, Failure{Status: e.Msg.Status, Cause: "callee"}, e.At)
+		c.branchFailed(leg, Failure{Status: e.Msg.Status, Cause: "callee", Said: reasons(&e.Msg)}, e.At)
 	}
 }
 
@@ -134,6 +137,8 @@ func (c *call) byeFrom(leg LegID, d *Dialog, e SIPRequest) {
 	if c.Phase == PhaseEnded || !first && leg == LegB || l.Name != "" || c.transferorLeft(leg) {
 		return // it crossed ours, or is a fork's that lost
 	}
+	c.why = reasons(&e.Msg)
+	defer func() { c.why = nil }()
 	if c.Phase == PhaseInviting { // of the early dialog (RFC 3261 15)
 		c.endLegs()
 		c.cancelCallees()
@@ -192,6 +197,7 @@ func (c *call) bye(leg LegID, d *Dialog) {
 	if c.CDR.Cause != "" {
 		more = append(more, Header{"Reason", `switch;text="` + c.CDR.Cause + `"`})
 	}
+	more = append(more, c.why...)
 	c.ask(leg, d, "BYE", l.CSeq, "", nil, more...)
 }
 

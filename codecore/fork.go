@@ -28,6 +28,7 @@ type Fork struct {
 	Best  Failure       `json:"best,omitzero"`   // of those that failed
 	Tried []string      `json:"tried,omitempty"` // targets, from the first redirection on
 	Depth int           `json:"depth,omitempty"` // redirections followed
+	Carry []Header      `json:"carry,omitempty"` // what those of Next may be told of the caller (identity.go)
 }
 
 // Destination is somewhere to call.
@@ -41,7 +42,10 @@ type Destination struct {
 	Edge    string   `json:"edge,omitempty"`
 	Flow    string   `json:"flow,omitempty"`
 
-	Reliable string `json:"reliable,omitempty"` // of the plan's peer
+	// Of the plan's peer.
+	Reliable string       `json:"reliable,omitempty"`
+	Trusted  bool         `json:"trusted,omitempty"`
+	From     []NumberRule `json:"from,omitempty"` // PlanPeer.Out.From
 }
 
 // Failure is why a target was not reached.
@@ -49,6 +53,7 @@ type Failure struct {
 	Status   int      `json:"status,omitempty"`
 	Cause    string   `json:"cause,omitempty"`    // "callee", or the switch's reason code
 	Contacts []string `json:"contacts,omitempty"` // of a redirection that is passed on
+	Said     []Header `json:"said,omitempty"`     // the callee's Reason headers
 }
 
 const (
@@ -127,7 +132,7 @@ func (c *call) settle() {
 func (c *call) callFirst(t *ServerTx, offer []byte, more ...Header) {
 	d := c.places[0]
 	if rest := c.places[1:]; len(rest) > 0 {
-		c.fork().Next = slices.Clone(rest)
+		c.fork().Next, c.fork().Carry = slices.Clone(rest), c.carry
 	}
 	c.places = nil
 	c.B.Remote, c.B.Flow = d.remote(), d.Flow
@@ -205,6 +210,9 @@ func (c *call) branchTo(d Destination) bool {
 		c.promote(name)
 		name = LegB
 	}
+	c.carry = c.carriedOn(like)
+	defer func() { c.carry = nil }()
+	c.leg(name).Local = c.from(d.manner())
 	c.path = d.Path
 	r := c.compose(name, nil, "INVITE", 1, like.Msg.Body)
 	c.path = nil
@@ -222,6 +230,7 @@ func (c *call) branchTo(d Destination) bool {
 			r.Msg.Headers = append(r.Msg.Headers, h)
 		}
 	}
+	r.Msg.Headers = append(r.Msg.Headers, told(c.carry, d.manner())...)
 	c.send(name, nil, r, 1, t.Tx)
 	return true
 }
@@ -232,7 +241,7 @@ func ofTarget(h Header) bool {
 	case "route", "authorization", "proxy-authorization":
 		return true
 	}
-	return h.Value == extReliable
+	return h.Value == extReliable || isCarried(h)
 }
 
 // template is an INVITE that called somebody: the one that has just ended, or
@@ -377,13 +386,13 @@ func (c *call) failed(at time.Time) {
 		return
 	}
 	status := mapped(f.Status)
-	var more []Header
+	more := f.Said
 	switch {
 	case f.Status == 401 || f.Status == 407:
 		c.CDR.Cause = "trunk-auth"
-		more = append(more, reason(f.Status, c.CDR.Cause))
+		more = []Header{reason(f.Status, c.CDR.Cause)}
 	case f.Status != status:
-		more = append(more, reason(f.Status, "callee"))
+		more = append([]Header{reason(f.Status, "callee")}, more...)
 	}
 	c.respond(LegA, t, status, nil, more...)
 	c.finish(resultOf(status), status, "b", at)

@@ -149,7 +149,9 @@ func (c *call) ackRefusing(leg LegID, d *Dialog, cseq uint32, offer *Sound) {
 	body := fmt.Appendf(nil, "v=0\r\no=- %d %d IN %s\r\ns=-\r\nc=IN %[3]s\r\nt=0 0\r\n", c.sessionID(c.slot(leg)), l.SDPs, network(l.Media.Addr))
 	for _, other := range lines {
 		if other == "" {
-			other = "audio 0 RTP/AVP"
+			if other = "audio 0 RTP/AVP"; offer.Fax {
+				other = "image 0 udptl t38"
+			}
 			for _, pt := range offer.Payloads {
 				other += fmt.Sprintf(" %d", pt)
 			}

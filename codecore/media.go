@@ -44,13 +44,15 @@ type MediaLeg struct {
 	DTMF     byte   `json:"dtmf,omitempty"`     // payload type of telephone-event, 0 = none
 	Send     bool   `json:"send"`               // the switch sends to this leg
 	Recv     bool   `json:"recv"`               // the switch takes sound from this leg
+	// Opaque: no RTP; datagrams are passed on as they are (T.38 over UDPTL).
+	Opaque bool `json:"opaque,omitempty"`
 	// Map rewrites payload types of packets sent to this leg (other leg's -> this leg's).
 	Map map[byte]byte `json:"map,omitempty"`
 }
 
 func (m MediaLeg) same(o MediaLeg) bool {
 	return m.Leg == o.Leg && m.Port == o.Port && m.Remote == o.Remote && m.RTCP == o.RTCP && m.Mux == o.Mux &&
-		m.Learn == o.Learn && m.DTMF == o.DTMF && m.Send == o.Send && m.Recv == o.Recv &&
+		m.Learn == o.Learn && m.DTMF == o.DTMF && m.Send == o.Send && m.Opaque == o.Opaque && m.Recv == o.Recv &&
 		slices.Equal(m.Payloads, o.Payloads) && maps.Equal(m.Map, o.Map)
 }
 

@@ -37,7 +37,7 @@ func (w *world) choices() []string {
 					"180", "183 sdp", "200 sdp", "200 held", "200 sdp", "200 sdp tag=t2", "200 video", "486", "487", "481", "200",
 					"180 rseq=1", "183 sdp rseq=2 allow=UPDATE", "183 sdp rseq=3", "183 sdp rseq=2 tag=t2", "401 auth=n1", "407 auth=n2,stale",
 					"603", "302 contact=<sip:600@198.51.100.1>", "302 contact=<sip:707@x> contact=<sip:123@x>;q=0.5",
-					"200 sdp se=100;refresher=uac allow=UPDATE", "200 sdp se=100;refresher=uac", "200 sdp se=100;refresher=uas", "422 minse=2000", "491", "500 retry-After=1",
+					"200 fax", "200 sdp se=100;refresher=uac allow=UPDATE", "200 sdp se=100;refresher=uac", "200 sdp se=100;refresher=uas", "422 minse=2000", "491", "500 retry-After=1",
 				} {
 					out = append(out, string(leg)+" "+x)
 				}
@@ -51,7 +51,7 @@ func (w *world) choices() []string {
 		if w.toTag[leg] == "" {
 			continue
 		}
-		for _, x := range []string{"INVITE hold", "INVITE sdp", "INVITE moved", "INVITE", "INFO dtmf", "OPTIONS", "REFER", "REFER refer=600", "REFER refer=600", "REFER refer=707 quiet", "BYE", "PRACK", "PRACK sdp", "UPDATE", "UPDATE moved", "UPDATE hold allow=UPDATE", "UPDATE supported=timer se=100", "INVITE sdp supported=timer se=100;refresher=uas", "INVITE moved supported=timer se=10"} {
+		for _, x := range []string{"INVITE hold", "INVITE sdp", "INVITE moved", "INVITE fax", "INVITE", "INFO dtmf", "OPTIONS", "REFER", "REFER refer=600", "REFER refer=600", "REFER refer=707 quiet", "BYE", "PRACK", "PRACK sdp", "UPDATE", "UPDATE moved", "UPDATE hold allow=UPDATE", "UPDATE supported=timer se=100", "INVITE sdp supported=timer se=100;refresher=uas", "INVITE moved supported=timer se=10"} {
 			out = append(out, string(leg)+" "+x)
 		}
 		if w.open[leg].Tx != "" {

@@ -21,6 +21,8 @@ type Sound struct {
 	DTMF     byte   `json:"dtmf,omitempty"` // telephone-event (RFC 4733)
 	Sends    bool   `json:"sends,omitempty"`
 	Hears    bool   `json:"hears,omitempty"`
+	// Fax: no sound but T.38 over UDPTL, passed on as it is.
+	Fax bool `json:"fax,omitempty"`
 	// Coding is how it codes its audio (codingOf): what the other party is told again in an offer of ours. "" = not known.
 	Coding string `json:"coding,omitempty"`
 }
@@ -82,7 +84,7 @@ func hear(body []byte) (*sdp.SessionDescription, Sound, error) {
 	if len(body) > maxSDP {
 		return nil, s, fmt.Errorf("%w: longer than %d bytes", ErrSDP, maxSDP)
 	}
-	if err := d.UnmarshalString(string(body)); err != nil {
+	if err := readSDP(string(body), &d); err != nil {
 		return nil, s, fmt.Errorf("%w: %v", ErrSDP, err) //nolint:errorlint // pion's errors mean nothing to callers
 	}
 	m := audio(&d)
@@ -138,7 +140,9 @@ func hear(body []byte) (*sdp.SessionDescription, Sound, error) {
 			s.Payloads = append(s.Payloads, byte(n))
 		}
 	}
-	if len(s.Payloads) == 0 {
+	if s.Fax = isFax(m); s.Fax {
+		s.Payloads = nil
+	} else if len(s.Payloads) == 0 {
 		return nil, s, fmt.Errorf("%w: no payload type in the m= line", ErrSDP)
 	}
 	if addr.IsUnspecified() { // the hold of RFC 2543
@@ -171,11 +175,16 @@ func rtcpAddr(addr netip.Addr, value string) string {
 	return netip.AddrPortFrom(addr.Unmap(), uint16(port)).String()
 }
 
-// audio is the first plain audio line that is not refused.
+// audio is the first plain audio line that is not refused, else the fax.
 func audio(d *sdp.SessionDescription) *sdp.MediaDescription {
 	for _, m := range d.MediaDescriptions {
 		if m.MediaName.Media == "audio" && m.MediaName.Port.Value != 0 &&
 			slices.Equal(m.MediaName.Protos, []string{"RTP", "AVP"}) {
+			return m
+		}
+	}
+	for _, m := range d.MediaDescriptions { // T.38 in place of the audio (T.38 annex D)
+		if isFax(m) && m.MediaName.Port.Value != 0 {
 			return m
 		}
 	}
@@ -204,15 +213,19 @@ func (s said) write(sound Sound, lines []string, ours MediaEndpoint) string {
 			line("m=%s", other)
 			continue
 		}
-		line("m=audio %d RTP/AVP %s", ours.Port, strings.Join(s.audio.MediaName.Formats, " "))
+		m := s.audio.MediaName
+		line("m=%s %d %s %s", m.Media, ours.Port, strings.Join(m.Protos, "/"), strings.Join(m.Formats, " "))
 		for _, a := range s.audio.Attributes {
 			switch {
-			case !slices.Contains(passed, a.Key):
+			case !crosses(a.Key):
 			case a.Value == "":
 				line("a=%s", a.Key)
 			default:
 				line("a=%s:%s", a.Key, a.Value)
 			}
+		}
+		if sound.Fax {
+			continue // it flows both ways
 		}
 		if sound.Mux {
 			line("a=rtcp-mux")

@@ -22,6 +22,11 @@ type PlanPeer struct {
 	Target   string   `json:"target" yaml:"target"`     // SIP URI to reach it: "sip:192.0.2.1:5060;transport=tcp"
 
 	Redirect string `json:"redirect,omitempty" yaml:"redirect,omitempty"` // of its 3xx: as Plan.Redirect; "" = that
+
+	// Trusted: it asserts who calls, and is told what others asserted (identity.go).
+	Trusted bool    `json:"trusted,omitempty" yaml:"trusted,omitempty"`
+	In      Rewrite `json:"in,omitzero" yaml:"in,omitempty"`   // of numbers that come from it, before they are routed
+	Out     Rewrite `json:"out,omitzero" yaml:"out,omitempty"` // of numbers that go to it, after strip and add of the route
 }
 
 // PlanRoute sends numbers that begin with Prefix to a peer or a fixed URI. The

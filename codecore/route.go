@@ -59,7 +59,7 @@ func (p *Plan) route(from, number string) (RouteResult, []Destination, error) {
 		}
 		all = append(all, d)
 	}
-	return RouteResult{Number: number, Peer: all[0].Peer, Target: all[0].Target, Prefix: r.Prefix}, all, nil
+	return RouteResult{Number: all[0].Number, Peer: all[0].Peer, Target: all[0].Target, Prefix: r.Prefix}, all, nil
 }
 
 // Ways to call several targets.
@@ -93,7 +93,8 @@ func (p *Plan) destination(to, number string) (Destination, error) {
 	if peer == nil {
 		return d, ErrNoRoute
 	}
-	d.Peer, d.Target, d.Reliable = peer.Name, withUser(peer.Target, number), peer.Reliable
+	d.Number, d.Trusted, d.From = renumber(peer.Out.To, number), peer.Trusted, peer.Out.From
+	d.Peer, d.Target, d.Reliable = peer.Name, withUser(peer.Target, d.Number), peer.Reliable
 	return d, nil
 }
 
@@ -152,6 +153,9 @@ func (p *Plan) Check() error {
 		}
 		if r := peer.Reliable; r != "" && r != ReliableOff && r != ReliableAllowed && r != ReliableRequired {
 			return bad("peers", i, "reliable %q: off, allowed or required", r)
+		}
+		if why := peer.checkTrunk(); why != "" {
+			return bad("peers", i, "%s", why)
 		}
 		names[peer.Name] = true
 		for _, s := range peer.Sources {

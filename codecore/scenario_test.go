@@ -122,6 +122,9 @@ func picture(w *world, a Action) string {
 		if s.sound.Mux {
 			more += " mux"
 		}
+		if s.sound.Fax {
+			more += " t38"
+		}
 		for i, l := range s.lines {
 			if l != "" {
 				more += fmt.Sprintf(" line %d refused", i)
@@ -131,10 +134,13 @@ func picture(w *world, a Action) string {
 	}
 	tail := func(m *Message) string {
 		out := ""
-		for _, n := range []string{"Reason", "Retry-After", "Unsupported", "Require", "RSeq", "RAck", "Session-Expires", "Min-SE", "Max-Forwards", "Route", "Referred-By", "Refer-Sub", "Event", "Subscription-State"} {
+		for _, n := range []string{"Reason", "Retry-After", "Unsupported", "Require", "RSeq", "RAck", "Session-Expires", "Min-SE", "Max-Forwards", "Route", "Referred-By", "Refer-Sub", "Event", "Subscription-State", "P-Asserted-Identity", "Privacy", "Diversion", "History-Info"} {
 			if v := strings.Join(m.All(n), ", "); v != "" && v != "70" && v != "1800;refresher=uas" {
 				out += fmt.Sprintf("  %s: %s", n, v)
 			}
+		}
+		if from, _ := tagOf(m.Get("From")); m.IsRequest() && toTag(m) == "" && m.Method == "INVITE" && !strings.Contains(from, "sip:100@") {
+			out += "  From: " + from
 		}
 		return out
 	}

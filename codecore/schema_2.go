@@ -54,7 +54,13 @@ func added(p *stored) string {
 	case p.Fork != nil, slices.ContainsFunc(p.Timers, forked):
 		return "fork"
 	}
+	if slices.ContainsFunc(p.Media, func(m MediaLeg) bool { return m.Opaque }) {
+		return "t38"
+	}
 	for _, l := range legs {
+		if l.Sound.Fax || l.Offer != nil && l.Offer.Fax {
+			return "t38"
+		}
 		if l.AckDue != 0 {
 			return "delayed-offer"
 		}

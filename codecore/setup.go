@@ -1,6 +1,7 @@
 package codecore
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -56,6 +57,7 @@ func (c *call) begin(e SIPRequest) {
 		reject(503, "no-dialplan")
 		return
 	}
+	c.hear(&e)
 	var err error
 	if c.Route, c.places, err = e.Plan.route(e.Peer, c.CDR.To); err != nil {
 		reject(404, "no-route")
@@ -159,7 +161,7 @@ func (c *call) allocated(e Allocated) {
 		return
 	}
 	c.invite = nil
-	defer func() { c.offers = nil }()
+	defer func() { c.offers, c.carry = nil, nil }()
 	if len(m.Body) == 0 && len(c.places) > 1 { // one offer at most can be passed on before the answer
 		for i := range c.offers {
 			c.offers[i].Value = strings.TrimPrefix(c.offers[i].Value, extReliable+", ")
@@ -180,15 +182,10 @@ func (c *call) allocated(e Allocated) {
 		return
 	}
 	c.Media = Media{Node: e.Node}
-	from, _ := tagOf(m.Get("From"))
-	name, _, _ := cutName(from)
-	user := c.CDR.From
-	if user == "" {
-		user = "anonymous"
-	}
-	c.B.Local = strings.TrimSpace(name + " <" + address(user, hostLiteral(c.B.Media.Addr)) + ">")
+	to := c.places[0].manner()
+	c.B.Local = c.from(to)
 	hops, _ := hopsOf(m)
-	more := append([]Header{maxForwards(hops)}, c.offers...)
+	more := slices.Concat([]Header{maxForwards(hops)}, c.offers, told(c.carry, to))
 	var body []byte
 	if len(m.Body) > 0 {
 		s, err := describe(m.Body)

@@ -37,6 +37,7 @@ var kinds2 = []kind{
 	{"session_refresh_is_ours", "a INVITE sdp supported=timer se=600;refresher=uas|b 200 sdp se=1000;refresher=uac|a ACK|applied"},
 	{"session_refresh_waits", "a INVITE sdp|b 200 sdp se=100;refresher=uac allow=UPDATE|a ACK|applied|wait 50s"},
 	{"offer_taken_back_later", "a INVITE sdp|b 200 sdp|a ACK|a INVITE hold|b 200 broken|b 491"},
+	{"fax", "a INVITE sdp|b 200 sdp|a ACK|b INVITE fax|a 200 fax|b ACK"},
 	{"delayed_offer_in_a_reinvite", "a INVITE sdp|b 200 sdp|a ACK|b INVITE|a 200 hold"},
 	{"challenge_answered", "a INVITE sdp|accept|b 407 auth=n1"},
 	{"challenge_kept", "a INVITE sdp|b 407 auth=n1,SHA-256|b 200 sdp|accept|a ACK|applied"},

@@ -110,6 +110,7 @@ type State struct {
 	places []Destination // where to call, until all are located: likewise
 	sent   *SendRequest  // the INVITE whose end led to them
 	path   []string      // Route set of the INVITE being composed
+	carry  []Header      // of the caller's INVITE, for the callees (identity.go): while it is being composed
 
 	referred *referral // while its target is being located, likewise
 }

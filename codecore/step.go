@@ -55,6 +55,7 @@ type call struct {
 	now    time.Time
 	res    Result
 	closed *SendRequest // the request of ours whose final response this Step takes
+	why    []Header     // Reason headers of the party that ends the call, for the other
 }
 
 func (s Seconds) duration() time.Duration { return time.Duration(s) * time.Second }

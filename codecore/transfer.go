@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -75,6 +76,15 @@ type TransferTo struct {
 
 func (TransferTo) event() {}
 
+// NumberOf is the number that an operator's target stands for: itself, or the
+// user of a URI.
+func NumberOf(target string) string {
+	if to, err := ParseReferTo(target); err == nil {
+		return userOf(to.URI)
+	}
+	return strings.TrimSpace(target)
+}
+
 // refer takes a REFER inside a dialog.
 func (c *call) refer(leg LegID, d *Dialog, e SIPRequest) {
 	cseq, _ := cseqOf(&e.Msg)
@@ -115,8 +125,8 @@ func (c *call) transferTo(e TransferTo) {
 		return
 	}
 	to, err := ParseReferTo(e.Target)
-	if err != nil {
-		to = ReferTo{URI: address(e.Target, "invalid")}
+	if err != nil || to.Replaces != nil {
+		to = ReferTo{URI: address(NumberOf(e.Target), "invalid")}
 	}
 	c.transfer(referral{slot: e.Leg, to: to, at: c.now}, e.Plan)
 }

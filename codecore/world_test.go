@@ -45,6 +45,7 @@ var (
 			{Name: "carol", Kind: "phone", Sources: []string{"192.0.2.3"}, Target: "sip:192.0.2.3:5060"},
 			{Name: "dave", Kind: "phone", Target: "sip:192.0.2.4:5060", Redirect: RedirectPass},
 			{Name: "lcr", Kind: "trunk", Target: "sip:192.0.2.5:5060"},
+			{Name: "carrier", Kind: "trunk", Target: "sip:192.0.2.8:5060", Trusted: true, In: national, Out: dialled},
 		},
 		Routes: []PlanRoute{
 			{Prefix: "1", To: "bob"},
@@ -55,6 +56,9 @@ var (
 			{Prefix: "6", To: "carol"},
 			{Prefix: "7", To: "account:{number}"},
 			{Prefix: "8", Targets: []PlanTarget{{To: "account:{number}"}, {To: "carol"}}},
+			{Prefix: "+", To: "carrier"},
+			{Prefix: "+4930555", To: "bob"},
+			{Prefix: "+4989", Targets: []PlanTarget{{To: "bob"}, {To: "carrier"}}},
 		},
 	}
 )
@@ -90,6 +94,14 @@ func (w *world) parties() []LegID {
 
 func ipOf(leg LegID) string { return fmt.Sprint("192.0.2.", 1+leg[0]-LegA[0]) }
 
+// national are the rules for numbers of a trunk in Germany, dialled those back.
+var (
+	national = Rewrite{To: e164, From: e164}
+	dialled  = Rewrite{To: plain, From: plain}
+	e164     = []NumberRule{{Prefix: "+"}, {Prefix: "00", Strip: 2, Add: "+"}, {Prefix: "0", Strip: 1, Add: "+49"}}
+	plain    = []NumberRule{{Prefix: "+49", Strip: 3, Add: "0"}, {Prefix: "+", Strip: 1, Add: "00"}}
+)
+
 // sdps are the bodies that words name.
 func sdpOf(leg LegID, word string) []byte {
 	ip := ipOf(leg)
@@ -107,6 +119,10 @@ func sdpOf(leg LegID, word string) []byte {
 		extra = "m=video 40002 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
 	case "moved":
 		port = 41000
+	case "fax":
+		return fmt.Appendf(nil, "v=0\r\no=- 1 1 IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\nm=image 42000 udptl t38\r\na=T38FaxVersion:0\r\na=T38MaxBitRate:14400\r\na=T38FaxRateManagement:transferredTCF\r\na=T38FaxUdpEC:t38UDPRedundancy\r\n", ip, ip)
+	case "nofax":
+		return fmt.Appendf(nil, "v=0\r\no=- 1 1 IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\nm=image 0 udptl t38\r\n", ip, ip)
 	case "secure":
 		return []byte("v=0\r\no=- 1 1 IN IP4 " + ip + "\r\ns=-\r\nc=IN IP4 " + ip + "\r\nt=0 0\r\nm=audio 40000 RTP/SAVP 0\r\n")
 	case "broken":
@@ -118,7 +134,7 @@ func sdpOf(leg LegID, word string) []byte {
 
 // isSDP reports whether a word names a body.
 func isSDP(w string) bool {
-	return slices.Contains([]string{"sdp", "hold", "held", "zero", "mux", "video", "moved", "secure", "broken"}, w)
+	return slices.Contains([]string{"sdp", "hold", "held", "zero", "mux", "video", "moved", "secure", "broken", "fax", "nofax"}, w)
 }
 
 // headersOf are the headers that a word like "rseq=1" stands for.
@@ -319,6 +335,10 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 		switch {
 		case strings.HasPrefix(x, "to="):
 			number = x[3:]
+		case strings.HasPrefix(x, "peer="):
+			e.Peer = x[5:]
+		case strings.HasPrefix(x, "from="):
+			m.Headers[1].Value = strings.Replace(m.Headers[1].Value, "100@", x[5:]+"@", 1)
 		case strings.HasPrefix(x, "hops="):
 			hops = x[5:]
 		case strings.HasPrefix(x, "cseq="):

@@ -24,6 +24,7 @@ type Backend interface {
 	Calls(ctx context.Context) (Calls, error)
 	Call(ctx context.Context, id codecore.CallID) (Call, error)
 	HangUp(ctx context.Context, id codecore.CallID, cause string) error // id "": all calls
+	Transfer(ctx context.Context, id codecore.CallID, t Transfer) error
 	Admit(ctx context.Context, on bool) error
 	CDRs(ctx context.Context, since time.Time, fn func(codecore.CDR) error) error
 	Plan(ctx context.Context) (codecore.Plan, error)
@@ -81,6 +82,13 @@ func Handler(b Backend) http.Handler {
 	})
 	post("/v1/calls/{id}/hangup", func(r *http.Request) (any, error) {
 		return struct{}{}, b.HangUp(r.Context(), codecore.CallID(r.PathValue("id")), "operator")
+	})
+	post("/v1/calls/{id}/transfer", func(r *http.Request) (any, error) {
+		var t Transfer
+		if err := decode(r, &t); err != nil {
+			return nil, err
+		}
+		return struct{}{}, b.Transfer(r.Context(), codecore.CallID(r.PathValue("id")), t)
 	})
 	post("/v1/hangup-all", func(r *http.Request) (any, error) { return struct{}{}, b.HangUp(r.Context(), "", "shutdown") })
 	post("/v1/admit", func(r *http.Request) (any, error) {

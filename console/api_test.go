@@ -47,6 +47,10 @@ func (f *fake) HangUp(_ context.Context, id codecore.CallID, cause string) error
 	return f.note("hangup %q %s", id, cause)
 }
 
+func (f *fake) Transfer(_ context.Context, id codecore.CallID, t Transfer) error {
+	return f.note("transfer %q %s %s", id, t.Leg, t.Target)
+}
+
 func (f *fake) Admit(_ context.Context, on bool) error { return f.note("admit %v", on) }
 
 func (f *fake) CDRs(_ context.Context, since time.Time, fn func(codecore.CDR) error) error {
@@ -88,6 +92,7 @@ func TestEndpoints(t *testing.T) {
 		{"GET", "/v1/calls", "", "calls", `"silent":["w2"]`},
 		{"GET", "/v1/calls/c9", "", "call c9", `"id":"c9"`},
 		{"POST", "/v1/calls/c9/hangup", "", `hangup "c9" operator`, `{}`},
+		{"POST", "/v1/calls/c9/transfer", `{"target":"600","leg":"a"}`, `transfer "c9" a 600`, `{}`},
 		{"POST", "/v1/hangup-all", "", `hangup "" shutdown`, `{}`},
 		{"POST", "/v1/admit", "false", "admit false", `{}`},
 		{"GET", "/v1/moves", "", "moves", `"moved":7`},

@@ -212,3 +212,9 @@ type Registration struct {
 	Since   time.Time `json:"since"`         // as last stored
 	Until   time.Time `json:"until"`
 }
+
+// Transfer sends one party of a call elsewhere.
+type Transfer struct {
+	Leg    string `json:"leg,omitempty"` // who leaves: "a", who called, or "b"; "" = b
+	Target string `json:"target"`        // number or SIP URI
+}

@@ -39,14 +39,14 @@ type leg struct {
 	peer *leg // to whom the sound goes
 
 	// What it should do.
-	told       bool // an order has come that speaks of its sound
-	send, recv bool
-	mux        bool
-	learn      int
-	dtmf       byte
-	takesAll   bool
-	takes      [2]uint64  // a bit for each payload type
-	mapTo      *[128]byte // of packets sent to this leg; nil: as they are
+	told               bool // an order has come that speaks of its sound
+	send, recv, opaque bool
+	mux                bool
+	learn              int
+	dtmf               byte
+	takesAll           bool
+	takes              [2]uint64  // a bit for each payload type
+	mapTo              *[128]byte // of packets sent to this leg; nil: as they are
 
 	// Addresses.
 	latch    latch
@@ -105,7 +105,7 @@ func (l *leg) program(d codecore.MediaLeg, v6 bool, now, window int64) {
 		l.rtcpTo, l.rtcpSure = rtcp, false
 	}
 	l.learn, l.mux, l.dtmf = d.Learn, d.Mux, d.DTMF
-	l.send, l.recv = d.Send, d.Recv
+	l.send, l.recv, l.opaque = d.Send, d.Recv, d.Opaque
 	l.takesAll = len(d.Payloads) == 0
 	l.takes = [2]uint64{}
 	for _, pt := range d.Payloads {

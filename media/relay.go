@@ -12,6 +12,10 @@ func (l *loop) packet(p *port, b []byte, from *sockaddr, now int64) {
 		l.total.dropped[dropIdle]++
 		return
 	}
+	if g.opaque && !p.rtcp {
+		l.opaque(g, b, from, now)
+		return
+	}
 	// RFC 7983: the first byte tells RTP and RTCP (128-191) from STUN and DTLS.
 	if len(b) < 8 || b[0]>>6 != 2 {
 		l.drop(g, dropForeign)

@@ -90,13 +90,23 @@ func (r *Runner) Len() int {
 // HangUp ends a call for a reason code; ErrNotFound if it is not held here. The
 // wish is a message like any other: it follows a call that is being moved.
 func (r *Runner) HangUp(id codecore.CallID, cause string) error {
+	return r.wish(id, codecore.HangUp{Cause: cause})
+}
+
+// Transfer sends the party across from a leg to a number or SIP URI, as if the
+// leg's party had asked for it; the leg's party leaves. ErrNotFound as in HangUp.
+// Whether it could be done shows in the call.
+func (r *Runner) Transfer(id codecore.CallID, leg codecore.LegID, target string) error {
+	return r.wish(id, codecore.TransferTo{Leg: leg, Target: target})
+}
+
+// wish puts an operator's wish into a call's mailbox.
+func (r *Runner) wish(id codecore.CallID, ev codecore.Event) error {
 	c := r.lookup(id)
 	if c == nil {
 		return ErrNotFound
 	}
-	data, err := wire.Seal(Delivery{
-		Call: id, From: r.cfg.ID, Event: codecore.Box(codecore.HangUp{Cause: cause}),
-	})
+	data, err := wire.Seal(Delivery{Call: id, From: r.cfg.ID, Event: codecore.Box(ev)})
 	if err != nil {
 		return err
 	}

@@ -163,6 +163,9 @@ const (
 	verbHealth = "health" // answer: workerHealth
 	verbAdmit  = "admit"  // body: bool
 	verbHangUp = "hangup" // body: hangUpOrder; answer: how many calls
+	// verbTransfer sends a party of a call elsewhere; body: transferOrder; answer:
+	// how many calls.
+	verbTransfer = "transfer"
 
 	// verbRewrite has the calls under a schema written anew; body: the schema;
 	// answer: how many are left.
@@ -258,6 +261,15 @@ func serveControl(ctx context.Context, c *child, runner *sessions.Runner, m *wor
 			return runner.HangUpAll(o.Cause)
 		}
 		if runner.HangUp(o.Call, o.Cause) != nil {
+			return 0 // another worker has it
+		}
+		return 1
+	}); err != nil {
+		return err
+	}
+	if err := serve(verbTransfer, func(data []byte) any {
+		var o transferOrder
+		if wire.Open(data, &o) != nil || runner.Transfer(o.Call, o.Leg, o.Target) != nil {
 			return 0 // another worker has it
 		}
 		return 1
