@@ -63,7 +63,8 @@ func (m *Media) answer(reply string, a any) {
 
 // onOrder carries out an order at once. That it has is told with the news of
 // other calls' orders: nobody waits for it but the record, which keeps the order
-// until then. A refusal is told at once.
+// until then. A refusal is told at once, and that a call's legs are free: these
+// orders come for many calls together, and are the last thing a record waits for.
 func (m *Media) onOrder(msg sessions.Msg) {
 	var d sessions.DoMedia
 	if err := wire.Open(msg.Data, &d); err != nil {
@@ -75,7 +76,7 @@ func (m *Media) onOrder(msg sessions.Msg) {
 	for _, more := range d.More { // their owner waits for these
 		done.More = append(done.More, m.order(more, now))
 	}
-	if len(done.More) > 0 || done.Reason != "" || msg.Reply == "" {
+	if len(done.More) > 0 || len(d.Media.Legs) == 0 || done.Reason != "" || msg.Reply == "" {
 		m.answer(msg.Reply, done)
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -94,6 +95,7 @@ func (c *Conn) dial(ctx context.Context, part string) (*natsgo.Conn, error) {
 		natsgo.ReconnectWait(50 * time.Millisecond),
 		natsgo.ReconnectJitter(50*time.Millisecond, 50*time.Millisecond),
 		natsgo.ReconnectBufSize(-1),
+		natsgo.SetCustomDialer(&gatherDialer{net.Dialer{Timeout: 2 * time.Second}}),
 		natsgo.Timeout(2 * time.Second),
 		natsgo.PingInterval(time.Second),
 		natsgo.MaxPingsOutstanding(2),

@@ -39,6 +39,7 @@ type call struct {
 	rested  chan struct{} // closed when run ends; made by Freeze
 	queue   []item
 	hand    *item // what run is working on
+	last    *item // what waits for the end of an ended call's other obligations (last.go)
 
 	writing atomic.Int32 // the floor under which the save in hand may not be; 0: none is in hand
 
@@ -62,7 +63,8 @@ type item struct {
 	msg      Msg
 	delivery *Delivery // decoded already (new calls)
 	event    codecore.Event
-	rewrite  bool // see Runner.Rewrite
+	rewrite  bool      // see Runner.Rewrite
+	until    time.Time // it has waited as call.last, until then at most
 }
 
 func (it *item) creates() bool { return strings.HasPrefix(it.msg.Subject, "new.") }
@@ -74,7 +76,7 @@ func (c *call) put(it item) bool {
 	if c.life == lifeGone {
 		return true // the sender asks again
 	}
-	if c.again(c.hand, it.msg) {
+	if c.again(c.hand, it.msg) || c.again(c.last, it.msg) {
 		return true
 	}
 	for i := range c.queue {
@@ -115,7 +117,7 @@ func (c *call) start() {
 }
 
 func (c *call) mayRun() bool {
-	return (c.life == lifeNew || c.life == lifeLive) && !c.frozen && (len(c.queue) > 0 || c.due)
+	return (c.life == lifeNew || c.life == lifeLive) && !c.frozen && (len(c.queue) > 0 || c.due || c.lastReady())
 }
 
 // run takes what waits, one at a time, and ends when nothing does.
@@ -155,12 +157,7 @@ func (c *call) next() (it *item, due, more bool) {
 		c.due = false
 		return nil, true, true
 	}
-	first := c.queue[0]
-	c.queue = c.queue[1:]
-	if len(c.queue) == 0 {
-		c.queue = nil
-	}
-	c.hand = &first
+	c.hand = c.pop()
 	return c.hand, false, true
 }
 
@@ -199,6 +196,9 @@ func (c *call) arm() {
 			sooner(o.at)
 		}
 	}
+	if c.last != nil {
+		sooner(c.last.until)
+	}
 	c.r.alarm.set(c, at)
 }
 
@@ -211,7 +211,10 @@ func (c *call) end() []item {
 	}
 	c.life = lifeGone
 	waiting := c.queue
-	c.queue, c.out = nil, nil
+	if c.last != nil {
+		waiting = append(waiting, *c.last)
+	}
+	c.queue, c.last, c.out = nil, nil, nil
 	c.r.alarm.set(c, time.Time{})
 	sub := c.sub
 	c.mu.Unlock()

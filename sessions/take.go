@@ -100,6 +100,9 @@ func (c *call) takeMessage(it *item) {
 		c.r.answer(c.replyTo(it), Answer{Call: d.Call, Num: d.Num, Status: StatusLater})
 		return
 	}
+	if c.putOff(it, d) {
+		return
+	}
 	w := c.begin(eventName(d.Event.Event()))
 	noted := codecore.NotedNew
 	if d.Num > 0 {

@@ -44,6 +44,8 @@ func toyStep(s codecore.State, now time.Time, ev codecore.Event) (codecore.State
 		}
 		res.Save = !do.NoSave
 		obey(&s, &res, do, now, e.Msg.Method)
+	case codecore.SIPResponse:
+		res.Save = true
 	case codecore.Allocated:
 		s.Media.Node = e.Node
 		res.Actions = append(res.Actions, mint(&s, "edge.n1", "allocated "+e.Reason))
