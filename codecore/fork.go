@@ -74,6 +74,9 @@ func (c *call) located(e Located) {
 	if i < 0 || c.Phase != PhaseRouting && c.Phase != PhaseInviting {
 		return
 	}
+	if e.Reason == "" && e.Target == "" {
+		e.Reason = "directory-away"
+	}
 	var found []Destination
 	if e.Reason == "" {
 		for _, at := range append([]Located{e}, e.More...) {

@@ -176,7 +176,7 @@ func (c *call) refreshDue(leg LegID) {
 // (RFC 4028 7.4); false when that is no more than it had.
 func (c *call) longer(leg LegID, t ClientTx, e SIPResponse) bool {
 	want, _ := intervalOf(e.Msg.Get("Min-SE"))
-	if c.closed == nil || c.Phase == PhaseEnded || e.Msg.Status != 422 {
+	if c.closed == nil || c.Phase == PhaseEnded || c.leg(leg).Leaving || e.Msg.Status != 422 {
 		return false
 	}
 	had, refresher := intervalOf(c.closed.Msg.Get("Session-Expires"))

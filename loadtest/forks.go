@@ -82,7 +82,15 @@ func playFork(ctx context.Context, c *Call, s *Stage, up func()) error {
 			return fmt.Errorf("loadtest: at the loser: %s", v[0])
 		}
 	}
-	return finish(ctx, c)
+	if c.Dropped() {
+		return errors.New("loadtest: dropped by the switch")
+	}
+	c.Hush(ctx)
+	ctx, cancel = context.WithTimeout(ctx, kindStepLimit)
+	defer cancel()
+	// By the caller: a crash in this very moment may have swallowed its ACK, and then
+	// its BYE would wait for the ACK as long as the ACK is waited for.
+	return c.HangUp(ctx, true)
 }
 
 // won waits until all but one are over: cancelled, or answered and hung up.
