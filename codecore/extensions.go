@@ -82,9 +82,11 @@ func (c *call) terms(t *ServerTx, e *SIPRequest) *refusal {
 		t.Head = append(t.Head, Header{"Supported", extReliable})
 	}
 	reliably := policy != ReliableOff && (must || may)
-	// An offer in a reliable response would wait for an answer that a caller without
-	// gives in its ACK only.
-	c.offers = append(c.offers, offersTo(e.Plan.reliable(c.Route.Peer), len(m.Body) == 0 && !reliably)...)
+	// A callee is offered what the caller can do too, unless the plan requires it: a
+	// ringing call stays one that every release can carry. And an offer in a reliable
+	// response would wait for an answer that a caller without gives in its ACK only.
+	theirs := e.Plan.reliable(c.Route.Peer)
+	c.offers = append(c.offers, offersTo(theirs, !reliably && (theirs != ReliableRequired || len(m.Body) == 0))...)
 	expires, least := e.Plan.session()
 	if expires > 0 {
 		c.offers = append(c.offers, Header{"Session-Expires", sessionValue(expires, "uas")})

@@ -18,7 +18,7 @@ type PlanPeer struct {
 	Name     string   `json:"name" yaml:"name"`
 	Kind     string   `json:"kind" yaml:"kind"`         // "trunk" or "phone"
 	Sources  []string `json:"sources" yaml:"sources"`   // "ip", "ip:port" or "cidr" it may call from; the longest match wins
-	Reliable string   `json:"reliable" yaml:"reliable"` // provisional responses: "off", "allowed" (default) or "required" (RFC 3262)
+	Reliable string   `json:"reliable" yaml:"reliable"` // provisional responses (RFC 3262): "off", "allowed" (default: a callee is asked for them if the caller takes them) or "required"
 	Target   string   `json:"target" yaml:"target"`     // SIP URI to reach it: "sip:192.0.2.1:5060;transport=tcp"
 
 	Redirect string `json:"redirect,omitempty" yaml:"redirect,omitempty"` // of its 3xx: as Plan.Redirect; "" = that

@@ -57,6 +57,18 @@ func TestNewFieldsPin(t *testing.T) {
 	}
 }
 
+// TestOrdinaryCallsStaySchema1: what a call of v0.1.0 does pins nobody, or going
+// back to it would have to wait for every ringing phone.
+func TestOrdinaryCallsStaySchema1(t *testing.T) {
+	for _, k := range kinds1 {
+		w := newWorld(t)
+		w.do(strings.Split(k.lines, "|")...)
+		if schema, _, err := Encode(w.s, SchemaMin); err != nil || schema != 1 {
+			t.Errorf("%s is a call of schema %d (%s), %v", k.name, schema, Summary(w.s).Pinned, err)
+		}
+	}
+}
+
 // storedFields calls found for each leaf under t that is stored: names as in
 // JSON, joined by points.
 func storedFields(t reflect.Type, at string, above []reflect.Type, found func(string)) {

@@ -23,6 +23,7 @@ type DemoConfig struct {
 	JSON         bool   // the verdict as one JSON object on Out, progress on Err
 	Out, Err     io.Writer
 	Kinds        map[string]int // how many of each other kind; nil: DefaultKinds
+	Schema       int            // newest that both releases can store: kinds that need more are left out; 0: all
 	Pinned       Mark           // what pins a call to the next release; empty: no such calls
 	Refused      Mark           // what the next release refuses; empty: no such calls
 	Steps        []int          // of each rollout, per cent, default 10,50,100
@@ -41,6 +42,10 @@ func DefaultKinds() map[string]int {
 	}
 }
 
+// kindSchema are the kinds that schema 1 cannot say: beside an older release they
+// would stay where they are.
+var kindSchema = map[string]int{KindFork: 2}
+
 func (c *DemoConfig) defaults() {
 	setDefault(&c.Calls, 200)
 	setDefault(&c.Seconds, 20)
@@ -49,6 +54,11 @@ func (c *DemoConfig) defaults() {
 	setDefault(&c.Pause, 300*time.Millisecond)
 	if c.Kinds == nil {
 		c.Kinds = DefaultKinds()
+		for k, schema := range kindSchema {
+			if c.Schema > 0 && c.Schema < schema {
+				delete(c.Kinds, k)
+			}
+		}
 	}
 	if len(c.Steps) == 0 {
 		c.Steps = []int{10, 50, 100}

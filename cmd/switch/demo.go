@@ -44,11 +44,12 @@ and judge at the far ends. Exit code 0 only if nothing was lost.`,
 				SwitchBinary: this, NextBinary: next, StateDir: filepath.Join(dir, "state"),
 				Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr(),
 			}
-			newer, err := newerSchema(ctx, this, next)
+			says, err := versions(ctx, this, next)
 			if err != nil {
 				return err
 			}
-			if newer { // only then is there something to pin or to refuse a call for
+			c.Schema = min(says[0].Schema, says[1].Schema)
+			if strings.HasSuffix(says[1].Release, "-next") && says[1].Schema > says[0].Schema { // it pins and refuses on purpose
 				c.Pinned = loadtest.Mark{Headers: []string{"X-Call-Note: demo"}}
 				c.Refused = loadtest.Mark{Number: "99900001"}
 			}
@@ -98,21 +99,23 @@ func release(ctx context.Context, log io.Writer, dir, name, tags, given string) 
 	return out, nil
 }
 
-// newerSchema reports whether the next release stores what this one cannot say.
-func newerSchema(ctx context.Context, this, next string) (bool, error) {
-	var schemas [2]int
-	for i, binary := range []string{this, next} {
+// said is what an executable says of itself.
+type said struct {
+	Release string `json:"release"`
+	Schema  int    `json:"schema"` // newest it writes
+}
+
+func versions(ctx context.Context, binaries ...string) (says []said, err error) {
+	for _, binary := range binaries {
 		out, err := exec.CommandContext(ctx, binary, "version", "-o", "json").Output()
 		if err != nil {
-			return false, fmt.Errorf("%s does not say its version: %w", binary, err)
+			return nil, fmt.Errorf("%s does not say its version: %w", binary, err)
 		}
-		var v struct {
-			Schema int `json:"schema"`
-		}
+		var v said
 		if err := json.Unmarshal(out, &v); err != nil {
-			return false, fmt.Errorf("%s does not say its version: %w", binary, err)
+			return nil, fmt.Errorf("%s does not say its version: %w", binary, err)
 		}
-		schemas[i] = v.Schema
+		says = append(says, v)
 	}
-	return schemas[1] > schemas[0], nil
+	return says, nil
 }
