@@ -154,7 +154,7 @@ func TestCaretaker(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, lines := range [][]string{{"a INVITE sdp"}, {"a INVITE video", "b 200 sdp", "a ACK"}, {"a INVITE sdp", "b 486"}} {
+	for _, lines := range [][]string{{"a INVITE sdp"}, {"a INVITE video", "b 200 sdp", "a ACK"}, {"a INVITE sdp", "b 486"}, {"a INVITE sdp to=2", "c 183 sdp"}, {"a INVITE sdp to=3", "wait 15s"}} {
 		w := newWorld(f)
 		w.do(lines...)
 		_, raw, err := Encode(w.s, SchemaMin)
@@ -169,7 +169,7 @@ func FuzzDecode(f *testing.F) {
 			if err != nil || Check(s) != nil {
 				continue
 			}
-			for _, e := range []Event{HangUp{Cause: "x"}, Fired{TimerAck}, Fired{TimerMaxCall}, Fired{TimerGiveUp}, NoAck{Tx: "tx1"}} {
+			for _, e := range []Event{HangUp{Cause: "x"}, Fired{TimerTarget}, Fired{TimerNoAnswer}, Fired{TimerAck}, Fired{TimerMaxCall}, Fired{TimerGiveUp}, NoAck{Tx: "tx1"}} {
 				Step(s, testStart, e)
 			}
 			if _, _, err := Encode(s, SchemaMin); err != nil {
