@@ -234,6 +234,7 @@ func (c *call) branchTo(d Destination) bool {
 		}
 	}
 	r.Msg.Headers = append(r.Msg.Headers, told(c.carry, d.manner())...)
+	r.Msg.fold("Supported")
 	c.send(name, nil, r, 1, t.Tx)
 	return true
 }

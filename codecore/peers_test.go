@@ -145,6 +145,13 @@ func TestCaretaker(t *testing.T) {
 	if !Ended(ringing.s) || ringing.s.CDR.Result != "set-aside" {
 		t.Errorf("a call nobody has answered: %s, %q", ringing.s.Phase, ringing.s.CDR.Result)
 	}
+	cancels := PendingFor(ringing.s, "edge.n1", "b1")
+	if len(cancels) != 1 || cancels[0].Request.Msg.Method != "CANCEL" || cancels[0].Request.Branch != "" {
+		t.Errorf("the callee goes on ringing: %+v", cancels)
+	}
+	if ringing.do("accept", "stored", "applied"); !Settled(ringing.s) {
+		t.Errorf("a call set aside while it rings is not settled: %+v", ringing.s.Pending)
+	}
 	ended := newWorld(t)
 	ended.do("a INVITE sdp", "b 486")
 	ended.s = Caretaken(StubOf(ended.s), ended.now)
