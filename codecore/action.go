@@ -28,7 +28,9 @@ type Effect struct {
 // over when accepted, and the edge repeats it by itself for each retransmission
 // of the 2xx that it acknowledges (same Call-ID, To-tag and CSeq number).
 // A CANCEL goes out with the branch of its INVITE, after a provisional response
-// has come (RFC 3261 9.1: the edge waits).
+// has come (RFC 3261 9.1: the edge waits). One without a branch cancels every INVITE
+// of the call that calls somebody and has no final response; the edge completes it
+// from that INVITE, and it is over when accepted.
 type SendRequest struct {
 	Msg         Message `json:"msg"`
 	Branch      string  `json:"branch"`

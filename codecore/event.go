@@ -21,6 +21,10 @@ type SIPRequest struct {
 	Msg    Message   `json:"msg"`
 	Seed   uint64    `json:"seed,omitempty"` // random, from the edge; in the INVITE that begins a call
 	Plan   *Plan     `json:"plan,omitempty"` // put in by the worker before the first Step; never stored
+
+	// Full, put in likewise, are the parties that can have no further call, and why:
+	// "trunk-full", "trunk-rate".
+	Full map[string]string `json:"full,omitempty"`
 }
 
 // SIPResponse is a response to a request of ours, found by its branch. The edge

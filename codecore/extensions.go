@@ -2,6 +2,7 @@ package codecore
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -42,6 +43,15 @@ func options(m *Message, header string) []string {
 		}
 	}
 	return tags
+}
+
+// fold makes one header of those of that name: some read the first alone.
+func (m *Message) fold(name string) {
+	if all := m.All(name); len(all) > 1 {
+		first := slices.IndexFunc(m.Headers, func(h Header) bool { return h.Name == name })
+		m.Headers = append(slices.Clone(m.Headers[:first+1]), without(slices.Clone(m.Headers[first+1:]), func(h Header) bool { return h.Name == name })...)
+		m.Headers[first].Value = strings.Join(all, ", ")
+	}
 }
 
 func hasOption(m *Message, header, tag string) bool {

@@ -56,10 +56,10 @@ type Failure struct {
 	Said     []Header `json:"said,omitempty"`     // the callee's Reason headers
 }
 
-const (
-	// TimerTarget ends the ringing of the group that is called.
-	TimerTarget Timer = "target"
+// TimerTarget ends the ringing of the group that is called. Stored: never rename.
+const TimerTarget Timer = "target"
 
+const (
 	groupTime       Seconds = 20 // rings, when another group may be called and the plan does not say
 	maxDestinations         = 32
 )
@@ -234,6 +234,7 @@ func (c *call) branchTo(d Destination) bool {
 		}
 	}
 	r.Msg.Headers = append(r.Msg.Headers, told(c.carry, d.manner())...)
+	r.Msg.fold("Supported")
 	c.send(name, nil, r, 1, t.Tx)
 	return true
 }

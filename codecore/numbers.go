@@ -86,6 +86,9 @@ func withNumber(value string, rewrite func(string) string) string {
 
 // checkTrunk says what is wrong with a peer's rules.
 func (p *PlanPeer) checkTrunk() string {
+	if p.MaxCalls < 0 || p.MaxRate < 0 {
+		return "max_calls and max_rate cannot be negative"
+	}
 	for _, w := range []Rewrite{p.In, p.Out} {
 		if why := w.check(); why != "" {
 			return why

@@ -89,7 +89,7 @@ func (c *call) over(a Action) bool {
 	}
 	switch {
 	case a.Request != nil:
-		return a.Request.Msg.Method == "ACK"
+		return a.Request.Msg.Method == "ACK" || a.Request.Branch == "" // the latter has no transaction (SendRequest)
 	case a.Response != nil && a.Response.Msg.Status < 200 && a.Response.Msg.Get("RSeq") != "": // until its PRACK
 		t := c.A.srv(a.Response.Tx)
 		return t == nil || !t.Unacked

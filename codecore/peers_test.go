@@ -145,6 +145,13 @@ func TestCaretaker(t *testing.T) {
 	if !Ended(ringing.s) || ringing.s.CDR.Result != "set-aside" {
 		t.Errorf("a call nobody has answered: %s, %q", ringing.s.Phase, ringing.s.CDR.Result)
 	}
+	cancels := PendingFor(ringing.s, "edge.n1", "b1")
+	if len(cancels) != 1 || cancels[0].Request.Msg.Method != "CANCEL" || cancels[0].Request.Branch != "" {
+		t.Errorf("the callee goes on ringing: %+v", cancels)
+	}
+	if ringing.do("accept", "stored", "applied"); !Settled(ringing.s) {
+		t.Errorf("a call set aside while it rings is not settled: %+v", ringing.s.Pending)
+	}
 	ended := newWorld(t)
 	ended.do("a INVITE sdp", "b 486")
 	ended.s = Caretaken(StubOf(ended.s), ended.now)
@@ -154,7 +161,7 @@ func TestCaretaker(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, lines := range [][]string{{"a INVITE sdp"}, {"a INVITE video", "b 200 sdp", "a ACK"}, {"a INVITE sdp", "b 486"}} {
+	for _, lines := range [][]string{{"a INVITE sdp"}, {"a INVITE video", "b 200 sdp", "a ACK"}, {"a INVITE sdp", "b 486"}, {"a INVITE sdp to=2", "c 183 sdp"}, {"a INVITE sdp to=3", "wait 15s"}} {
 		w := newWorld(f)
 		w.do(lines...)
 		_, raw, err := Encode(w.s, SchemaMin)
@@ -169,7 +176,7 @@ func FuzzDecode(f *testing.F) {
 			if err != nil || Check(s) != nil {
 				continue
 			}
-			for _, e := range []Event{HangUp{Cause: "x"}, Fired{TimerAck}, Fired{TimerMaxCall}, Fired{TimerGiveUp}, NoAck{Tx: "tx1"}} {
+			for _, e := range []Event{HangUp{Cause: "x"}, Fired{TimerTarget}, Fired{TimerNoAnswer}, Fired{TimerAck}, Fired{TimerMaxCall}, Fired{TimerGiveUp}, NoAck{Tx: "tx1"}} {
 				Step(s, testStart, e)
 			}
 			if _, _, err := Encode(s, SchemaMin); err != nil {

@@ -23,6 +23,11 @@ type PlanPeer struct {
 
 	Redirect string `json:"redirect,omitempty" yaml:"redirect,omitempty"` // of its 3xx: as Plan.Redirect; "" = that
 
+	// MaxCalls and MaxRate bound its calls, in and out together: at a time, and new
+	// ones a second; 0 = no bound. More get 503, or the route's next target.
+	MaxCalls int     `json:"max_calls,omitempty" yaml:"max_calls,omitempty"`
+	MaxRate  float64 `json:"max_rate,omitempty" yaml:"max_rate,omitempty"`
+
 	// Trusted: it asserts who calls, and is told what others asserted (identity.go).
 	Trusted bool    `json:"trusted,omitempty" yaml:"trusted,omitempty"`
 	In      Rewrite `json:"in,omitzero" yaml:"in,omitempty"`   // of numbers that come from it, before they are routed
@@ -56,6 +61,9 @@ type PlanLimits struct {
 	MaxCall        Seconds `json:"max_call" yaml:"max_call"`               // 14400: talking
 	SessionExpires Seconds `json:"session_expires" yaml:"session_expires"` // 1800: interval of session timers (RFC 4028); -1 = not asked for
 	MinSE          Seconds `json:"min_se" yaml:"min_se"`                   // 90: the shortest that a caller may ask for
+
+	AccountCalls int     `json:"account_calls,omitempty" yaml:"account_calls,omitempty"` // of each account: as PlanPeer.MaxCalls
+	AccountRate  float64 `json:"account_rate,omitempty" yaml:"account_rate,omitempty"`   // and MaxRate
 }
 
 // Seconds is a whole number of seconds.

@@ -181,6 +181,9 @@ func (p *Plan) Check() error {
 			return bad("routes", i, "from %q is no peer", r.From)
 		}
 	}
+	if p.Limits.AccountCalls < 0 || p.Limits.AccountRate < 0 {
+		return fmt.Errorf("%w: limits: account_calls and account_rate cannot be negative", ErrPlan)
+	}
 	if p.Limits.NoAnswer < 0 || p.Limits.MaxCall < 0 || p.Limits.MinSE < 0 || p.Limits.SessionExpires < -1 {
 		return fmt.Errorf("%w: limits: seconds cannot be negative", ErrPlan)
 	}

@@ -107,5 +107,6 @@ func (l *storedLeg) reliable() string {
 }
 
 func offersReliable(h string) bool {
-	return strings.HasPrefix(h, "Supported: "+extReliable) || h == "Require: "+extReliable
+	name, value, _ := strings.Cut(h, ": ")
+	return (name == "Supported" || name == "Require") && strings.Contains(value, extReliable)
 }

@@ -63,6 +63,10 @@ func (c *call) begin(e SIPRequest) {
 		reject(404, "no-route")
 		return
 	}
+	if cause := c.spare(&e); cause != "" {
+		reject(503, cause)
+		return
+	}
 	if offer != nil {
 		c.A.Offer, c.A.Lines = &offer.sound, offer.lines
 	}

@@ -2,6 +2,9 @@ package codecore
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -86,6 +89,16 @@ func DecodeStub(raw []byte) (Stub, error) {
 	return b.Stub, nil
 }
 
+// cancelAnything ends whoever is still called: the stub does not say who, but the
+// edges know what they have sent.
+func (c *call) cancelAnything() {
+	for _, name := range slices.Sorted(maps.Keys(c.Peers)) {
+		if strings.HasPrefix(name, edgeOf("")) {
+			c.do(name, Effect{Request: &SendRequest{Msg: Message{Method: "CANCEL"}}})
+		}
+	}
+}
+
 // Caretaken is the state in which a call that was set aside goes on: two
 // dialogs and nothing else of what it was, so that a BYE ends it, its CDR is
 // written and its media is freed; an answered call keeps its sound till then.
@@ -110,6 +123,9 @@ func Caretaken(t Stub, now time.Time) State {
 	// Nobody talks: end it at once.
 	c := call{State: s, now: now}
 	c.endLegs()
+	if !t.Ended {
+		c.cancelAnything()
+	}
 	if t.Ended { // its CDR was decided
 		c.become(PhaseEnded)
 		c.do(receiverCDR, Effect{CDR: &t.CDR})

@@ -155,6 +155,7 @@ func (c *call) compose(leg LegID, d *Dialog, method string, cseq uint32, body []
 		r.ContactUser = c.Token
 	}
 	r.Msg.Headers = append(r.Msg.Headers, more...)
+	r.Msg.fold("Supported")
 	r.Auth = c.authorize(leg, method, cseq)
 	return &r
 }

@@ -335,6 +335,9 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 		switch {
 		case strings.HasPrefix(x, "to="):
 			number = x[3:]
+		case strings.HasPrefix(x, "full="):
+			party, why, _ := strings.Cut(x[5:], ",")
+			e.Full = map[string]string{party: why}
 		case strings.HasPrefix(x, "peer="):
 			e.Peer = x[5:]
 		case strings.HasPrefix(x, "from="):

@@ -79,6 +79,10 @@ func (e *Edge) doRequest(c *call, a *codecore.SendRequest, now time.Time) {
 	case "ACK":
 		e.doAck(c, a)
 	case "CANCEL":
+		if a.Branch == "" {
+			e.cancelAll(c, now)
+			return
+		}
 		if inv := e.client[clientKey(a.Branch, "INVITE")]; inv != nil {
 			inv.cancelled(e, a, now)
 			return

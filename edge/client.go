@@ -167,6 +167,21 @@ func (tx *clientTx) cancelled(e *Edge, a *codecore.SendRequest, now time.Time) {
 	}
 }
 
+// cancelAll cancels every INVITE of a call that began a dialog and has no final
+// response: the worker that would know them cannot.
+func (e *Edge) cancelAll(c *call, now time.Time) {
+	for _, tx := range e.client {
+		if tx.call != c || !tx.invite || tx.state > proceeding || tagOf(tx.req.Msg.Get("To")) != "" || e.client[clientKey(tx.branch, "CANCEL")] != nil {
+			continue
+		}
+		m := cancelOf(&tx.req.Msg)
+		for _, route := range tx.req.Msg.All("Route") {
+			m.Add("Route", route)
+		}
+		tx.cancelled(e, &codecore.SendRequest{Msg: m, Branch: tx.branch, Target: tx.req.Target, Flow: tx.req.Flow}, now)
+	}
+}
+
 // onResponse finds the transaction of a response by its branch (RFC 3261
 // 17.1.3), or the call by the branch's token.
 func (e *Edge) onResponse(p *packet, now time.Time) {

@@ -72,3 +72,33 @@ func TestReliableResponsesComeInOrder(t *testing.T) {
 		}
 	}
 }
+
+// TestACancelWithoutABranchCancelsWhatIsRinging: the worker that knew the INVITE
+// cannot be asked any more.
+func TestACancelWithoutABranchCancelsWhatIsRinging(t *testing.T) {
+	r := newRig(t, quick())
+	r.says(func(d sessions.Delivery) *sessions.Answer {
+		switch e := d.Event.Event().(type) {
+		case codecore.SIPRequest:
+			return ok(d, action(1, r.outgoing(e.Token, "INVITE")))
+		case codecore.SIPResponse:
+			if e.Msg.Status == 180 {
+				return ok(d, action(2, codecore.Effect{Request: &codecore.SendRequest{Msg: codecore.Message{Method: "CANCEL"}}}))
+			}
+		}
+		return ok(d)
+	})
+	r.send(r.request("INVITE", "1", ""))
+	_, rest, _ := strings.Cut(r.hear("INVITE sip:2@"), "\r\n")
+	r.send("SIP/2.0 180 Ringing\r\n" + strings.Replace(rest, "To: <sip:2@x>", "To: <sip:2@x>;tag=far", 1))
+	got := r.hear("CANCEL sip:2@")
+	for _, want := range []string{"CSeq: 1 CANCEL", "To: <sip:2@x>\r\n", "Call-ID: leg2"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	line := func(m string) string { _, v, _ := strings.Cut(m, "Via: "); v, _, _ = strings.Cut(v, "\r\n"); return v }
+	if line(got) != line(rest) {
+		t.Errorf("its Via is %q, of the INVITE %q", line(got), line(rest))
+	}
+}

@@ -49,7 +49,8 @@ type Leg struct {
 	incoming *serverTx // the first
 	ledger   Ledger
 	stopped  bool
-	info     int // INFO that came in
+	info     int      // INFO that came in
+	told     []string // by NOTIFY
 	times    LegTimes
 }
 

@@ -114,6 +114,9 @@ func (l *Leg) serveRequest(t *serverTx) bool {
 	case "INFO":
 		l.info++
 		t.send(200, "OK", nil)
+	case "NOTIFY":
+		l.notified(m)
+		t.send(200, "OK", nil)
 	case "OPTIONS":
 		t.send(200, "OK", nil)
 	default:

@@ -40,6 +40,7 @@ func (c *call) commit(w *work) error {
 		c.mark = c.r.marks.Add(1)
 	}
 	c.state, c.rec = w.state, rec
+	c.r.tally.set(c.id, codecore.Occupied(c.state), time.Time{})
 	if c.life == lifeNew {
 		c.life, c.since = lifeLive, w.now
 	}

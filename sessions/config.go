@@ -28,6 +28,9 @@ type Config struct {
 	// Admit says whether a new call may begin, else why not (a stable reason
 	// code) and after how many seconds to ask again. Default: yes.
 	Admit func() (ok bool, reason string, retryAfter int)
+	// Others tells how many calls each capped party has in the other workers, and
+	// how many workers there are, this one included. Default: none, 1.
+	Others func() (load map[string]int, workers int)
 	// Alive reports whether a worker incarnation lives. Default: yes, so that
 	// nothing is claimed without knowing.
 	Alive func(owner string) bool
@@ -107,6 +110,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Admit == nil {
 		c.Admit = func() (bool, string, int) { return true, "", 0 }
+	}
+	if c.Others == nil {
+		c.Others = func() (map[string]int, int) { return nil, 1 }
 	}
 	if c.Alive == nil {
 		c.Alive = func(string) bool { return true }

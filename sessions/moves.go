@@ -3,6 +3,7 @@ package sessions
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"callswitch/codecore"
 )
@@ -182,6 +183,7 @@ func (r *Runner) Adopt(rec Record, state codecore.State) {
 	}
 	rec.Body = nil
 	c.life, c.rec, c.state, c.since = lifeLive, rec, state, r.cfg.Now()
+	r.tally.set(c.id, codecore.Occupied(state), time.Time{})
 	c.mark = r.marks.Add(1)
 	c.mediaGen = codecore.Generation{Epoch: rec.Epoch, N: rec.N}
 	c.mediaKnown()

@@ -23,6 +23,7 @@ type Runner struct {
 	cfg   Config
 	box   Mailbox
 	alarm alarm
+	tally tally
 
 	mu      sync.Mutex
 	calls   map[codecore.CallID]*call
@@ -245,6 +246,7 @@ func (r *Runner) forget(c *call) {
 	r.mu.Lock()
 	if r.calls[c.id] == c {
 		delete(r.calls, c.id)
+		r.tally.set(c.id, nil, time.Time{})
 	}
 	r.mu.Unlock()
 }

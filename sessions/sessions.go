@@ -86,18 +86,22 @@ type StoryLine struct {
 
 // Process is what a process tells of itself, in heartbeats and to the host.
 type Process struct {
-	Role      string   `json:"role"` // worker, edge, media, api, nats, host
-	Node      string   `json:"node"`
-	ID        string   `json:"id"` // incarnation: role letter and a sortable unique id
-	PID       int      `json:"pid"`
-	Release   string   `json:"release"`
-	Digest    string   `json:"digest"` // of the executable: SHA-256, 64 hex digits
-	SchemaMin int      `json:"schema_min"`
-	SchemaMax int      `json:"schema_max"`
-	ProtoMin  int      `json:"proto_min"`
-	ProtoMax  int      `json:"proto_max"`
-	Calls     int      `json:"calls"` // owned (workers)
-	Draining  bool     `json:"draining,omitempty"`
-	Closed    bool     `json:"closed,omitempty"` // admits no new calls (workers)
-	Listen    []string `json:"listen,omitempty"` // SIP addresses (edges)
+	Role      string `json:"role"` // worker, edge, media, api, nats, host
+	Node      string `json:"node"`
+	ID        string `json:"id"` // incarnation: role letter and a sortable unique id
+	PID       int    `json:"pid"`
+	Release   string `json:"release"`
+	Digest    string `json:"digest"` // of the executable: SHA-256, 64 hex digits
+	SchemaMin int    `json:"schema_min"`
+	SchemaMax int    `json:"schema_max"`
+	ProtoMin  int    `json:"proto_min"`
+	ProtoMax  int    `json:"proto_max"`
+	Calls     int    `json:"calls"` // owned (workers)
+	Draining  bool   `json:"draining,omitempty"`
+
+	// Load is how many of Calls each party has that the dialplan bounds (workers).
+	Load map[string]int `json:"load,omitempty"`
+
+	Closed bool     `json:"closed,omitempty"` // admits no new calls (workers)
+	Listen []string `json:"listen,omitempty"` // SIP addresses (edges)
 }

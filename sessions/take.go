@@ -52,6 +52,9 @@ func (c *call) step(w *work, ev codecore.Event) (err error) {
 		}
 	}()
 	next, res := c.code(w.state, w.now, ev)
+	if c.isNew() { // at once: others may ask for the same while it is being allocated and saved
+		c.r.tally.set(c.id, codecore.Occupied(next), w.now)
+	}
 	actions, save := res.Actions, res.Save
 	for n := 0; res.Locate != "" && n < maxLocate; n++ {
 		var more codecore.Result
@@ -151,12 +154,13 @@ func (c *call) prepare(ev codecore.Event) codecore.Event {
 	if !ok {
 		return ev
 	}
-	req.Plan = nil
+	req.Plan, req.Full = nil, nil
 	if req.Msg.Method == "REFER" {
 		req.Plan = c.r.cfg.Plan()
 	}
 	if c.isNew() {
 		req.Plan = c.r.cfg.Plan()
+		req.Full = c.r.full(req.Plan, c.r.cfg.Now())
 		c.dialled = req.At
 	}
 	return req

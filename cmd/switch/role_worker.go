@@ -51,8 +51,9 @@ func runWorker(ctx context.Context, c *child) error {
 		ID: c.id, Node: c.cfg.Node, Release: codecore.Release, Digest: c.digest,
 		Store: store, Bus: c.bus, Now: func() time.Time { return time.Now().Add(offset()) },
 		Plan: plan, Floor: floor, Locate: locate(accounts, registrations(c)),
-		Admit: func() (bool, string, int) { return admitting.Load(), "draining", 5 },
-		Alive: func(id string) bool { return !dir.Dead(id) },
+		Admit:  func() (bool, string, int) { return admitting.Load(), "draining", 5 },
+		Others: othersLoad(c.id, dir.Processes),
+		Alive:  func(id string) bool { return !dir.Dead(id) },
 		Claim: func(id codecore.CallID) {
 			select {
 			case claims <- id:
@@ -76,6 +77,7 @@ func runWorker(ctx context.Context, c *child) error {
 	})
 	c.describe = func(p *sessions.Process) {
 		p.Calls, p.Draining, p.Closed = runner.Len(), driver.Draining(), !admitting.Load()
+		p.Load = runner.Load()
 	}
 	c.busy = func() bool { return runner.Len() > 0 }
 	m.watch(runner.Phases)

@@ -7,6 +7,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"callswitch/registrar"
+	"callswitch/sessions"
 )
 
 // readSecrets reads the file of the trunks' passwords strictly. No error has
@@ -41,4 +42,23 @@ func readSecrets(path string) (map[string]registrar.Secret, error) {
 		out[s.Trunk] = s
 	}
 	return out, nil
+}
+
+// othersLoad sums what the other workers tell in their heartbeats.
+func othersLoad(self string, living func() []sessions.Process) func() (map[string]int, int) {
+	return func() (map[string]int, int) {
+		load, workers := map[string]int{}, 1
+		for _, p := range living() {
+			if p.Role != "worker" || p.ID == self {
+				continue
+			}
+			if !p.Closed && !p.Draining {
+				workers++
+			}
+			for party, n := range p.Load {
+				load[party] += n
+			}
+		}
+		return load, workers
+	}
 }
