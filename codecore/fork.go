@@ -59,10 +59,11 @@ type Failure struct {
 // TimerTarget ends the ringing of the group that is called. Stored: never rename.
 const TimerTarget Timer = "target"
 
-const (
-	groupTime       Seconds = 20 // rings, when another group may be called and the plan does not say
-	maxDestinations         = 32
-)
+// groupTime is how long a group rings when another may be called and the plan
+// does not say.
+const groupTime Seconds = 20
+
+const maxDestinations = 32
 
 // located takes the answer to Locate. It may have to ask for the next account.
 func (c *call) located(e Located) {

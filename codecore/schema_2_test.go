@@ -4,7 +4,6 @@ package codecore
 
 import (
 	"flag"
-	"fmt"
 	"os"
 	"reflect"
 	"slices"
@@ -159,7 +158,7 @@ func use(t *testing.T, v reflect.Value, path []string) {
 			return
 		}
 	}
-	t.Fatal(fmt.Sprintf("cannot use %s in %s", strings.Join(path, "."), v.Type()))
+	t.Fatalf("cannot use %s in %s", strings.Join(path, "."), v.Type())
 }
 
 func inside(t reflect.Type, name string) bool {
