@@ -194,6 +194,8 @@ type DialplanPeer struct {
 	Kind    string   `json:"kind"`
 	Sources []string `json:"sources"`
 	Target  string   `json:"target"`
+
+	Reliable string `json:"reliable,omitempty"` // provisional responses: "off", "allowed", "required"
 }
 
 // DialplanRoute sends a prefix to a peer.

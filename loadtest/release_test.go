@@ -3,6 +3,7 @@ package loadtest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -124,13 +125,13 @@ func TestFinalizeUnderTraffic(t *testing.T) {
 		t.Errorf("%d of %d calls of the traffic failed", failed, placed)
 	}
 	st, err := b.sw.API.Status(t.Context())
-	if err != nil || st.Floor != 2 {
+	if err != nil || st.Floor != r.To.Schema {
 		t.Errorf("floor %d, %v", st.Floor, err)
 	}
-	b.allOn(t, len(calls), r.To.Name, 2)
+	b.allOn(t, len(calls), r.To.Name, r.To.Schema)
 	_, _ = b.sw.Processes(t.Context())
 	b.sw.KillAll()
-	if err := b.sw.Start(t.Context()); err == nil || !strings.Contains(b.sw.LogTail(), "the floor is 2") {
+	if err := b.sw.Start(t.Context()); err == nil || !strings.Contains(b.sw.LogTail(), fmt.Sprintf("the floor is %d", r.To.Schema)) {
 		t.Fatalf("serve of the old release: %v", err)
 	}
 	b.sw.KillAll()

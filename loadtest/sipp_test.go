@@ -119,6 +119,9 @@ func TestSippThroughTheSwitch(t *testing.T) {
 				},
 				Routes: []DialplanRoute{{Prefix: "5", To: "sippb"}},
 			}
+			if p.caller == "uac.xml" && p.callee == "uas_100rel.xml" { // else it is asked for what the caller can do
+				plan.Peers[1].Reliable = "required"
+			}
 			if err := b.sw.plan(t.Context(), plan); err != nil {
 				t.Fatal(err)
 			}
