@@ -204,7 +204,7 @@ func readChallenge(value string) (q posed, ok bool) {
 			return q, false
 		}
 		var v string
-		if v, rest, ok = paramValue(strings.TrimLeft(after, " \t")); !ok {
+		if v, rest, ok = ParamValue(strings.TrimLeft(after, " \t")); !ok {
 			return q, false
 		}
 		switch strings.ToLower(strings.TrimSpace(name)) {
@@ -228,8 +228,8 @@ func readChallenge(value string) (q posed, ok bool) {
 	return q, hasRealm && q.Nonce != "" && known && (q.Plain || auth)
 }
 
-// paramValue reads a token or a quoted string (RFC 3261 25.1), up to the comma.
-func paramValue(s string) (v, rest string, ok bool) {
+// ParamValue reads a token or a quoted string (RFC 3261 25.1), up to the comma.
+func ParamValue(s string) (v, rest string, ok bool) {
 	if !strings.HasPrefix(s, `"`) {
 		v, rest, _ = strings.Cut(s, ",")
 		v = strings.TrimSpace(v)

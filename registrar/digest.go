@@ -4,6 +4,8 @@ import (
 	"crypto/subtle"
 	"strconv"
 	"strings"
+
+	"callswitch/codecore"
 )
 
 // credentials are an Authorization or Proxy-Authorization header (RFC 7616 3.4).
@@ -35,7 +37,7 @@ func parseCredentials(value string) (c credentials, ok bool) {
 		}
 		seen[name] = true
 		var v string
-		if v, rest, ok = parameter(strings.TrimLeft(after, " \t")); !ok {
+		if v, rest, ok = codecore.ParamValue(strings.TrimLeft(after, " \t")); !ok {
 			return c, false
 		}
 		switch name {
@@ -72,30 +74,6 @@ func parseCredentials(value string) (c credentials, ok bool) {
 		return c, false
 	}
 	return c, c.username != "" && c.nonce != "" && c.uri != "" && c.response != ""
-}
-
-// parameter reads a token or a quoted string (RFC 3261 25.1) up to the comma.
-func parameter(s string) (v, rest string, ok bool) {
-	if !strings.HasPrefix(s, `"`) {
-		v, rest, _ = strings.Cut(s, ",")
-		v = strings.TrimSpace(v)
-		return v, rest, !strings.ContainsAny(v, "\" \t")
-	}
-	var b strings.Builder
-	for i := 1; i < len(s); i++ {
-		switch s[i] {
-		case '\\':
-			if i++; i < len(s) {
-				b.WriteByte(s[i])
-			}
-		case '"':
-			after := strings.TrimLeft(s[i+1:], " \t")
-			return b.String(), after, after == "" || after[0] == ','
-		default:
-			b.WriteByte(s[i])
-		}
-	}
-	return "", "", false
 }
 
 // answer is the request-digest of RFC 7616 3.4.1 for qop=auth.
