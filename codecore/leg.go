@@ -22,25 +22,26 @@ type Leg struct {
 	Answers int           `json:"answers,omitempty"` // completed offer/answer exchanges: their address may be learned anew
 	ByeDue  bool          `json:"bye_due,omitempty"` // BYE waits for the ACK to our 2xx (RFC 3261 15)
 
+	// Agreed: the first offer has its answer, by a reliable provisional response
+	// (reliable.go), while the INVITE has no final one.
+	Agreed  bool `json:"agreed,omitempty"`
+	Update  bool `json:"update,omitempty"`  // its Allow has UPDATE
+	Leaving bool `json:"leaving,omitempty"` // it is being ended (legs in State.More alone)
+
 	// AckDue is the CSeq of an INVITE of ours, in the live dialog, whose 2xx made the
 	// offer: its ACK has to bring the answer, and waits for that. 0 = none does.
 	AckDue uint32 `json:"ack_due,omitempty"`
 
-	// Agreed: the first offer has its answer, by a reliable provisional response
-	// (reliable.go), while the INVITE has no final one.
-	Agreed bool `json:"agreed,omitempty"`
 	// Interval is that of its session (session.go), when we are to refresh it.
 	Interval Seconds `json:"interval,omitempty"`
-	Update   bool    `json:"update,omitempty"` // its Allow has UPDATE
 
 	Challenges []Challenge `json:"challenges,omitempty"` // of their side, by realm (digest.go)
 
 	// Of the legs in State.More alone.
-	Name    LegID  `json:"name,omitempty"`    // handle; "" in a slot
-	Target  string `json:"target,omitempty"`  // Request-URI of its INVITE; slot B's is State.Route's
-	Peer    string `json:"peer,omitempty"`    // as RouteResult.Peer, likewise
-	Early   *Early `json:"early,omitempty"`   // as State.Early, which is slot B's
-	Leaving bool   `json:"leaving,omitempty"` // it is being ended
+	Name   LegID  `json:"name,omitempty"`   // handle; "" in a slot
+	Target string `json:"target,omitempty"` // Request-URI of its INVITE; slot B's is State.Route's
+	Peer   string `json:"peer,omitempty"`   // as RouteResult.Peer, likewise
+	Early  *Early `json:"early,omitempty"`  // as State.Early, which is slot B's
 }
 
 // Dialog is one dialog of a leg. A fork gives the b-leg several.

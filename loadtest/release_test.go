@@ -64,14 +64,14 @@ func (b *bed) allOn(t *testing.T, n int, release string, schema int) {
 	}
 }
 
-// traffic places short calls at a steady rate until stopped.
-func (b *bed) traffic(t *testing.T, every time.Duration) (stop func() (placed, failed int)) {
+// traffic places short calls at a steady rate until stopped, and least of them in any case.
+func (b *bed) traffic(t *testing.T, every time.Duration, least int) (stop func() (placed, failed int)) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	placed, failed := 0, 0
 	wg.Go(func() {
-		for pause(ctx, every) {
+		for n := 0; pause(ctx, every) || n < least; n++ {
 			wg.Go(func() {
 				own, done := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 				defer done()
@@ -102,7 +102,7 @@ func (b *bed) traffic(t *testing.T, every time.Duration) (stop func() (placed, f
 func TestFinalizeUnderTraffic(t *testing.T) {
 	b, calls := realSwitch(t, 50, nil)
 	bin, _ := binaries()
-	stop := b.traffic(t, 20*time.Millisecond)
+	stop := b.traffic(t, 20*time.Millisecond, 50)
 	b.moveAll(t, bin[1])
 	var refused *APIError
 	if err := b.say(t, "finalize"); !errors.As(err, &refused) {
@@ -121,7 +121,7 @@ func TestFinalizeUnderTraffic(t *testing.T) {
 		}
 	}
 	r := b.inState(t, RolloutFinalized)
-	if placed, failed := stop(); failed > 0 || placed < 10 {
+	if placed, failed := stop(); failed > 0 || placed < 50 {
 		t.Errorf("%d of %d calls of the traffic failed", failed, placed)
 	}
 	st, err := b.sw.API.Status(t.Context())
