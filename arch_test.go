@@ -29,9 +29,10 @@ var mayImport = map[string][]string{
 	"sessions/sessionstest": {"codecore", "sessions", "internal/wire"},
 	"handoff":               {"codecore", "sessions", "internal/wire"},
 	"registrar":             {"codecore"},
+	"secrets":               {},
 	"nats":                  {"codecore", "sessions", "handoff", "internal/wire"},
-	"edge":                  {"codecore", "sessions", "handoff", "registrar", "internal/wire"},
-	"media":                 {"codecore", "sessions", "handoff", "internal/wire"},
+	"edge":                  {"codecore", "sessions", "handoff", "registrar", "secrets", "internal/wire"},
+	"media":                 {"codecore", "sessions", "handoff", "secrets", "internal/wire"},
 	"host":                  {},
 	"console":               {"codecore", "sessions"},
 	"loadtest":              {},
@@ -39,7 +40,7 @@ var mayImport = map[string][]string{
 	"internal/metrics":      {},
 	"internal/near":         {"sessions"},
 	"cmd/switch": {
-		"codecore", "sessions", "handoff", "nats", "edge", "media", "host", "console", "loadtest", "registrar",
+		"codecore", "sessions", "handoff", "nats", "edge", "media", "host", "console", "loadtest", "registrar", "secrets",
 		"internal/wire", "internal/near", "internal/metrics",
 	},
 }

@@ -46,14 +46,21 @@ type MediaLeg struct {
 	Recv     bool   `json:"recv"`               // the switch takes sound from this leg
 	// Opaque: no RTP; datagrams are passed on as they are (T.38 over UDPTL).
 	Opaque bool `json:"opaque,omitempty"`
+	// Echo and Tone: the media plane itself is the far end, with what the leg says
+	// or with a tone. Such a leg is alone in its call.
+	Echo bool `json:"echo,omitempty"`
+	Tone bool `json:"tone,omitempty"`
 	// Map rewrites payload types of packets sent to this leg (other leg's -> this leg's).
 	Map map[byte]byte `json:"map,omitempty"`
+	// Secure is how its packets are protected; nil: plain RTP.
+	Secure *Secure `json:"secure,omitempty"`
 }
 
 func (m MediaLeg) same(o MediaLeg) bool {
 	return m.Leg == o.Leg && m.Port == o.Port && m.Remote == o.Remote && m.RTCP == o.RTCP && m.Mux == o.Mux &&
 		m.Learn == o.Learn && m.DTMF == o.DTMF && m.Send == o.Send && m.Opaque == o.Opaque && m.Recv == o.Recv &&
-		slices.Equal(m.Payloads, o.Payloads) && maps.Equal(m.Map, o.Map)
+		slices.Equal(m.Payloads, o.Payloads) && maps.Equal(m.Map, o.Map) && m.Secure.same(o.Secure) &&
+		m.Echo == o.Echo && m.Tone == o.Tone
 }
 
 // Same reports whether m desires what o does.

@@ -76,6 +76,14 @@ func added(p *stored) string {
 			}
 		}
 	}
+	for _, m := range p.Media {
+		switch {
+		case m.Secure != nil:
+			return "srtp"
+		case m.Echo, m.Tone:
+			return "service"
+		}
+	}
 	if p.Transfer != nil || p.Transferred {
 		return "transfer"
 	}
