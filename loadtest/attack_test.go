@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ const (
 	attackPeerRate   = 1000           // messages a second that one known address is admitted
 	silentConns      = 1000
 	honestPerSecond  = 10
+	guesses          = 5000 // passwords for an account whose phone is at work
 )
 
 // spoof sends datagrams of many sources from one socket, without being root:
@@ -78,8 +80,13 @@ func TestAttack(t *testing.T) {
 	if err != nil {
 		seconds = 15
 	}
+	accounts := filepath.Join(t.TempDir(), "accounts.yaml")
+	if err := os.WriteFile(accounts, crowdAccounts(1), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	b, calls := realSwitchAs(t, 50, nil, func(s Site) []byte {
-		return []byte(strings.Replace(string(DefaultConfig(s)), "edge:\n", fmt.Sprintf("edge:\n  limits: {peer_rate: %d}\n", attackPeerRate), 1))
+		return fmt.Appendf([]byte(strings.Replace(string(DefaultConfig(s)), "edge:\n", fmt.Sprintf("edge:\n  limits: {peer_rate: %d}\n", attackPeerRate), 1)),
+			"registrar:\n  accounts: %q\n", accounts)
 	})
 	at := b.sw.cfg.Site.SIP
 	mad := newRaw(t, "127.0.0.8", at)
@@ -87,6 +94,20 @@ func TestAttack(t *testing.T) {
 	plan.Peers = append(plan.Peers, DialplanPeer{Name: "mad", Kind: "phone", Sources: []string{"127.0.0.8"}, Target: "sip:" + mad.local().String()})
 	if err := b.sw.plan(t.Context(), plan); err != nil {
 		t.Fatal(err)
+	}
+	phone, err := newCrowd(1, "127.0.0.10", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = phone.conn.Close() }()
+	guesser, err := newCrowd(1, "127.0.0.11", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = guesser.conn.Close() }()
+	guesser.secret = "sesam"
+	if !phone.register(t.Context(), 0) {
+		t.Fatalf("the phone cannot register\n%s", b.sw.LogTail())
 	}
 	// As many calls as will be placed during the attack, so that what they leave
 	// (records, transactions) is not taken for the attack's.
@@ -100,7 +121,7 @@ func TestAttack(t *testing.T) {
 	edge := []int{b.only(t, "edge").PID}
 	edgeBefore := UsageOf(edge)
 	refused := map[string]float64{}
-	reasons := []string{"flood", "stranger", "scanner", "token", "header-end", "method", "connection-limit", "unanswerable"}
+	reasons := []string{"flood", "stranger", "scanner", "token", "header-end", "method", "connection-limit", "unanswerable", "digest-wrong", "digest-slowed"}
 	for _, r := range reasons {
 		refused[r] = b.metric(t, "switch_sip_refused_total", `reason="`+r+`"`)
 	}
@@ -133,6 +154,19 @@ func TestAttack(t *testing.T) {
 		}
 	})
 	wg.Go(func() { silence(ctx, at) })
+	wg.Go(func() {
+		if _, failed := guesser.round(ctx, 0, guesses, guesses/seconds+1); failed != guesses && ctx.Err() == nil {
+			t.Errorf("%d of %d guesses failed", failed, guesses)
+		}
+	})
+	refreshes, away := 0, 0
+	wg.Go(func() {
+		for pause(ctx, time.Second) {
+			if refreshes++; !phone.register(t.Context(), 0) {
+				away++
+			}
+		}
+	})
 	var early Usage
 	wg.Go(func() { // by then every pool has the size that the attack asks for
 		if pause(ctx, time.Duration(seconds)*time.Second/3) {
@@ -153,6 +187,10 @@ func TestAttack(t *testing.T) {
 	total := honestPerSecond * seconds
 	t.Logf("%d s: %d spoofed datagrams, %d of a mad peer, %d silent connections; honest calls %d of %d, INVITE to 18x p50 %.1f p99 %.1f ms; memory of all processes %d kB before, %d after a third, %d at the end",
 		seconds, datagrams.Load(), floods.Load(), silentConns, total-honest.Failed, total, honest.PDDms.P50, honest.PDDms.P99, before.PSS, early.PSS, after.PSS)
+	t.Logf("%d guesses at a password; its phone refreshed %d of %d times", guesses, refreshes-away, refreshes)
+	if refreshes == 0 || away > 0 {
+		t.Errorf("the phone could not refresh %d of %d times", away, refreshes)
+	}
 	for _, r := range reasons {
 		t.Logf("refused %-18s %.0f", r, b.metric(t, "switch_sip_refused_total", `reason="`+r+`"`)-refused[r])
 	}

@@ -35,6 +35,7 @@ const registerPassword = "sesame"
 // crowd is phones that share a socket. All have one realm and password.
 type crowd struct {
 	conn   *net.UDPConn
+	secret string // what they take for the password
 	to     netip.AddrPort
 	ask    int // expires
 	phones []crowdPhone
@@ -60,13 +61,13 @@ func crowdAccounts(n int) []byte {
 	return b.Bytes()
 }
 
-func newCrowd(n int, to netip.AddrPort) (*crowd, error) {
-	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.8:0")))
+func newCrowd(n int, from string, to netip.AddrPort) (*crowd, error) {
+	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0)))
 	if err != nil {
 		return nil, fmt.Errorf("loadtest: %w", err)
 	}
 	_ = conn.SetReadBuffer(4 << 20)
-	c := &crowd{conn: conn, to: to, ask: 60, phones: make([]crowdPhone, n), waiting: map[string]chan []byte{}}
+	c := &crowd{conn: conn, secret: registerPassword, to: to, ask: 60, phones: make([]crowdPhone, n), waiting: map[string]chan []byte{}}
 	for i := range c.phones {
 		c.phones[i].name = crowdName(i)
 	}
@@ -107,7 +108,7 @@ func (c *crowd) register(ctx context.Context, i int) bool {
 		auth := ""
 		if p.nonce != "" {
 			p.nc++
-			auth = crowdAnswer(p)
+			auth = p.answer(c.secret)
 		}
 		m := fmt.Sprintf("REGISTER sip:switch SIP/2.0\r\nVia: SIP/2.0/UDP %s;branch=z9hG4bK%s.%d;rport\r\nMax-Forwards: 70\r\n"+
 			"From: <sip:%s@switch>;tag=f\r\nTo: <sip:%s@switch>\r\nCall-ID: %s\r\nCSeq: %d REGISTER\r\nContact: <sip:%s@%s>\r\nExpires: %d\r\n%sContent-Length: 0\r\n\r\n",
@@ -139,12 +140,12 @@ func (c *crowd) register(ctx context.Context, i int) bool {
 	return false
 }
 
-func crowdAnswer(p *crowdPhone) string {
+func (p *crowdPhone) answer(secret string) string {
 	h := func(parts ...string) string {
 		return fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(parts, ":"))))
 	}
 	nc := fmt.Sprintf("%08x", p.nc)
-	response := h(h(p.name, "switch", registerPassword), p.nonce, nc, "c", "auth", h("REGISTER", "sip:switch"))
+	response := h(h(p.name, "switch", secret), p.nonce, nc, "c", "auth", h("REGISTER", "sip:switch"))
 	return fmt.Sprintf("Authorization: Digest username=%q,realm=\"switch\",nonce=%q,uri=\"sip:switch\",response=%q,algorithm=SHA-256,cnonce=\"c\",qop=auth,nc=%s\r\n", p.name, p.nonce, response, nc)
 }
 
@@ -194,7 +195,7 @@ func benchRegister(ctx context.Context, c BenchConfig) (*RegisterResult, error) 
 	if err != nil {
 		return nil, err
 	}
-	crowd, err := newCrowd(c.Phones, b.rig.cfg.Switch)
+	crowd, err := newCrowd(c.Phones, "127.0.0.8", b.rig.cfg.Switch)
 	if err != nil {
 		return nil, err
 	}
