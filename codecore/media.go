@@ -47,7 +47,8 @@ type MediaLeg struct {
 	// Opaque: no RTP; datagrams are passed on as they are (T.38 over UDPTL).
 	Opaque bool `json:"opaque,omitempty"`
 	// Echo and Tone: the media plane itself is the far end, with what the leg says
-	// or with a tone. Such a leg is alone in its call.
+	// or with a tone. Such a leg is alone in its call. A tone is coded as Payloads[0],
+	// which is 0 (G.711 mu-law) or 8 (A-law).
 	Echo bool `json:"echo,omitempty"`
 	Tone bool `json:"tone,omitempty"`
 	// Map rewrites payload types of packets sent to this leg (other leg's -> this leg's).

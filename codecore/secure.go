@@ -21,7 +21,9 @@ const (
 // inline:KEY|… reach us as {sealed:TEXT}.
 type Secure struct {
 	Kind string `json:"kind"`
-	Own  string `json:"own"` // label of our secrets: another one, other secrets (ICE restart, new keys)
+	// Own is the label of our secrets: another one, other secrets (ICE restart, new
+	// keys). "<slot>.<n>"; a call never uses a label for two parties, and n only grows.
+	Own string `json:"own"`
 
 	// SDES.
 	Suite string `json:"suite,omitempty"` // "AES_CM_128_HMAC_SHA1_80", …
@@ -32,6 +34,9 @@ type Secure struct {
 	Pwd         string `json:"pwd,omitempty"`         // the party's, sealed
 	Fingerprint string `json:"fingerprint,omitempty"` // of its certificate: "sha-256 AB:…"
 	Active      bool   `json:"active,omitempty"`      // we send the ClientHello (RFC 8842)
+	// Assoc names the DTLS association: another one, another handshake. An ICE
+	// restart changes Own alone.
+	Assoc string `json:"assoc,omitempty"`
 }
 
 func (s *Secure) same(o *Secure) bool {
