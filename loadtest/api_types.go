@@ -196,6 +196,7 @@ type DialplanPeer struct {
 	Target  string   `json:"target"`
 
 	Reliable string `json:"reliable,omitempty"` // provisional responses: "off", "allowed", "required"
+	Redirect string `json:"redirect,omitempty"` // of its 3xx: "follow", "pass", "refuse"
 }
 
 // DialplanRoute sends a prefix to a peer.
@@ -210,5 +211,6 @@ type DialplanRoute struct {
 
 // DialplanTarget is one of several targets of a route.
 type DialplanTarget struct {
-	To string `json:"to"`
+	To      string `json:"to"`
+	Seconds int    `json:"seconds,omitempty"` // it may ring; 0 = as the switch likes
 }

@@ -1,0 +1,208 @@
+package loadtest
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// linphone is one linphonec that is spoken to on its input. It plays a tone and
+// records what it hears, by files in place of a sound card.
+type linphone struct {
+	dir  string
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	mu   sync.Mutex
+	said strings.Builder
+}
+
+// Write takes what linphonec says.
+func (p *linphone) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.said.Write(b)
+}
+
+func (p *linphone) heardSay(after int, s string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Contains(p.said.String()[after:], s)
+}
+
+// do says a command and waits until linphonec has said so.
+func (p *linphone) do(t *testing.T, command, until string) {
+	t.Helper()
+	p.mu.Lock()
+	after := p.said.Len()
+	p.mu.Unlock()
+	if _, err := io.WriteString(p.in, command+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	p.says(t, after, until)
+}
+
+func (p *linphone) says(t *testing.T, after int, until string) {
+	t.Helper()
+	for ctx := patient(t, 10*time.Second); !p.heardSay(after, until); {
+		if !pause(ctx, 20*time.Millisecond) {
+			t.Fatalf("linphonec has not said %q", until)
+		}
+	}
+}
+
+// startLinphone starts linphonec, which registers as an account of the switch
+// with the password sesame-<user>, and answers every call.
+func startLinphone(t *testing.T, ip, user string, sw netip.AddrPort) *linphone {
+	t.Helper()
+	need(t, "linphonec", "linphone-cli")
+	p := &linphone{dir: t.TempDir()}
+	at, rtp := sippPort(t, ip), sippPort(t, ip)
+	writeTone(t, filepath.Join(p.dir, "tone.wav"), 60)
+	// It looks for a network, which a machine of loopback alone does not have.
+	config := fmt.Sprintf(`[sip]
+bind_address=%s
+sip_port=%d
+sip_tcp_port=0
+sip_tls_port=0
+auto_net_state_mon=0
+register_only_when_network_is_up=0
+[rtp]
+audio_rtp_port=%d
+[sound]
+echocancellation=0
+`, ip, at.Port(), rtp.Port())
+	rc := filepath.Join(p.dir, "linphonerc")
+	if err := os.WriteFile(rc, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(p.dir, ".local/share/linphone"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p.cmd = exec.Command("linphonec", "-a", "-S", "-c", rc) //nolint:noctx,gosec // ended by its command
+	p.cmd.Env, p.cmd.Dir = append(os.Environ(), "HOME="+p.dir), p.dir
+	p.cmd.Stdout, p.cmd.Stderr = p, p
+	var err error
+	if p.in, err = p.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.quit(t)
+		if t.Failed() {
+			t.Logf("linphonec of %s:\n%s", user, tail(p.said.String()))
+		}
+	})
+	p.do(t, "soundcard use files", "instead of soundcard")
+	p.record(t, "heard.wav")
+	p.do(t, "play "+filepath.Join(p.dir, "tone.wav"), "")
+	p.do(t, fmt.Sprintf("register sip:%s@%s sip:%s sesame-%s", user, sw, sw, user), "")
+	return p
+}
+
+// quit ends linphonec.
+func (p *linphone) quit(t *testing.T) {
+	t.Helper()
+	if p.cmd.ProcessState != nil {
+		return
+	}
+	_, _ = io.WriteString(p.in, "quit\n")
+	timer := time.AfterFunc(10*time.Second, func() { _ = p.cmd.Process.Kill() })
+	_ = p.cmd.Wait()
+	timer.Stop()
+}
+
+// record has the next call recorded.
+func (p *linphone) record(t *testing.T, name string) {
+	t.Helper()
+	p.do(t, "record "+filepath.Join(p.dir, name), "")
+}
+
+// mustHearTone wants so many tenths of a second of a recording to be the tone,
+// and at most other of them something else: silence, noise, a gap.
+func (p *linphone) mustHearTone(t *testing.T, name string, least, most int) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(p.dir, name))
+	if err != nil || len(b) < 44 || !strings.HasPrefix(string(b), "RIFF") {
+		t.Fatalf("recording: %d bytes, %v", len(b), err)
+	}
+	// One sample of each, for 8 kHz: 48 in stereo where the codec is Opus.
+	skip := int(binary.LittleEndian.Uint16(b[22:])) * int(binary.LittleEndian.Uint32(b[24:])) / 8000
+	s := make([]int16, 0, len(b)/2)
+	for at := 44; at+1 < len(b); at += 2 * skip {
+		s = append(s, int16(binary.LittleEndian.Uint16(b[at:])))
+	}
+	tone, other, picture := 0, 0, ""
+	for ; len(s) >= 800; s = s[800:] {
+		if toneShare(s[:800], toneHz) >= 0.8 {
+			tone++
+			picture += "~"
+		} else {
+			other++
+			picture += "."
+		}
+	}
+	t.Logf("%s, tenths of a second: %s", name, picture)
+	if tone < least || other > most {
+		t.Errorf("%s: the tone for %d tenths of a second, at least %d, something else for %d, at most %d", name, tone, least, other, most)
+	}
+}
+
+// Two linphonecs register with digest and talk; one holds and takes back, the
+// call moves to the next release and back, the other hangs up. Then baresip calls
+// one of them.
+func TestLinphoneRegistersAndCalls(t *testing.T) {
+	b, _ := realSwitch(t, 0, nil)
+	at := b.sw.cfg.Site.SIP
+	if err := b.sw.plan(t.Context(), accountPlan(netip.MustParseAddrPort("127.0.0.5:9"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"lina", "linb"} { // SHA-256 and MD5: it takes the first
+		b.cli(t, "sesame-"+name, "account", "add", name)
+	}
+	b.cli(t, "sesame-alice", "account", "add", "alice", "--md5-only")
+	pause(t.Context(), 300*time.Millisecond)
+	lina, linb := startLinphone(t, "127.0.0.30", "lina", at), startLinphone(t, "127.0.0.31", "linb", at)
+	b.registered(t, 2)
+	lina.do(t, "call sip:linb@"+at.String(), "Media streams established")
+	pause(t.Context(), 2*time.Second)
+	lina.do(t, "pause", "is now paused")
+	linb.says(t, 0, "has been paused")
+	pause(t.Context(), time.Second)
+	lina.do(t, "resume", "Media streams established")
+	b.onward(t, 1)
+	pause(t.Context(), time.Second)
+	linb.do(t, "terminate", "ended")
+	lina.says(t, 0, "ended")
+
+	lina.record(t, "again.wav")
+	alice := startAccount(t, "127.0.0.6", "alice", at, dial("lina", at)...)
+	pause(t.Context(), 3*time.Second)
+	alice.stop(t)
+	lina.says(t, 0, "Call 2 with sip:alice@127.0.0.1 ended")
+	alice.mustHearTone(t, 1.5)
+	for _, p := range []*linphone{lina, linb} {
+		p.do(t, "unregister", "")
+	}
+	b.registered(t, 0)
+	lina.quit(t)
+	linb.quit(t)
+	// Player and jitter buffer begin anew after a hold.
+	lina.mustHearTone(t, "heard.wav", 35, 12)
+	linb.mustHearTone(t, "heard.wav", 35, 12)
+	lina.mustHearTone(t, "again.wav", 15, 5)
+	cdrs, err := b.sw.API.CDRs(t.Context())
+	if err != nil || len(cdrs) != 2 || cdrs[0].Result != "answered" || cdrs[0].HungUpBy != "b" || cdrs[1].Result != "answered" || cdrs[1].HungUpBy != "a" {
+		t.Errorf("%+v, %v", cdrs, err)
+	}
+	b.mustKeepSecrets(t, "sesame")
+}
