@@ -28,7 +28,7 @@ func (c *call) calleeRinging(leg LegID, tx ClientTx, e SIPResponse) {
 	reliable := d != nil
 	switch {
 	case due: // its offer, for the caller to answer in its PRACK
-		if s, err := describe(e.Msg.Body); err == nil {
+		if s, err := describe(e.Msg.Body, c.leg(leg).offers()); err == nil {
 			c.respondReliably(t, e.Msg.Status, c.offer(LegA, s))
 		}
 		return
@@ -63,15 +63,24 @@ func (c *call) calleeRinging(leg LegID, tx ClientTx, e SIPResponse) {
 
 // answered reads a party's answer to our offer.
 func (c *call) answered(leg LegID, body []byte) (said, error) {
-	s, err := describe(body)
+	l := c.leg(leg)
+	s, err := describe(body, want{answer: true, ask: l.ask()})
 	if err != nil {
 		return s, err
 	}
-	if offer := c.leg(c.across(leg)).Offer; offer != nil && offer.Fax != s.sound.Fax {
+	offer := c.leg(c.across(leg)).Offer
+	if offer != nil && offer.Fax != s.sound.Fax {
 		return s, fmt.Errorf("%w: fax for audio", ErrMismatch)
 	}
-	return s, s.answers(c.leg(leg).Lines)
+	if err = s.answers(l.Lines); err == nil && !shareCodec(offer, s) {
+		err = ErrCodec
+	}
+	c.protectedBy(leg, &s)
+	return s, err
 }
+
+// offers is what an offer of the party is read for.
+func (l *Leg) offers() want { return want{policy: l.policy()} }
 
 // calleeAnswered takes the 2xx to the INVITE: the ACK goes out at once, the
 // answer to the caller with it.

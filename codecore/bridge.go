@@ -7,20 +7,30 @@ import (
 	"slices"
 )
 
-// offer is the SDP that passes the other party's offer on to the leg.
-func (c *call) offer(leg LegID, s said) []byte { return c.tell(leg, s, s.sound) }
+// offer is the SDP that passes the other party's offer on to the leg. A leg that
+// has described itself is asked for what is in use.
+func (c *call) offer(leg LegID, s said) []byte {
+	l := c.leg(leg)
+	if now := l.Sound; len(now.Payloads) > 0 || now.Fax {
+		l.set(Terms{l.policy(), now.again()})
+	}
+	if s.sound.Fax {
+		l.set(Terms{SRTP: l.policy()})
+	}
+	return c.tell(leg, s, s.sound, l.ask().shape())
+}
 
 // answer is the SDP that answers the leg's offer with the other party's answer.
 func (c *call) answer(leg LegID, s said, offer *Sound) []byte {
-	return c.tell(leg, s, s.sound.to(offer))
+	return c.tell(leg, s, s.sound.to(offer), offer.shape())
 }
 
 // tell is the SDP that the leg is told: the other party's words, our address.
 // The version of the o= line grows when the rest has changed (RFC 3264 8), not
 // when a 200 repeats what a 183 said.
-func (c *call) tell(leg LegID, s said, sound Sound) []byte {
+func (c *call) tell(leg LegID, s said, sound Sound, f shape) []byte {
 	l := c.leg(leg)
-	rest := s.write(sound, l.Lines, l.Media)
+	rest := s.write(sound, l.Lines, l.Media, f)
 	h := fnv.New64a()
 	h.Write([]byte(rest))
 	if told := hex.EncodeToString(h.Sum(nil)); told != l.Told {
@@ -41,7 +51,7 @@ func (c *call) bridge() {
 func (c *call) side(id LegID) MediaLeg {
 	l, far := c.leg(id), c.leg(other(id))
 	m := MediaLeg{
-		Leg: id, Port: l.Media.Port, Remote: l.Sound.Addr, RTCP: l.Sound.RTCP, Mux: l.Sound.Mux && far.Sound.Mux,
+		Leg: id, Port: l.Media.Port, Remote: l.Sound.Addr, RTCP: l.Sound.RTCP, Mux: muxed(l, far), Secure: l.Sound.secure(),
 		Learn: l.Answers + 1, DTMF: l.Sound.DTMF, Opaque: l.Sound.Fax && far.Sound.Fax,
 		Send: l.Sound.Hears && far.Sound.Sends, Recv: l.Sound.Sends && far.Sound.Hears,
 	}
@@ -51,6 +61,12 @@ func (c *call) side(id LegID) MediaLeg {
 		}
 	}
 	return m
+}
+
+// muxed reports whether RTP and RTCP share the leg's port: always with ICE, else if
+// both parties want it.
+func muxed(l, far *Leg) bool {
+	return l.Sound.secure().is(SecureDTLS) || l.Sound.Mux && far.Sound.Mux
 }
 
 // held reports whether either party has put the other on hold: then silence is

@@ -135,7 +135,10 @@ func (c *call) reinvite(leg LegID, own *Dialog, e SIPRequest) {
 		c.respond(leg, t, 481, nil, reason(481, "no-peer-dialog"))
 		return
 	}
-	offer, no := offered(&e.Msg)
+	offer, no := offered(&e.Msg, l.offers())
+	if no == nil && offer != nil && offer.sound.Fax && (l.Sound.secure() != nil || far.Sound.secure() != nil) {
+		no = &refusal{488, "srtp-no-fax", nil} // UDPTL has no protection that would go through us
+	}
 	if no == nil {
 		no = c.sessionTerms(leg, t, &e.Msg, 0, defaultMinSE)
 	}
@@ -146,7 +149,7 @@ func (c *call) reinvite(leg LegID, own *Dialog, e SIPRequest) {
 	more := []Header{maxForwards(hops)}
 	var body []byte
 	if l.Offer = nil; offer != nil {
-		l.Offer, l.Lines = &offer.sound, offer.lines
+		c.hears(leg, offer)
 		body, more = c.offer(other(leg), *offer), append(more, sdpType)
 	}
 	l.learn(&e.Msg)

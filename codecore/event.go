@@ -19,6 +19,7 @@ type SIPRequest struct {
 	Tx     string    `json:"tx"`     // server transaction (RFC 3261 17.2.3), of the INVITE for a CANCEL
 	At     time.Time `json:"at"`     // receive time at the edge
 	Msg    Message   `json:"msg"`
+	SRTP   string    `json:"srtp,omitempty"` // policy of the account it comes from (profile.go)
 	Seed   uint64    `json:"seed,omitempty"` // random, from the edge; in the INVITE that begins a call
 	Plan   *Plan     `json:"plan,omitempty"` // put in by the worker before the first Step; never stored
 

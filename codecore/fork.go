@@ -46,6 +46,9 @@ type Destination struct {
 	Reliable string       `json:"reliable,omitempty"`
 	Trusted  bool         `json:"trusted,omitempty"`
 	From     []NumberRule `json:"from,omitempty"` // PlanPeer.Out.From
+	WebRTC   bool         `json:"webrtc,omitempty"`
+
+	SRTP string `json:"srtp,omitempty"` // of the plan's peer or the account
 }
 
 // Failure is why a target was not reached.
@@ -82,7 +85,7 @@ func (c *call) located(e Located) {
 	if e.Reason == "" {
 		for _, at := range append([]Located{e}, e.More...) {
 			d := c.places[i]
-			d.Target, d.Path, d.Edge, d.Flow = at.Target, at.Path, at.Edge, at.Flow
+			d.Target, d.Path, d.Edge, d.Flow, d.SRTP = at.Target, at.Path, at.Edge, at.Flow, at.SRTP
 			found = append(found, d)
 		}
 	} else {
@@ -204,6 +207,7 @@ func (c *call) branchTo(d Destination) bool {
 	}
 	l := c.leg(name)
 	l.Remote, l.Flow, l.Target, l.Peer = d.remote(), d.Flow, d.Target, d.Peer
+	l.set(Terms{SRTP: d.SRTP})
 	l.SDPs, l.Told = c.B.SDPs, c.B.Told
 	if d.Edge != "" {
 		l.Edge = d.Edge
@@ -218,7 +222,7 @@ func (c *call) branchTo(d Destination) bool {
 	defer func() { c.carry = nil }()
 	c.leg(name).Local = c.from(d.manner())
 	c.path = d.Path
-	r := c.compose(name, nil, "INVITE", 1, like.Msg.Body)
+	r := c.compose(name, nil, "INVITE", 1, c.inShape(name, like.Msg.Body, c.asks(LegB, d.webrtc(), d.SRTP)))
 	c.path = nil
 	r.Msg.Headers = append(r.Msg.Headers, offersTo(d.Reliable, len(r.Msg.Body) == 0)...)
 	for _, h := range like.Msg.Headers {
@@ -238,6 +242,18 @@ func (c *call) branchTo(d Destination) bool {
 	r.Msg.fold("Supported")
 	c.send(name, nil, r, 1, t.Tx)
 	return true
+}
+
+// inShape is our INVITE's offer to one branch as another is told it. Two that are
+// told plain RTP are told the same.
+func (c *call) inShape(name LegID, offer []byte, ask *Ask) []byte {
+	s, err := describe(offer, want{coding: true})
+	if len(offer) == 0 || err != nil || ask == nil && s.sound.Line == nil && !strings.Contains(string(offer), "a=crypto:") {
+		return offer
+	}
+	l := c.leg(name)
+	l.set(Terms{l.policy(), ask})
+	return c.offer(name, s)
 }
 
 // ofTarget reports whether a header of an INVITE is for that target alone.

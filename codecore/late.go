@@ -49,18 +49,19 @@ func (c *call) offersLate(leg LegID, e SIPResponse, t ClientTx, srv *ServerTx) b
 
 // takeOffer notes the offer of a 2xx.
 func (c *call) takeOffer(leg LegID, e SIPResponse, t ClientTx) bool {
-	s, err := describe(e.Msg.Body)
+	l := c.leg(leg)
+	s, err := describe(e.Msg.Body, l.offers())
 	if err != nil {
 		return false
 	}
-	l := c.leg(leg)
-	l.Offer, l.Lines, l.AckDue = &s.sound, s.lines, t.CSeq
+	c.hears(leg, &s)
+	l.AckDue = t.CSeq
 	return true
 }
 
 // passOffer makes the leg's offer ours, in the 200 to the party that asked.
 func (c *call) passOffer(leg LegID, e SIPResponse, srv *ServerTx) {
-	s, err := describe(e.Msg.Body) // described by takeOffer
+	s, err := describe(e.Msg.Body, c.leg(leg).offers()) // described by takeOffer
 	if err != nil {
 		return
 	}
@@ -124,7 +125,7 @@ func (c *call) noLateAnswer(leg LegID) {
 
 // ackLost acknowledges a 2xx whose call, or re-INVITE, is over.
 func (c *call) ackLost(leg LegID, d *Dialog, t ClientTx, e SIPResponse) {
-	if s, err := describe(e.Msg.Body); t.Bare && err == nil {
+	if s, err := describe(e.Msg.Body, c.leg(leg).offers()); t.Bare && err == nil {
 		c.leg(leg).Lines = s.lines
 		c.ackRefusing(leg, d, t.CSeq, &s.sound)
 		return
@@ -149,8 +150,11 @@ func (c *call) ackRefusing(leg LegID, d *Dialog, cseq uint32, offer *Sound) {
 	body := fmt.Appendf(nil, "v=0\r\no=- %d %d IN %s\r\ns=-\r\nc=IN %[3]s\r\nt=0 0\r\n", c.sessionID(c.slot(leg)), l.SDPs, network(l.Media.Addr))
 	for _, other := range lines {
 		if other == "" {
-			if other = "audio 0 RTP/AVP"; offer.Fax {
+			switch other = "audio 0 RTP/AVP"; {
+			case offer.Fax:
 				other = "image 0 udptl t38"
+			case offer.Line != nil && offer.Line.Proto != "":
+				other = "audio 0 " + offer.Line.Proto
 			}
 			for _, pt := range offer.Payloads {
 				other += fmt.Sprintf(" %d", pt)

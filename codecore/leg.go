@@ -15,7 +15,7 @@ type Leg struct {
 	Cli     []ClientTx    `json:"cli,omitempty"`     // our requests
 	Sound   Sound         `json:"sound,omitzero"`    // as they last described it
 	Offer   *Sound        `json:"offer,omitempty"`   // theirs, not answered yet
-	Lines   []string      `json:"lines,omitempty"`   // m= lines of the session with it, "" = the audio; none = the audio alone
+	Lines   []string      `json:"lines,omitempty"`   // m= lines of the session with it, refused ones with what stands under them; "" = the audio; none = the audio alone
 	Media   MediaEndpoint `json:"media,omitzero"`    // ours
 	SDPs    uint64        `json:"sdps,omitempty"`    // version of our last o= line
 	Told    string        `json:"told,omitempty"`    // hash of the SDP of that version
@@ -34,6 +34,8 @@ type Leg struct {
 
 	// Interval is that of its session (session.go), when we are to refresh it.
 	Interval Seconds `json:"interval,omitempty"`
+
+	Terms *Terms `json:"terms,omitempty"` // of protected media; none: plain, and no policy
 
 	Challenges []Challenge `json:"challenges,omitempty"` // of their side, by realm (digest.go)
 

@@ -22,6 +22,7 @@ type Located struct {
 	Path   []string `json:"path,omitempty"`   // RFC 3327: Route set of the INVITE
 	Edge   string   `json:"edge,omitempty"`   // node that has the flow; "" = the caller's
 	Flow   string   `json:"flow,omitempty"`   // it registered by: the only way through a NAT; "" = by Target or Path
+	SRTP   string   `json:"srtp,omitempty"`   // policy of the account (profile.go)
 	Reason string   `json:"reason,omitempty"` // "unknown-account", "not-registered", "directory-away"
 
 	// More are its other contacts, the newest first: all are called at once.

@@ -25,14 +25,44 @@ type Sound struct {
 	Fax bool `json:"fax,omitempty"`
 	// Coding is how it codes its audio (codingOf): what the other party is told again in an offer of ours. "" = not known.
 	Coding string `json:"coding,omitempty"`
+
+	// Line is what else is to be known of its m= line; none: it is plain RTP/AVP. Copies
+	// share it, so it is never changed.
+	Line *Line `json:"line,omitempty"`
 }
 
-// Errors of an SDP, each with its SIP answer.
+// Line is what there is to say of an m= line that is not plain RTP/AVP.
+type Line struct {
+	Proto  string  `json:"proto,omitempty"`  // "" = RTP/AVP
+	Secure *Secure `json:"secure,omitempty"` // how its packets are protected
+	Crypto string  `json:"crypto,omitempty"` // tag of the a=crypto that was taken of its offer
+	Mid    string  `json:"mid,omitempty"`    // with ICE: its name (RFC 5888), and
+	Bundle bool    `json:"bundle,omitempty"` // whether it is in a group (RFC 9143)
+}
+
+// secure is how a description wants its packets protected; nil: plain.
+func (s *Sound) secure() *Secure {
+	if s.Line == nil {
+		return nil
+	}
+	return s.Line.Secure
+}
+
+// Errors of an SDP; statusOf has the SIP answer of each.
 var (
-	ErrSDP      = errors.New("codecore: sdp cannot be read")            // 400
-	ErrNoAudio  = errors.New("codecore: sdp offers no plain audio")     // 488
-	ErrSecure   = errors.New("codecore: sdp asks for secure media")     // 488: not yet
-	ErrMismatch = errors.New("codecore: answer does not fit the offer") // 488
+	ErrSDP         = errors.New("codecore: sdp cannot be read")
+	ErrNoAudio     = errors.New("codecore: sdp offers no audio")
+	ErrSecure      = errors.New("codecore: sdp asks for secure media that cannot be had")
+	ErrPlain       = errors.New("codecore: sdp asks for plain media where SRTP is required")
+	ErrMismatch    = errors.New("codecore: answer does not fit the offer")
+	ErrCodec       = errors.New("codecore: no common codec")
+	ErrSuite       = errors.New("codecore: sdp has no crypto suite of ours")
+	ErrFingerprint = errors.New("codecore: sdp has no fingerprint")
+	ErrHash        = errors.New("codecore: sdp has no fingerprint by sha-256")
+	ErrMux         = errors.New("codecore: sdp has ICE without rtcp-mux")
+	ErrICE         = errors.New("codecore: sdp has no ICE credentials")
+	ErrSetup       = errors.New("codecore: sdp has no DTLS role that fits")
+	ErrCandidates  = errors.New("codecore: sdp has too many candidates")
 )
 
 const maxSDP = 16 << 10
@@ -42,26 +72,27 @@ type said struct {
 	audio *sdp.MediaDescription
 	sound Sound
 	lines []string // as Leg.Lines
+	// actpass: it offers to take either role of DTLS.
+	actpass bool
 }
 
 // maxLines bounds the m= lines of an SDP.
 const maxLines = 16
 
 // describe reads a party's SDP.
-func describe(body []byte) (said, error) {
-	d, s, err := hear(body)
+func describe(body []byte, w want) (said, error) {
+	d, t, spoken, err := hear(body, w)
 	if err != nil {
 		return said{}, err
 	}
-	t := said{audio: audio(d), sound: s}
 	if len(d.MediaDescriptions) > maxLines {
 		return t, fmt.Errorf("%w: more than %d media", ErrSDP, maxLines)
 	}
 	if len(d.MediaDescriptions) > 1 {
 		for _, m := range d.MediaDescriptions {
 			line := ""
-			if m != t.audio {
-				line = m.MediaName.Media + " 0 " + strings.Join(m.MediaName.Protos, "/") + " " + strings.Join(m.MediaName.Formats, " ")
+			if m != spoken {
+				line = refused(m, t.sound.secure().is(SecureDTLS))
 			}
 			t.lines = append(t.lines, line)
 		}
@@ -78,38 +109,74 @@ func (s said) answers(lines []string) error {
 	return nil
 }
 
-func hear(body []byte) (*sdp.SessionDescription, Sound, error) {
-	var d sdp.SessionDescription
-	var s Sound
+// refused is how a line of the other side is written with port 0. Its name in a
+// bundle is said again (RFC 9429 5.3.1); in the group it is no more.
+func refused(m *sdp.MediaDescription, named bool) string {
+	line := m.MediaName.Media + " 0 " + protoOf(m) + " " + strings.Join(m.MediaName.Formats, " ")
+	if mid, _ := midOf(&sdp.SessionDescription{}, m); named && mid != "" {
+		line += "\r\na=mid:" + mid
+	}
+	return line
+}
+
+// hear reads what is talked on, and the line of the SDP that it is.
+func hear(body []byte, w want) (d *sdp.SessionDescription, t said, spoken *sdp.MediaDescription, err error) {
+	d = new(sdp.SessionDescription)
 	if len(body) > maxSDP {
-		return nil, s, fmt.Errorf("%w: longer than %d bytes", ErrSDP, maxSDP)
+		return d, t, nil, fmt.Errorf("%w: longer than %d bytes", ErrSDP, maxSDP)
 	}
-	if err := readSDP(string(body), &d); err != nil {
-		return nil, s, fmt.Errorf("%w: %v", ErrSDP, err) //nolint:errorlint // pion's errors mean nothing to callers
+	if err := readSDP(string(body), d); err != nil {
+		return d, t, nil, fmt.Errorf("%w: %v", ErrSDP, err) //nolint:errorlint // pion's errors mean nothing to callers
 	}
-	m := audio(&d)
-	if m == nil {
-		for _, m := range d.MediaDescriptions {
-			if m.MediaName.Media == "audio" && m.MediaName.Port.Value != 0 {
-				return nil, s, ErrSecure
-			}
+	found, err := choose(d, w)
+	if err != nil {
+		return d, t, nil, err
+	}
+	m := found.media
+	spoken, t.audio, t.actpass = m, m, found.actpass
+	if _, marked := m.Attribute("fingerprint"); marked || strings.HasPrefix(protoOf(m), "UDP/TLS/") {
+		if t.audio, err = phoned(m); err != nil {
+			return d, t, nil, err
 		}
-		return nil, s, ErrNoAudio
 	}
+	if t.sound, err = sounds(d, m, t.audio.MediaName.Formats, found.secure.is(SecureDTLS)); err != nil {
+		return d, t, nil, err
+	}
+	s := &t.sound
+	line := Line{Secure: found.secure, Crypto: found.crypto}
+	if p := protoOf(m); p != "RTP/AVP" && !s.Fax {
+		line.Proto = p
+	}
+	if found.secure.is(SecureDTLS) {
+		line.Mid, line.Bundle = midOf(d, m)
+		s.Mux = true
+	}
+	if line != (Line{}) {
+		s.Line = &line
+	}
+	s.Coding = codingOf(t.audio, s.Payloads)
+	return d, t, spoken, nil
+}
+
+// sounds reads address, direction and payload types of a line. With ICE, where to
+// send is learned from the party's checks.
+func sounds(d *sdp.SessionDescription, m *sdp.MediaDescription, formats []string, ice bool) (s Sound, err error) {
 	conn := m.ConnectionInformation
 	if conn == nil {
 		conn = d.ConnectionInformation
 	}
-	if conn == nil || conn.Address == nil {
-		return nil, s, fmt.Errorf("%w: no c= line for the audio", ErrSDP)
-	}
-	addr, err := netip.ParseAddr(strings.TrimSpace(conn.Address.Address))
-	if err != nil {
-		return nil, s, fmt.Errorf("%w: c= line has no IP address", ErrSDP)
-	}
+	var addr netip.Addr
 	port := m.MediaName.Port.Value
-	if port < 1 || port > 65535 {
-		return nil, s, fmt.Errorf("%w: port %d", ErrSDP, port)
+	switch {
+	case ice:
+	case conn == nil || conn.Address == nil:
+		return s, fmt.Errorf("%w: no c= line for the audio", ErrSDP)
+	case port < 1 || port > 65535:
+		return s, fmt.Errorf("%w: port %d", ErrSDP, port)
+	default:
+		if addr, err = netip.ParseAddr(strings.TrimSpace(conn.Address.Address)); err != nil {
+			return s, fmt.Errorf("%w: c= line has no IP address", ErrSDP)
+		}
 	}
 	s.Sends, s.Hears = true, true
 	for _, a := range slices.Concat(d.Attributes, m.Attributes) { // the media's word comes last
@@ -125,7 +192,9 @@ func hear(body []byte) (*sdp.SessionDescription, Sound, error) {
 		case "rtcp-mux":
 			s.Mux = true
 		case "rtcp":
-			s.RTCP = rtcpAddr(addr, a.Value)
+			if !ice {
+				s.RTCP = rtcpAddr(addr, a.Value)
+			}
 		case "rtpmap":
 			pt, enc, _ := strings.Cut(a.Value, " ")
 			if strings.HasPrefix(strings.ToLower(enc), "telephone-event/8000") {
@@ -135,7 +204,7 @@ func hear(body []byte) (*sdp.SessionDescription, Sound, error) {
 			}
 		}
 	}
-	for _, f := range m.MediaName.Formats {
+	for _, f := range formats {
 		if n, err := strconv.ParseUint(f, 10, 7); err == nil {
 			s.Payloads = append(s.Payloads, byte(n))
 		}
@@ -143,15 +212,16 @@ func hear(body []byte) (*sdp.SessionDescription, Sound, error) {
 	if s.Fax = isFax(m); s.Fax {
 		s.Payloads = nil
 	} else if len(s.Payloads) == 0 {
-		return nil, s, fmt.Errorf("%w: no payload type in the m= line", ErrSDP)
+		return s, fmt.Errorf("%w: no payload type in the m= line", ErrSDP)
 	}
-	if addr.IsUnspecified() { // the hold of RFC 2543
+	switch {
+	case ice:
+	case addr.IsUnspecified(): // the hold of RFC 2543
 		s.Hears = false
-	} else {
+	default:
 		s.Addr = netip.AddrPortFrom(addr.Unmap(), uint16(port)).String()
 	}
-	s.Coding = codingOf(m, s.Payloads)
-	return &d, s, nil
+	return s, nil
 }
 
 // rtcpAddr reads a=rtcp:53020 IN IP4 192.0.2.1 (RFC 3605).
@@ -175,36 +245,55 @@ func rtcpAddr(addr netip.Addr, value string) string {
 	return netip.AddrPortFrom(addr.Unmap(), uint16(port)).String()
 }
 
-// audio is the first plain audio line that is not refused, else the fax.
-func audio(d *sdp.SessionDescription) *sdp.MediaDescription {
-	for _, m := range d.MediaDescriptions {
-		if m.MediaName.Media == "audio" && m.MediaName.Port.Value != 0 &&
-			slices.Equal(m.MediaName.Protos, []string{"RTP", "AVP"}) {
-			return m
-		}
-	}
-	for _, m := range d.MediaDescriptions { // T.38 in place of the audio (T.38 annex D)
-		if isFax(m) && m.MediaName.Port.Value != 0 {
-			return m
-		}
-	}
-	return nil
-}
-
 // passed are the attributes that cross the switch: those that say how the audio
 // is coded. Addresses, keys and candidates never do.
 var passed = []string{"rtpmap", "fmtp", "ptime", "maxptime", "silenceSupp"}
+
+// A shape is how an SDP of ours carries a party's words to the listener.
+type shape struct {
+	proto  string  // of the m= line; "" = RTP/AVP
+	secure *Secure // nil: plain
+	answer bool
+	crypto string // tag of the a=crypto that is answered
+	mid    string
+	bundle bool
+}
+
+// shape is that of an offer.
+func (a *Ask) shape() shape {
+	if a == nil {
+		return shape{}
+	}
+	f := shape{proto: a.Proto, mid: a.Mid, bundle: a.Mid != ""}
+	if a.Kind != "" {
+		f.secure = &Secure{Kind: a.Kind, Own: a.Own, Suite: a.Suite}
+	}
+	return f
+}
+
+// shape is that of an answer to the party's offer.
+func (s *Sound) shape() shape {
+	if s == nil || s.Line == nil {
+		return shape{answer: true}
+	}
+	l := s.Line
+	return shape{proto: l.Proto, secure: l.Secure, answer: true, crypto: l.Crypto, mid: l.Mid, bundle: l.Bundle}
+}
 
 // write says a party's words to the other: same audio coding in the same order,
 // so that nothing is transcoded; our address and port; every other line of the
 // session with the listener refused with port 0. The o= line is not in it: its
 // version depends on the rest.
-func (s said) write(sound Sound, lines []string, ours MediaEndpoint) string {
+func (s said) write(sound Sound, lines []string, ours MediaEndpoint, f shape) string {
 	var b strings.Builder
 	line := func(format string, a ...any) { fmt.Fprintf(&b, format+"\r\n", a...) }
+	webrtc := f.secure.is(SecureDTLS)
 	line("s=-")
 	line("c=IN %s", network(ours.Addr))
 	line("t=0 0")
+	if webrtc {
+		f.session(line)
+	}
 	if len(lines) == 0 {
 		lines = []string{""}
 	}
@@ -213,11 +302,22 @@ func (s said) write(sound Sound, lines []string, ours MediaEndpoint) string {
 			line("m=%s", other)
 			continue
 		}
-		m := s.audio.MediaName
-		line("m=%s %d %s %s", m.Media, ours.Port, strings.Join(m.Protos, "/"), strings.Join(m.Formats, " "))
+		media, proto := "audio", f.proto
+		if sound.Fax {
+			media, proto = "image", "udptl"
+		} else if proto == "" {
+			proto = "RTP/AVP"
+		}
+		line("m=%s %d %s %s", media, ours.Port, proto, strings.Join(s.audio.MediaName.Formats, " "))
+		switch {
+		case webrtc:
+			f.transport(line, ours, sound.Sends)
+		case f.secure.is(SecureSDES):
+			f.cryptoLines(line)
+		}
 		for _, a := range s.audio.Attributes {
 			switch {
-			case !crosses(a.Key):
+			case !crosses(a.Key) || hasWords(a.Value):
 			case a.Value == "":
 				line("a=%s", a.Key)
 			default:
@@ -227,13 +327,17 @@ func (s said) write(sound Sound, lines []string, ours MediaEndpoint) string {
 		if sound.Fax {
 			continue // it flows both ways
 		}
-		if sound.Mux {
+		if sound.Mux || webrtc {
 			line("a=rtcp-mux")
 		}
 		line("a=%s", sound.direction())
 	}
 	return b.String()
 }
+
+// hasWords reports whether a party wrote what only we may: the edge would put a
+// secret in its place (and has escaped it where it came in).
+func hasWords(v string) bool { return strings.Contains(v, "{own:") || strings.Contains(v, "{sealed:") }
 
 // to fits an answer to its offer: sound flows only where the offer lets it
 // (RFC 3264 6.1), rtcp-mux only if offered (RFC 5761 5.1.1).

@@ -36,7 +36,7 @@ func TestDescribe(t *testing.T) {
 		"long":               {head + strings.Repeat("a=x\r\n", maxSDP), Sound{}, ErrSDP},
 		"many lines":         {head + strings.Repeat("m=audio 4000 RTP/AVP 0\r\n", maxLines+1), Sound{}, ErrSDP},
 	} {
-		got, err := describe([]byte(c.sdp))
+		got, err := describe([]byte(c.sdp), want{})
 		if !errors.Is(err, c.err) || err == nil && c.err != nil {
 			t.Errorf("%s: error %v, want %v", name, err, c.err)
 		}
@@ -51,12 +51,12 @@ func TestDescribe(t *testing.T) {
 // TestTopologyIsHidden: nothing of one party's address, keys or candidates
 // reaches the other; what says how the sound is coded does, in its own numbers.
 func TestTopologyIsHidden(t *testing.T) {
-	s, err := describe([]byte(head + "a=ice-lite\r\nm=audio 4000 RTP/AVP 111 0\r\na=rtpmap:111 opus/48000/2\r\na=fmtp:111 useinbandfec=1;stereo=1\r\n" +
-		"a=ptime:20\r\na=candidate:1 1 UDP 1 192.0.2.1 4000 typ host\r\na=crypto:1 x inline:key\r\na=rtcp:4001 IN IP4 192.0.2.1\r\na=ssrc:1 cname:me@192.0.2.1\r\n"))
+	s, err := describe([]byte(head+"a=ice-lite\r\nm=audio 4000 RTP/AVP 111 0\r\na=rtpmap:111 opus/48000/2\r\na=fmtp:111 useinbandfec=1;stereo=1\r\n"+
+		"a=ptime:20\r\na=candidate:1 1 UDP 1 192.0.2.1 4000 typ host\r\na=crypto:1 x inline:key\r\na=rtcp:4001 IN IP4 192.0.2.1\r\na=ssrc:1 cname:me@192.0.2.1\r\n"), want{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := s.write(s.sound, nil, MediaEndpoint{LegB, "2001:db8::1", 20000})
+	got := s.write(s.sound, nil, MediaEndpoint{LegB, "2001:db8::1", 20000}, shape{})
 	want := "s=-\r\nc=IN IP6 2001:db8::1\r\nt=0 0\r\nm=audio 20000 RTP/AVP 111 0\r\na=rtpmap:111 opus/48000/2\r\na=fmtp:111 useinbandfec=1;stereo=1\r\na=ptime:20\r\na=sendrecv\r\n"
 	if got != want {
 		t.Errorf("told\n%s\nwant\n%s", got, want)
@@ -64,9 +64,9 @@ func TestTopologyIsHidden(t *testing.T) {
 }
 
 func TestAnswerFitsItsOffer(t *testing.T) {
-	one, _ := describe([]byte(head + "m=audio 4000 RTP/AVP 0\r\n"))
-	two, _ := describe([]byte(head + "m=audio 4000 RTP/AVP 0\r\nm=video 0 RTP/AVP 96\r\n"))
-	turned, _ := describe([]byte(head + "m=video 0 RTP/AVP 96\r\nm=audio 4000 RTP/AVP 0\r\n"))
+	one, _ := describe([]byte(head+"m=audio 4000 RTP/AVP 0\r\n"), want{})
+	two, _ := describe([]byte(head+"m=audio 4000 RTP/AVP 0\r\nm=video 0 RTP/AVP 96\r\n"), want{})
+	turned, _ := describe([]byte(head+"m=video 0 RTP/AVP 96\r\nm=audio 4000 RTP/AVP 0\r\n"), want{})
 	for _, c := range []struct {
 		answer said
 		lines  []string
@@ -81,21 +81,27 @@ func TestAnswerFitsItsOffer(t *testing.T) {
 }
 
 func FuzzSDP(f *testing.F) {
-	for _, w := range []string{"sdp", "hold", "zero", "mux", "video", "secure", "broken"} {
+	for _, w := range []string{"sdp", "hold", "zero", "mux", "video", "secure", "broken", "webrtc", "webrtc,video,hold", "webrtc,active", "sdes", "sdes,best", "sdes,gcm", "sdes,mki"} {
 		f.Add(sdpOf(LegA, w))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		s, err := describe(body)
+		s, err := describe(body, want{policy: SRTPPreferred})
 		if err != nil {
 			return
 		}
-		text := head[:strings.Index(head, "s=-")] + s.write(s.sound, s.lines, MediaEndpoint{LegB, "198.51.100.1", 20000})
-		again, err := describe([]byte(text))
+		if x := s.sound.secure(); x != nil {
+			x.Own = "a.1"
+		}
+		text := head[:strings.Index(head, "s=-")] + s.write(s.sound, s.lines, MediaEndpoint{LegB, "198.51.100.1", 20000}, s.sound.shape())
+		again, err := describe([]byte(text), want{coding: true})
 		if err != nil {
 			t.Fatalf("what we say of %q cannot be read: %v\n%s", body, err, text)
 		}
 		if err := again.answers(s.lines); err != nil {
 			t.Errorf("%q: %v\n%s", body, err, text)
+		}
+		if n := strings.Count(text, "{sealed:"); n > 0 {
+			t.Errorf("%q: a party's secret is told to somebody\n%s", body, text)
 		}
 	})
 }

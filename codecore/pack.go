@@ -11,7 +11,7 @@ import (
 func pack(s *State, stub *Stub) stored {
 	n := &names{s: s}
 	p := stored{
-		Phase: s.Phase, Route: s.Route, versioned: s.versioned, Timers: s.Timers, MediaDue: s.MediaDue, AnswerAt: s.AnswerAt, Fork: s.Fork,
+		Phase: s.Phase, Route: s.Route, versioned: s.versioned, Timers: s.Timers, MediaDue: s.MediaDue, AnswerAt: s.AnswerAt, Fork: s.Fork, Labels: s.Labels,
 		A: n.packLeg(s, LegA, stub), B: n.packLeg(s, LegB, stub),
 	}
 	if p.Route.Peer == s.CDR.ToPeer {
@@ -54,7 +54,7 @@ func (n *names) packLeg(s *State, id LegID, stub *Stub) storedLeg {
 		Dialogs: l.Dialogs, Cli: l.Cli, Sound: l.Sound, Offer: l.Offer, Lines: l.Lines,
 		Addr: l.Media.Addr, Port: l.Media.Port, SDPs: l.SDPs, Told: l.Told, Answers: l.Answers, ByeDue: l.ByeDue, AckDue: l.AckDue, Agreed: l.Agreed, Update: l.Update, Interval: l.Interval,
 		Challenges: l.Challenges,
-		Peer:       l.Peer,
+		Peer:       l.Peer, Terms: l.Terms,
 	}
 	if stub.leg(id) != nil {
 		p.Edge, p.Flow, p.CallID, p.Tag, p.Local, p.Remote, p.CSeq = "", "", "", "", "", "", 0
@@ -142,7 +142,7 @@ func unpack(p *stored, stub *Stub) (State, error) {
 	s := State{
 		Phase: p.Phase, Token: stub.Token, Seed: stub.Seed, Route: p.Route, CDR: stub.CDR, versioned: p.versioned,
 		Peers: stub.Peers, Timers: p.Timers, Media: Media{Node: stub.Node, Legs: p.Media}, MediaDue: p.MediaDue, AnswerAt: p.AnswerAt, Fork: p.Fork,
-		Transfer: p.Transfer,
+		Transfer: p.Transfer, Labels: p.Labels,
 	}
 	if s.Route.Peer == "" && s.Route != (RouteResult{}) {
 		s.Route.Peer = s.CDR.ToPeer
@@ -195,7 +195,7 @@ func unpackLeg(l *Leg, p *storedLeg, id LegID, stub *Stub) {
 		Dialogs: p.Dialogs, Cli: p.Cli, Sound: p.Sound, Offer: p.Offer, Lines: p.Lines,
 		SDPs: p.SDPs, Told: p.Told, Answers: p.Answers, ByeDue: p.ByeDue, AckDue: p.AckDue, Agreed: p.Agreed, Update: p.Update, Interval: p.Interval,
 		Challenges: p.Challenges,
-		Peer:       p.Peer,
+		Peer:       p.Peer, Terms: p.Terms,
 	}
 	if p.Port != 0 {
 		l.Media = MediaEndpoint{id, p.Addr, p.Port}
@@ -274,9 +274,12 @@ func bridged(s *State) []MediaLeg {
 	for _, id := range []LegID{LegA, LegB} {
 		l, far := s.leg(id), s.leg(other(id))
 		m := MediaLeg{
-			Leg: id, Port: l.Media.Port, Remote: l.Sound.Addr, RTCP: l.Sound.RTCP, Mux: l.Sound.Mux && far.Sound.Mux,
+			Leg: id, Port: l.Media.Port, Remote: l.Sound.Addr, RTCP: l.Sound.RTCP, Mux: l.Sound.Mux && far.Sound.Mux, Secure: l.Sound.secure(),
 			Learn: l.Answers + 1, DTMF: l.Sound.DTMF, Payloads: l.Sound.Payloads,
 			Send: l.Sound.Hears && far.Sound.Sends, Recv: l.Sound.Sends && far.Sound.Hears,
+		}
+		if l.Sound.secure().is(SecureDTLS) {
+			m.Mux = true
 		}
 		for _, pt := range far.Sound.Payloads {
 			if !slices.Contains(m.Payloads, pt) {

@@ -23,6 +23,9 @@ type PlanPeer struct {
 
 	Redirect string `json:"redirect,omitempty" yaml:"redirect,omitempty"` // of its 3xx: as Plan.Redirect; "" = that
 
+	SRTP  string `json:"srtp,omitempty" yaml:"srtp,omitempty"`   // "required", "preferred" or "off" (profile.go); "" = as it offers, and offered plain
+	Media string `json:"media,omitempty" yaml:"media,omitempty"` // "webrtc": it is offered ICE and DTLS; "" = RTP
+
 	// MaxCalls and MaxRate bound its calls, in and out together: at a time, and new
 	// ones a second; 0 = no bound. More get 503, or the route's next target.
 	MaxCalls int     `json:"max_calls,omitempty" yaml:"max_calls,omitempty"`

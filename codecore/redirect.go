@@ -100,7 +100,7 @@ func (p *Plan) redirectTo(from, uri string) ([]Destination, bool) {
 	if q := p.peer(from); q != nil && q.Kind == "trunk" && isURI(uri) && !strings.ContainsAny(uri, "?<>\" ") {
 		for _, peer := range p.Peers {
 			if peer.Target != "" && strings.EqualFold(hostOf(peer.Target), hostOf(uri)) {
-				return []Destination{{Peer: peer.Name, Number: number, Target: uri, Reliable: peer.Reliable, Trusted: peer.Trusted, From: peer.Out.From}}, true
+				return []Destination{{Peer: peer.Name, Number: number, Target: uri, Reliable: peer.Reliable, Trusted: peer.Trusted, From: peer.Out.From, SRTP: peer.SRTP, WebRTC: peer.Media == MediaWebRTC}}, true
 			}
 		}
 	}

@@ -102,8 +102,8 @@ func (c *call) prack(leg LegID, t ClientTx, e SIPResponse) (d *Dialog, fresh, du
 	d.RSeq = uint32(n)
 	c.res.Save = true
 	if t.Bare && len(e.Msg.Body) > 0 && !l.Agreed && !c.forked() {
-		if s, err := describe(e.Msg.Body); err == nil && l.Offer == nil {
-			l.Offer, l.Lines = &s.sound, s.lines
+		if s, err := describe(e.Msg.Body, l.offers()); err == nil && l.Offer == nil {
+			c.hears(leg, &s)
 			c.Early = &Early{tag, e.Msg.Body}
 			return d, true, true
 		}
@@ -164,7 +164,7 @@ func (c *call) acknowledged(leg LegID, e SIPRequest) {
 		c.bridge()
 		c.sendPrack(LegB, far, c.inviteOf(LegB), c.answer(LegB, s, offer))
 	case len(e.Msg.Body) > 0: // a new offer (section 5)
-		offer, no := offered(&e.Msg)
+		offer, no := offered(&e.Msg, l.offers())
 		if no == nil && c.A.Agreed {
 			answer = c.answerHere(LegA, offer)
 		}

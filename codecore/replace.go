@@ -47,7 +47,7 @@ func (c *call) replace(e SIPRequest) {
 	}
 	unknown := unsupported(&e.Msg)
 	_, ok := hopsOf(&e.Msg)
-	offer, no := offered(&e.Msg)
+	offer, no := offered(&e.Msg, want{policy: e.SRTP})
 	switch {
 	case d == nil:
 		c.refuse(e, 481, "no-dialog")
@@ -93,10 +93,12 @@ func (c *call) replace(e SIPRequest) {
 	from, theirs := tagOf(e.Msg.Get("From"))
 	cseq, _ := cseqOf(&e.Msg)
 	l.Edge, l.Flow, l.CallID, l.Peer, l.CSeq = e.Edge, e.Flow, e.Msg.Get("Call-ID"), e.Peer, 0
+	l.set(Terms{SRTP: e.SRTP})
 	l.Local, _ = tagOf(e.Msg.Get("To"))
 	l.Remote = from
 	l.Dialogs = []Dialog{{Tag: theirs, Target: contactOf(&e.Msg), Routes: e.Msg.All("Record-Route"), CSeq: cseq, Confirmed: true}}
-	l.Offer, l.Lines = &offer.sound, offer.lines
+	c.hears(name, offer)
+	l = c.leg(name)
 	if e.Flow == LoopFlow {
 		_, tag := tagOf(e.Msg.Get("From"))
 		token, _, _ := strings.Cut(tag, ".")

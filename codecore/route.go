@@ -94,6 +94,7 @@ func (p *Plan) destination(to, number string) (Destination, error) {
 		return d, ErrNoRoute
 	}
 	d.Number, d.Trusted, d.From = renumber(peer.Out.To, number), peer.Trusted, peer.Out.From
+	d.SRTP, d.WebRTC = peer.SRTP, peer.Media == MediaWebRTC
 	d.Peer, d.Target, d.Reliable = peer.Name, withUser(peer.Target, d.Number), peer.Reliable
 	return d, nil
 }
@@ -153,6 +154,9 @@ func (p *Plan) Check() error {
 		}
 		if r := peer.Reliable; r != "" && r != ReliableOff && r != ReliableAllowed && r != ReliableRequired {
 			return bad("peers", i, "reliable %q: off, allowed or required", r)
+		}
+		if why := peer.checkMedia(); why != "" {
+			return bad("peers", i, "%s", why)
 		}
 		if why := peer.checkTrunk(); why != "" {
 			return bad("peers", i, "%s", why)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -68,7 +69,7 @@ func play(t *testing.T, text string) string {
 				fmt.Fprintf(&out, "    %s\n", picture(w, a))
 			}
 		}
-		if fmt.Sprint(media.Legs) != fmt.Sprint(w.s.Media.Legs) {
+		if !slices.EqualFunc(media.Legs, w.s.Media.Legs, MediaLeg.same) {
 			fmt.Fprintf(&out, "    media %s\n", flowing(w.s.Media.Legs))
 		}
 		if w.s.Phase != phase {
@@ -96,7 +97,7 @@ func flowing(legs []MediaLeg) string {
 	}
 	var s []string
 	for _, l := range legs {
-		s = append(s, fmt.Sprintf("%s: remote %s send %v recv %v learn %d", l.Leg, l.Remote, l.Send, l.Recv, l.Learn))
+		s = append(s, fmt.Sprintf("%s: remote %s send %v recv %v learn %d%s", l.Leg, l.Remote, l.Send, l.Recv, l.Learn, protectionOf(l)))
 	}
 	return strings.Join(s, "; ")
 }
@@ -112,7 +113,7 @@ func picture(w *world, a Action) string {
 		if len(m.Body) == 0 {
 			return ""
 		}
-		s, err := describe(m.Body)
+		s, err := describe(m.Body, want{coding: true})
 		if err != nil {
 			return fmt.Sprintf(" %q", m.Body)
 		}
@@ -130,6 +131,7 @@ func picture(w *world, a Action) string {
 				more += fmt.Sprintf(" line %d refused", i)
 			}
 		}
+		more += keysOf(string(m.Body))
 		return fmt.Sprintf(" [%s %s v%s%s]", s.sound.Addr, s.sound.direction(), version, more)
 	}
 	tail := func(m *Message) string {

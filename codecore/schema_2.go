@@ -61,6 +61,9 @@ func added(p *stored) string {
 		if l.Sound.Fax || l.Offer != nil && l.Offer.Fax {
 			return "t38"
 		}
+		if l.Sound.Line != nil || l.Offer != nil && l.Offer.Line != nil || l.Terms != nil && l.Terms.Ask != nil {
+			return "srtp"
+		}
 		if l.AckDue != 0 {
 			return "delayed-offer"
 		}
@@ -75,6 +78,9 @@ func added(p *stored) string {
 				return strings.ToLower(t.Method)
 			}
 		}
+	}
+	if p.Labels > 0 { // v0.1.0 would forget which are used
+		return "srtp"
 	}
 	for _, m := range p.Media {
 		switch {

@@ -34,6 +34,7 @@ func (c *call) begin(e SIPRequest) {
 	c.CDR = CDR{
 		ID: callOf(e.Token), From: userOf(uriOf(from)), To: userOf(m.URI), FromPeer: e.Peer, Start: e.At,
 	}
+	c.A.set(Terms{SRTP: e.Plan.srtp(&e)})
 	t := c.serve(LegA, e)
 	reject := func(status int, cause string, more ...Header) { c.reject(t, status, cause, e.At, more...) }
 	if _, ok := hopsOf(m); !ok {
@@ -48,7 +49,7 @@ func (c *call) begin(e SIPRequest) {
 		reject(420, "extension", Header{"Unsupported", strings.Join(unknown, ", ")})
 		return
 	}
-	offer, no := offered(m)
+	offer, no := offered(m, c.A.offers())
 	if no != nil {
 		reject(no.status, no.cause, no.more...)
 		return
@@ -68,7 +69,12 @@ func (c *call) begin(e SIPRequest) {
 		return
 	}
 	if offer != nil {
-		c.A.Offer, c.A.Lines = &offer.sound, offer.lines
+		c.hears(LegA, offer)
+	}
+	if offer == nil {
+		p := e.Plan.peer(e.Peer)
+		webrtc := p != nil && p.Media == MediaWebRTC || isWebSocket(contactOf(m), e.Flow)
+		c.A.set(Terms{c.A.policy(), c.asks(LegA, webrtc, c.A.policy())})
 	}
 	c.CDR.ToPeer = c.Route.Peer
 	if no := c.terms(t, &e); no != nil {
@@ -97,7 +103,7 @@ type refusal struct {
 
 // offered reads the offer of an INVITE, or says how it is refused. Without a body
 // there is none yet: the offer comes the other way (late.go).
-func offered(m *Message) (*said, *refusal) {
+func offered(m *Message, w want) (*said, *refusal) {
 	if ct := strings.ToLower(m.Get("Content-Type")); len(m.Body) > 0 && !strings.HasPrefix(ct, "application/sdp") {
 		return nil, &refusal{415, "content-type", []Header{{"Accept", "application/sdp"}}}
 	}
@@ -107,7 +113,7 @@ func offered(m *Message) (*said, *refusal) {
 	if len(m.Body) == 0 {
 		return nil, nil
 	}
-	s, err := describe(m.Body)
+	s, err := describe(m.Body, w)
 	if err != nil {
 		status, cause := statusOf(err)
 		return nil, &refusal{status, cause, nil}
@@ -192,11 +198,13 @@ func (c *call) allocated(e Allocated) {
 	more := slices.Concat([]Header{maxForwards(hops)}, c.offers, told(c.carry, to))
 	var body []byte
 	if len(m.Body) > 0 {
-		s, err := describe(m.Body)
+		s, err := describe(m.Body, c.A.offers())
 		if err != nil { // described a Step ago
 			c.reject(t, 400, "sdp-malformed", c.now)
 			return
 		}
+		d := c.places[0]
+		c.B.set(Terms{d.SRTP, c.asks(LegB, d.webrtc(), d.SRTP)})
 		body, more = c.offer(LegB, s), append(more, sdpType)
 	}
 	c.callFirst(t, body, more...)

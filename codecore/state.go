@@ -101,6 +101,10 @@ type State struct {
 	Transfer *Transfer       `json:"transfer,omitempty"`
 	Fork     *Fork           `json:"fork,omitempty"` // likewise
 
+	// Labels is how many labels of secrets the call has used, on all legs: none is
+	// used twice, or two packets might be encrypted alike.
+	Labels int `json:"labels,omitempty"`
+
 	// AnswerAt is when the callee answered, while the 200 to the caller waits for a
 	// PRACK (reliable.go); the answer is in Early.
 	AnswerAt time.Time `json:"answer_at,omitzero"`

@@ -30,7 +30,7 @@ type stored struct {
 
 	Pending  []storedAction `json:"pending,omitempty"`
 	Timers   []Deadline     `json:"timers,omitempty"`
-	Bridged  bool           `json:"bridged,omitzero"` // Media.Legs are those of [bridged]
+	Bridged  bool           `json:"bridged,omitzero"` // Media.Legs are those of [bridged]; of protected legs since schema 2
 	Media    []MediaLeg     `json:"media,omitempty"`  // Media.Legs that are not
 	MediaDue bool           `json:"media_due,omitzero"`
 	Early    *storedEarly   `json:"early,omitzero"`
@@ -40,6 +40,7 @@ type stored struct {
 	Transfer    *Transfer `json:"transfer,omitempty"`
 	Transferred bool      `json:"transferred,omitzero"` // the CDR says so: v0.1.0 would lose it
 	Fork        *Fork     `json:"fork,omitzero"`
+	Labels      int       `json:"labels,omitzero"`
 }
 
 type storedLeg struct {
@@ -68,6 +69,8 @@ type storedLeg struct {
 	Interval Seconds          `json:"interval,omitzero"`
 
 	Challenges []Challenge `json:"challenges,omitempty"` // schema 2
+
+	Terms *Terms `json:"terms,omitempty"` // schema 2
 
 	// Schema 2, of a further leg.
 	Name    LegID  `json:"name,omitzero"`

@@ -64,6 +64,10 @@ type referral struct {
 	to    ReferTo
 	route RouteResult
 	at    time.Time
+
+	// Of the target.
+	srtp   string
+	webrtc bool
 }
 
 // TransferTo is the operator's wish to send one party's peer elsewhere: as if
@@ -148,6 +152,9 @@ func (c *call) transfer(r referral, plan *Plan) {
 		c.refuseReferral(r, 404, "no-route")
 		return
 	}
+	if p := plan.peer(r.route.Peer); p != nil {
+		r.srtp, r.webrtc = p.SRTP, p.Media == MediaWebRTC
+	}
 	if account, ok := AccountOf(r.route.Peer); ok {
 		c.referred, c.res.Locate = &r, account
 		return
@@ -167,7 +174,7 @@ func (c *call) targetLocated(e Located) {
 	c.referred = nil
 	switch e.Reason {
 	case "":
-		r.route.Target, c.path = e.Target, e.Path
+		r.route.Target, r.srtp, c.path = e.Target, e.SRTP, e.Path
 		c.callTarget(r, e.Edge, e.Flow)
 		c.path = nil
 	case "unknown-account":
@@ -201,6 +208,7 @@ func (c *call) callTarget(r referral, edge, flow string) {
 	if edge != "" {
 		l.Edge = edge
 	}
+	l.set(Terms{r.srtp, c.asks(r.slot, r.webrtc || isWebSocket(r.route.Target, flow), r.srtp)})
 	if t := c.leg(r.slot).srv(r.tx); t != nil {
 		var more []Header
 		if r.id == "" {
@@ -303,7 +311,7 @@ func (c *call) transferorLeft(leg LegID) bool {
 		return false
 	}
 	c.dropLate(leg)
-	c.leg(leg).Sound, c.leg(leg).Offer = Sound{}, nil
+	c.leg(leg).Sound, c.leg(leg).Offer = Sound{}, nil // its labels stay used
 	for _, t := range slices.Clone(c.leg(leg).Srv) {
 		if t.Status == 0 {
 			c.respond(leg, c.leg(leg).srv(t.Tx), 487, nil)
@@ -420,7 +428,7 @@ func (c *call) tellRemaining() {
 	id := other(x.Slot)
 	l := c.leg(id)
 	d := l.live()
-	s, err := describe([]byte(x.Answer))
+	s, err := describe([]byte(x.Answer), want{coding: true})
 	switch {
 	case d == nil || err != nil:
 		x.Answer, c.res.Save = "", true

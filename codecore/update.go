@@ -38,7 +38,7 @@ func (c *call) update(leg LegID, own *Dialog, e SIPRequest) {
 		refuse(no)
 		return
 	}
-	offer, no := offered(&e.Msg)
+	offer, no := offered(&e.Msg, l.offers())
 	if no != nil {
 		refuse(no)
 		return
@@ -68,7 +68,7 @@ func (c *call) update(leg LegID, own *Dialog, e SIPRequest) {
 	case !far.Update:
 		method = "INVITE"
 	}
-	l.Offer, l.Lines = &offer.sound, offer.lines
+	c.hears(leg, offer)
 	far.CSeq++
 	c.ask(to, d, method, far.CSeq, t.Tx, c.offer(to, *offer), maxForwards(hops), sdpType)
 }
@@ -121,6 +121,7 @@ func (c *call) answerHere(leg LegID, offer *said) []byte {
 		}
 	}
 	l := c.leg(leg)
+	c.protect(leg, offer)
 	l.Sound, l.Lines = offer.sound, offer.lines
 	l.Answers++
 	c.bridge()

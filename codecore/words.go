@@ -139,15 +139,31 @@ func resultOf(status int) string {
 	return "failed"
 }
 
-// statusOf is the answer to an SDP that cannot be used, and its reason code.
+// refusals are the answers to an SDP that cannot be used, and their reason codes;
+// 400 and sdp-malformed for any other. Codes are never renamed.
+var refusals = []struct {
+	err   error
+	cause string
+}{
+	{ErrSecure, "sdp-secure"},
+	{ErrPlain, "srtp-required"},
+	{ErrNoAudio, "sdp-no-audio"},
+	{ErrMismatch, "sdp-mismatch"},
+	{ErrCodec, "no-codec"},
+	{ErrSuite, "sdp-suite"},
+	{ErrFingerprint, "sdp-fingerprint"},
+	{ErrHash, "sdp-hash"},
+	{ErrMux, "sdp-rtcp-mux"},
+	{ErrICE, "sdp-ice"},
+	{ErrSetup, "sdp-setup"},
+	{ErrCandidates, "sdp-candidates"},
+}
+
 func statusOf(err error) (int, string) {
-	switch {
-	case errors.Is(err, ErrSecure):
-		return 488, "sdp-secure"
-	case errors.Is(err, ErrNoAudio):
-		return 488, "sdp-no-audio"
-	case errors.Is(err, ErrMismatch):
-		return 488, "sdp-mismatch"
+	for _, r := range refusals {
+		if errors.Is(err, r.err) {
+			return 488, r.cause
+		}
 	}
 	return 400, "sdp-malformed"
 }

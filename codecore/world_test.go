@@ -45,6 +45,10 @@ var (
 			{Name: "carol", Kind: "phone", Sources: []string{"192.0.2.3"}, Target: "sip:192.0.2.3:5060"},
 			{Name: "dave", Kind: "phone", Target: "sip:192.0.2.4:5060", Redirect: RedirectPass},
 			{Name: "lcr", Kind: "trunk", Target: "sip:192.0.2.5:5060"},
+			{Name: "eve", Kind: "phone", Sources: []string{"192.0.2.6"}, Target: "sip:192.0.2.6:5060", SRTP: SRTPRequired},
+			{Name: "fred", Kind: "phone", Sources: []string{"192.0.2.7"}, Target: "sip:192.0.2.7:5060", SRTP: SRTPPreferred},
+			{Name: "greta", Kind: "phone", Sources: []string{"192.0.2.17"}, Target: "sip:192.0.2.17:5060", SRTP: SRTPOff},
+			{Name: "page", Kind: "phone", Sources: []string{"192.0.2.18"}, Target: "sip:192.0.2.18:5060", Media: MediaWebRTC},
 			{Name: "carrier", Kind: "trunk", Target: "sip:192.0.2.8:5060", Trusted: true, In: national, Out: dialled},
 		},
 		Routes: []PlanRoute{
@@ -56,6 +60,12 @@ var (
 			{Prefix: "6", To: "carol"},
 			{Prefix: "7", To: "account:{number}"},
 			{Prefix: "8", Targets: []PlanTarget{{To: "account:{number}"}, {To: "carol"}}},
+			{Prefix: "*1", To: "eve"},
+			{Prefix: "*2", To: "fred"},
+			{Prefix: "*3", To: "greta"},
+			{Prefix: "*4", To: "page"},
+			{Prefix: "*5", Targets: []PlanTarget{{To: "bob"}, {To: "page"}, {To: "eve"}}, Fork: ForkParallel},
+			{Prefix: "*6", Targets: []PlanTarget{{To: "eve", Seconds: 15}, {To: "bob"}, {To: "page"}}},
 			{Prefix: "+", To: "carrier"},
 			{Prefix: "+4930555", To: "bob"},
 			{Prefix: "+4989", Targets: []PlanTarget{{To: "bob"}, {To: "carrier"}}},
@@ -104,6 +114,9 @@ var (
 
 // sdps are the bodies that words name.
 func sdpOf(leg LegID, word string) []byte {
+	if body := secureSDP(leg, word); body != nil {
+		return body
+	}
 	ip := ipOf(leg)
 	conn, attr, extra, port := ip, "", "", 40000
 	switch word {
@@ -134,6 +147,9 @@ func sdpOf(leg LegID, word string) []byte {
 
 // isSDP reports whether a word names a body.
 func isSDP(w string) bool {
+	if kind, _, _ := strings.Cut(w, ","); kind == "webrtc" || kind == "sdes" {
+		return true
+	}
 	return slices.Contains([]string{"sdp", "hold", "held", "zero", "mux", "video", "moved", "secure", "broken", "fax", "nofax"}, w)
 }
 
@@ -409,6 +425,8 @@ var whereabouts = map[string]Located{
 		{Target: "sip:707@10.0.0.8", Flow: "udp/x/c8"}, {Target: "sip:707@10.0.0.9", Path: []string{"<sip:p1.example.net;lr>"}},
 	}},
 	"807": {Target: "sip:807@10.0.0.7", More: []Located{{Target: "sip:807@10.0.0.8"}}},
+	"720": {Target: "sip:720@x.invalid;transport=ws", Edge: "n1", Flow: "c17"},
+	"721": {Target: "sip:721@10.0.0.5:5062", SRTP: SRTPRequired},
 	"803": {Reason: "not-registered"},
 }
 

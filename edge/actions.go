@@ -61,6 +61,7 @@ func (e *Edge) perform(c *call, actions []codecore.Action, now time.Time) (gap b
 			return true
 		}
 		e.stats.Actions.Add(1)
+		e.fill(c, a)
 		switch {
 		case a.Request != nil:
 			e.doRequest(c, a.Request, now)

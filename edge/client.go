@@ -215,6 +215,7 @@ func (e *Edge) passUp(c *call, p *packet, now time.Time) {
 			return
 		}
 	}
+	e.vault.seal(c.id, &p.msg)
 	keep := e.lim.gone()
 	if p.msg.Status >= 200 {
 		keep = e.lim.KeepFor

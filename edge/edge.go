@@ -61,6 +61,8 @@ type Edge struct {
 	strayCancels *buckets      // one bucket for all
 	registering  chan struct{} // slots
 
+	vault        vault
+
 	mu        sync.Mutex // guards what follows
 	calls     map[codecore.CallID]*call
 	server    map[string]*serverTx         // by serverTx.key
@@ -85,6 +87,10 @@ func New(cfg Config) (*Edge, error) {
 		cfg: cfg, lim: cfg.Limits.withDefaults(), name: "edge." + cfg.Node, ids: newIDs(cfg.ClusterKey), stats: cfg.Stats, log: cfg.Log,
 		calls: map[codecore.CallID]*call{}, server: map[string]*serverTx{}, client: map[string]*clientTx{}, merge: map[uint64]*serverTx{}, noTCP: map[netip.AddrPort]time.Time{},
 		conns: conns{byID: map[string]*tcpLink{}, byRemote: map[netip.AddrPort]*tcpLink{}, bySource: map[netip.Addr]int{}},
+	}
+	var err error
+	if e.vault, err = newVault(cfg.ClusterKey); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	e.born = time.Now()
 	e.loop = &loopLink{e, make(chan []byte, loopQueue)}

@@ -208,6 +208,7 @@ func (e *Edge) onRequest(f flow, peer string, p *packet, now time.Time) {
 		e.refuse(f, p, 503, edgeFull, "Retry-After", "5")
 		return
 	}
+	e.vault.seal(id, &p.msg)
 	ev := codecore.SIPRequest{
 		Edge: e.cfg.Node, Flow: f.id(), Source: source.String(), Peer: peer, Token: token, Tx: key, At: now, Msg: p.msg,
 	}
