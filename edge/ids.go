@@ -80,3 +80,16 @@ func (i *ids) tx(p *packet, method string) string {
 	}
 	return i.sum(24, "tx", method, p.via.sentBy, p.via.branch, p.callID, p.fromTag, p.cseq)
 }
+
+// TagReader finds the call that a tag of ours names; "" and false for any other
+// text, so that who knows such a tag has been in the call's dialog.
+func TagReader(clusterKey []byte) func(tag string) (codecore.CallID, bool) {
+	i := newIDs(clusterKey)
+	return func(tag string) (codecore.CallID, bool) {
+		id, _, ok := i.verify(tag)
+		if !ok {
+			return "", false
+		}
+		return id, true
+	}
+}

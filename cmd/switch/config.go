@@ -37,6 +37,7 @@ type Config struct {
 	Worker    WorkerConfig    `yaml:"worker" json:"worker" doc:"what steps the calls"`
 	Registrar RegistrarConfig `yaml:"registrar" json:"registrar" doc:"who registers and calls with a password"`
 	Trunks    TrunksConfig    `yaml:"trunks" json:"trunks" doc:"what the dialplan does not say of its trunks"`
+	Softphone SoftphoneConfig `yaml:"softphone" json:"softphone" doc:"the page that makes a browser a phone"`
 	API       ListenConfig    `yaml:"api" json:"api" doc:"the HTTP/JSON API; it is always on the unix socket <state>/run/api.sock"`
 	Metrics   MetricsConfig   `yaml:"metrics" json:"metrics" doc:"/metrics, /livez and /readyz"`
 	Log       LogConfig       `yaml:"log" json:"log" doc:"to standard error"`
@@ -97,6 +98,13 @@ type TrunksConfig struct {
 	Passwords string `yaml:"passwords" json:"passwords" doc:"file of what the carriers ask us for, a YAML list of trunk (a peer of the dialplan), user, and password, or realm with ha1_sha256 and ha1_md5; nobody but the switch may read it"`
 }
 
+// SoftphoneConfig is the key softphone.
+type SoftphoneConfig struct {
+	Listen  string   `yaml:"listen" json:"listen" doc:"address:port of the page, by http; empty: not served. It needs a ws or wss listener of the edge, and browsers give a microphone to http://localhost and to https (a proxy's) only"`
+	Sockets []string `yaml:"sockets" json:"sockets" doc:"WebSocket URLs that the page is told, such as wss://phone.example.com/sip; empty: the edge's own listeners"`
+	Demo    bool     `yaml:"demo" json:"demo" doc:"accounts anna and bert, whose passwords the page knows, a dialplan if there is none, and 127.0.0.1:8080 and ws:127.0.0.1:8081 where nothing else is set; 'switch serve --demo' is the same"`
+}
+
 // ListenConfig is the key api.
 type ListenConfig struct {
 	Listen string `yaml:"listen" json:"listen" doc:"address:port of a TCP listener without any login, on loopback only; empty: none, the unix socket only"`
@@ -126,6 +134,7 @@ func DefaultConfig() Config {
 		Media:     MediaConfig{Listen: "127.0.0.1", Ports: "20000-39999", Timeout: time.Minute},
 		Worker:    WorkerConfig{DrainTimeout: 8 * time.Second, Story: true},
 		Registrar: RegistrarConfig{Realm: "switch", MinExpires: time.Minute, MaxExpires: time.Hour, Keepalive: 25 * time.Second},
+		Softphone: SoftphoneConfig{Sockets: []string{}},
 		Metrics:   MetricsConfig{Listen: "127.0.0.1:9464"},
 		Log:       LogConfig{Level: "info", Format: "text"},
 	}
@@ -281,6 +290,9 @@ func LoadConfig(cmd *cobra.Command) (Config, error) {
 		}
 	}
 	flag := func(key string) (string, bool) {
+		if f := cmd.Flag("demo"); key == "softphone.demo" && f != nil && f.Changed {
+			return f.Value.String(), true
+		}
 		f := cmd.Flag(key)
 		if f == nil || !f.Changed {
 			return "", false
@@ -313,6 +325,7 @@ func readConfig(path string, source []byte, env, flag func(string) (string, bool
 			}
 		}
 	}
+	c.fillDemo()
 	var errs []error
 	c.check(func(key, format string, a ...any) {
 		at := from[key]

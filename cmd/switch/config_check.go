@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -44,6 +45,7 @@ func (c *Config) check(bad func(key, format string, a ...any)) {
 	} else if c.API.Listen != "" && !isLoopback(c.API.Listen) {
 		bad("api.listen", "%q is not on loopback, and the API has no login: write 127.0.0.1:port and put a proxy with a login before it", c.API.Listen)
 	}
+	c.Softphone.check(bad)
 	if c.Metrics.Listen != "" && !isAddrPort(c.Metrics.Listen) {
 		bad("metrics.listen", "%q cannot be used: write address:port, such as 127.0.0.1:9464, or nothing", c.Metrics.Listen)
 	}
@@ -161,6 +163,20 @@ func (c *TrunksConfig) check(bad func(key, format string, a ...any)) {
 	if c.Passwords != "" {
 		if _, err := readSecrets(c.Passwords); err != nil {
 			bad("trunks.passwords", "%v", err)
+		}
+	}
+}
+
+func (c *SoftphoneConfig) check(bad func(key, format string, a ...any)) {
+	switch {
+	case c.Listen != "" && !isAddrPort(c.Listen):
+		bad("softphone.listen", "%q cannot be used: write address:port, such as 127.0.0.1:8080, or nothing", c.Listen)
+	case c.Demo && !isLoopback(c.Listen):
+		bad("softphone.listen", "%q is not on loopback, and a demo's page tells passwords: write 127.0.0.1:port, or no softphone.demo", c.Listen)
+	}
+	for _, s := range c.Sockets {
+		if u, err := url.Parse(s); err != nil || u.Scheme != "ws" && u.Scheme != "wss" || u.Host == "" || strings.ContainsAny(s, " ;,'\"") {
+			bad("softphone.sockets", "%q cannot be used: write a URL such as wss://phone.example.com/sip", s)
 		}
 	}
 }

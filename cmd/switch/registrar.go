@@ -94,7 +94,8 @@ func watchAccounts(ctx context.Context, c *child) (*registrar.Accounts, error) {
 			return nil, err
 		}
 	}
-	as := registrar.NewAccounts(configured)
+	_, demo := c.demoAccounts()
+	as := registrar.NewAccounts(append(configured, demo...))
 	go func() {
 		err := nats.NewAccounts(c.nats, 0).Watch(ctx, func(key string, value []byte) {
 			name, ok := registrar.NameOf(key)

@@ -68,6 +68,9 @@ func runAPI(ctx context.Context, c *child) error {
 	if c.cfg.API.Listen != "" {
 		g.Go(func() error { return serveTCP(ctx, c.cfg.API.Listen, console.Handler(b)) })
 	}
+	if c.cfg.Softphone.Listen != "" {
+		g.Go(func() error { return b.serveSoftphone(ctx) })
+	}
 	if c.cfg.Metrics.Listen != "" {
 		g.Go(func() error { return serveTCP(ctx, c.cfg.Metrics.Listen, b.observability()) })
 	}
@@ -77,19 +80,23 @@ func runAPI(ctx context.Context, c *child) error {
 
 // firstPlan puts the configured dialplan in force when there is none yet.
 func firstPlan(ctx context.Context, c *child, docs *nats.Docs) error {
-	if c.cfg.Plan == "" {
+	if c.cfg.Plan == "" && !c.cfg.Softphone.Demo {
 		return nil
 	}
 	if _, _, err := docs.Get(ctx, nats.DocPlan); !errors.Is(err, sessions.ErrNotFound) {
 		return err
 	}
-	source, err := os.ReadFile(c.cfg.Plan)
-	if err != nil {
-		return err
+	source, name := []byte(demoPlan), "the demo's dialplan"
+	if c.cfg.Plan != "" {
+		var err error
+		if source, err = os.ReadFile(c.cfg.Plan); err != nil {
+			return err
+		}
+		name = c.cfg.Plan
 	}
 	p, err := parsePlan(source)
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.cfg.Plan, err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	_, err = storePlan(ctx, docs, p)
 	return err

@@ -49,6 +49,7 @@ the second hangs them all up, with their CDRs.`,
 		},
 	}
 	BindConfigFlags(cmd)
+	cmd.Flags().Bool("demo", false, "two accounts and a page that makes this browser a phone: softphone.demo")
 	cmd.Flags().Bool("print-config", false, "print the configuration in force and exit")
 	return cmd
 }
@@ -281,6 +282,9 @@ func announce(ctx context.Context, w io.Writer, cfg Config, log logger) {
 		err := api.Do(ctx, http.MethodGet, "/v1/status", nil, &s)
 		if err == nil && s.Ready {
 			fmt.Fprintf(w, "switch %s, node %s, is ready\n  SIP      %s\n  API      %s\n", codecore.Release, cfg.Node, strings.Join(s.Listen, " "), socket)
+			if cfg.Softphone.Listen != "" {
+				fmt.Fprint(w, pageAddress(cfg.Softphone))
+			}
 			if cfg.Metrics.Listen != "" {
 				fmt.Fprintf(w, "  metrics  http://%s/metrics\n", cfg.Metrics.Listen)
 			}

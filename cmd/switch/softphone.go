@@ -1,0 +1,140 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"time"
+
+	"callswitch/codecore"
+	"callswitch/console"
+	"callswitch/edge"
+	"callswitch/registrar"
+	"callswitch/sessions"
+)
+
+// demoPage is where a demo listens, unless it is said otherwise.
+const demoPage = "127.0.0.1:8080"
+
+// demoNames are the accounts of a demo.
+var demoNames = []string{"anna", "bert"}
+
+// fillDemo sets what a demo needs and nobody has set.
+func (c *Config) fillDemo() {
+	if !c.Softphone.Demo {
+		return
+	}
+	if c.Softphone.Listen == "" {
+		c.Softphone.Listen = demoPage
+	}
+}
+
+// pageAddress is what serve prints: a name that browsers trust with a microphone.
+func pageAddress(c SoftphoneConfig) string {
+	at := c.Listen
+	if ap, err := netip.ParseAddrPort(at); err == nil && (ap.Addr().IsLoopback() || ap.Addr().IsUnspecified()) {
+		at = fmt.Sprintf("localhost:%d", ap.Port())
+	}
+	if !c.Demo {
+		return fmt.Sprintf("  phone    http://%s/\n", at)
+	}
+	return fmt.Sprintf("  phone    http://%s/#%s and, in a second window, http://%s/#%s\n", at, demoNames[0], at, demoNames[1])
+}
+
+// demoPassword is that of a demo account: another one for each state directory,
+// so that a demo beside a real network opens no door to it.
+func demoPassword(clusterKey []byte, name string) string {
+	h := hmac.New(sha256.New, clusterKey)
+	h.Write([]byte("callswitch demo account 1 " + name))
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// demoAccounts are told to the page, and to the registrar by their hashes.
+func (c *child) demoAccounts() (page []console.SoftphoneAccount, hashes []registrar.Account) {
+	if !c.cfg.Softphone.Demo {
+		return nil, nil
+	}
+	for _, name := range demoNames {
+		password := demoPassword(c.key, name)
+		page = append(page, console.SoftphoneAccount{Name: name, Password: password})
+		hashes = append(hashes, registrar.NewAccount(name, c.cfg.Registrar.Realm, password))
+	}
+	return page, hashes
+}
+
+// demoPlan lets the accounts call each other.
+const demoPlan = `
+routes:
+  - {prefix: "", to: "account:{number}", from: account}
+`
+
+// serveSoftphone serves the page for as long as ctx lives. A port that is taken
+// is waited for: the calls do not need the page.
+func (b *backend) serveSoftphone(ctx context.Context) error {
+	accounts, _ := b.demoAccounts()
+	page := console.Softphone{
+		Release: codecore.Release, Sockets: b.cfg.Softphone.Sockets, Accounts: accounts,
+		Listen:   func(context.Context) []string { return b.listening() },
+		Releases: b.releasesOf(edge.TagReader(b.key)),
+	}
+	h := http.NewCrossOriginProtection().Handler(page.Handler())
+	for told := false; ctx.Err() == nil; {
+		l, err := net.Listen("tcp", b.cfg.Softphone.Listen)
+		if err == nil {
+			return serveHTTP(ctx, l, h)
+		}
+		if !told {
+			b.log.Warn("the softphone page is not served yet", "err", err)
+			told = true
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+	return nil
+}
+
+// listening are the transports of the living edges.
+func (b *backend) listening() (all []string) {
+	for _, p := range b.dir.Processes() {
+		if p.Role == "edge" {
+			all = append(all, p.Listen...)
+		}
+	}
+	return all
+}
+
+// releasesOf answers who names a call by a tag of its dialog.
+func (b *backend) releasesOf(read func(tag string) (codecore.CallID, bool)) func(context.Context, string) ([]console.OnRelease, error) {
+	return func(ctx context.Context, tag string) ([]console.OnRelease, error) {
+		id, ok := read(tag)
+		if !ok {
+			return nil, console.ErrNoCall
+		}
+		story, err := b.store.Story(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		// Lines of several workers come in the order in which they were sent; the
+		// epoch says in which the call was theirs.
+		slices.SortStableFunc(story, func(x, y sessions.StoryLine) int { return cmp.Compare(x.Epoch, y.Epoch) })
+		var stays []console.OnRelease
+		for _, l := range story {
+			if n := len(stays); l.Release != "" && (n == 0 || stays[n-1].Release != l.Release) {
+				stays = append(stays, console.OnRelease{Release: l.Release, Since: l.At, FreezeMS: l.Freeze})
+			}
+		}
+		if len(stays) == 0 {
+			return nil, console.ErrNoCall
+		}
+		return stays, nil
+	}
+}
