@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"handoff":               {"codecore", "sessions", "internal/wire"},
 	"registrar":             {"codecore"},
 	"secrets":               {},
+	"registrant":            {"codecore", "sessions", "internal/wire"},
 	"nats":                  {"codecore", "sessions", "handoff", "internal/wire"},
 	"edge":                  {"codecore", "sessions", "handoff", "registrar", "secrets", "internal/wire"},
 	"media":                 {"codecore", "sessions", "handoff", "secrets", "internal/wire"},
@@ -40,7 +41,7 @@ var mayImport = map[string][]string{
 	"internal/metrics":      {},
 	"internal/near":         {"sessions"},
 	"cmd/switch": {
-		"codecore", "sessions", "handoff", "nats", "edge", "media", "host", "console", "loadtest", "registrar", "secrets",
+		"codecore", "sessions", "handoff", "nats", "edge", "media", "host", "console", "loadtest", "registrar", "registrant", "secrets",
 		"internal/wire", "internal/near", "internal/metrics",
 	},
 }

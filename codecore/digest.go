@@ -60,13 +60,13 @@ func (c *call) challenged(leg LegID, t ClientTx, e SIPResponse) bool {
 		return false
 	}
 	l, before, trunk := c.leg(leg), c.asked(t), c.peerOf(leg)
-	asked := challengesOf(&e.Msg)
+	asked := ChallengesOf(&e.Msg)
 	if _, account := AccountOf(trunk); before == nil || trunk == "" || account || len(asked) == 0 || t.Tries >= maxTries {
 		return false
 	}
 	for _, q := range asked {
 		had := slices.ContainsFunc(before.Auth, func(a Authorize) bool { return a.Realm == q.Realm && a.Proxy == q.Proxy })
-		if had && t.Tries > 0 && !q.stale {
+		if had && t.Tries > 0 && !q.Stale {
 			return false // the password is wrong
 		}
 	}
@@ -165,15 +165,15 @@ func (c *call) authorize(leg LegID, method string, cseq uint32) []Authorize {
 	return out
 }
 
-// posed is a challenge as it came.
-type posed struct {
+// Posed is a challenge as it came.
+type Posed struct {
 	Challenge
-	stale bool
+	Stale bool // its predecessor's nonce was too old: the password was right
 }
 
-// challengesOf reads the challenges that can be answered: of each realm the
+// ChallengesOf reads the challenges that can be answered: of each realm the
 // topmost whose algorithm we know (RFC 8760 2.4), with qop "auth" or without.
-func challengesOf(m *Message) (out []posed) {
+func ChallengesOf(m *Message) (out []Posed) {
 	for _, h := range m.Headers {
 		proxy := strings.EqualFold(h.Name, "Proxy-Authenticate")
 		if !proxy && !strings.EqualFold(h.Name, "WWW-Authenticate") {
@@ -181,7 +181,7 @@ func challengesOf(m *Message) (out []posed) {
 		}
 		q, ok := readChallenge(h.Value)
 		q.Proxy = proxy
-		if ok && len(out) < maxRealms && !slices.ContainsFunc(out, func(o posed) bool { return o.Realm == q.Realm && o.Proxy == proxy }) {
+		if ok && len(out) < maxRealms && !slices.ContainsFunc(out, func(o Posed) bool { return o.Realm == q.Realm && o.Proxy == proxy }) {
 			out = append(out, q)
 		}
 	}
@@ -189,7 +189,7 @@ func challengesOf(m *Message) (out []posed) {
 }
 
 // readChallenge reads the value of one header (RFC 7616 3.3).
-func readChallenge(value string) (q posed, ok bool) {
+func readChallenge(value string) (q Posed, ok bool) {
 	scheme, rest, _ := strings.Cut(strings.TrimSpace(value), " ")
 	if !strings.EqualFold(scheme, "Digest") || len(value) > maxChallenge {
 		return q, false
@@ -217,7 +217,7 @@ func readChallenge(value string) (q posed, ok bool) {
 		case "algorithm":
 			q.Algorithm = strings.ToUpper(v)
 		case "stale":
-			q.stale = strings.EqualFold(v, "true")
+			q.Stale = strings.EqualFold(v, "true")
 		case "qop":
 			qop, hasQop = v, true
 		}

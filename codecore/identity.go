@@ -128,7 +128,7 @@ func (c *call) hear(e *SIPRequest) {
 	if p == nil {
 		p = new(PlanPeer)
 	}
-	c.CDR.From, c.CDR.To = renumber(p.In.From, c.CDR.From), renumber(p.In.To, c.CDR.To)
+	c.CDR.From, c.CDR.To = renumber(p.In.From, c.CDR.From), renumber(p.In.To, e.Plan.called(e.Peer, &e.Msg))
 	c.carry = carried(&e.Msg, e.Peer, p.Trusted, p.In.From)
 }
 

@@ -89,6 +89,14 @@ func (p *PlanPeer) checkTrunk() string {
 	if p.MaxCalls < 0 || p.MaxRate < 0 {
 		return "max_calls and max_rate cannot be negative"
 	}
+	if p.Register != nil {
+		if p.Kind != "trunk" {
+			return "register: only a trunk has a registrar"
+		}
+		if why := p.Register.check(); why != "" {
+			return why
+		}
+	}
 	for _, w := range []Rewrite{p.In, p.Out} {
 		if why := w.check(); why != "" {
 			return why

@@ -35,6 +35,8 @@ type PlanPeer struct {
 	Trusted bool    `json:"trusted,omitempty" yaml:"trusted,omitempty"`
 	In      Rewrite `json:"in,omitzero" yaml:"in,omitempty"`   // of numbers that come from it, before they are routed
 	Out     Rewrite `json:"out,omitzero" yaml:"out,omitempty"` // of numbers that go to it, after strip and add of the route
+
+	Register *Enlist `json:"register,omitempty" yaml:"register,omitempty"` // a trunk at which we register; nil = it knows us by our address
 }
 
 // PlanRoute sends numbers that begin with Prefix to a peer or a fixed URI. The

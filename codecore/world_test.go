@@ -50,6 +50,7 @@ var (
 			{Name: "greta", Kind: "phone", Sources: []string{"192.0.2.17"}, Target: "sip:192.0.2.17:5060", SRTP: SRTPOff},
 			{Name: "page", Kind: "phone", Sources: []string{"192.0.2.18"}, Target: "sip:192.0.2.18:5060", Media: MediaWebRTC},
 			{Name: "carrier", Kind: "trunk", Target: "sip:192.0.2.8:5060", Trusted: true, In: national, Out: dialled},
+			{Name: "club", Kind: "trunk", Target: "sip:club.example", Register: &Enlist{AOR: "sip:1234@club.example"}},
 		},
 		Routes: []PlanRoute{
 			{Prefix: "1", To: "bob"},

@@ -33,6 +33,7 @@ type Backend interface {
 	SetAccount(ctx context.Context, name string, hashes AccountHashes) error
 	RemoveAccount(ctx context.Context, name string) error
 	Registrations(ctx context.Context, fn func(Registration) error) error
+	Carriers(ctx context.Context) (Carriers, error)
 	TestPlan(ctx context.Context, from, number string) (codecore.RouteResult, error)
 	StartRollout(ctx context.Context, r RolloutStart) (Rollout, error)
 	Rollout(ctx context.Context) (Rollout, error)
@@ -129,6 +130,7 @@ func Handler(b Backend) http.Handler {
 			return b.Registrations(r.Context(), func(x Registration) error { return enc.Encode(x) })
 		})
 	})
+	get("/v1/registrations/out", func(r *http.Request) (any, error) { return b.Carriers(r.Context()) })
 	get("/v1/dialplan/test", func(r *http.Request) (any, error) {
 		return b.TestPlan(r.Context(), r.FormValue("from"), r.FormValue("number"))
 	})

@@ -68,6 +68,10 @@ func (f *fake) SetPlan(_ context.Context, source []byte) (codecore.Plan, error) 
 	return codecore.Plan{Version: 4}, f.note("set %s", source)
 }
 
+func (f *fake) Carriers(context.Context) (Carriers, error) {
+	return Carriers{Carriers: []Carrier{{Peer: "club", State: "bound"}}}, nil
+}
+
 func (f *fake) TestPlan(_ context.Context, from, number string) (codecore.RouteResult, error) {
 	return codecore.RouteResult{Number: number}, f.note("test %s %s", from, number)
 }

@@ -213,6 +213,29 @@ type Registration struct {
 	Until   time.Time `json:"until"`
 }
 
+// Carriers are our registrations at carriers.
+type Carriers struct {
+	Carriers []Carrier `json:"carriers"`
+}
+
+// Carrier is one of them.
+type Carrier struct {
+	Peer    string    `json:"peer"` // trunk of the dialplan
+	AOR     string    `json:"aor"`
+	State   string    `json:"state"`             // "bound", "asking", "waiting", "leaving"; "none": nobody has begun
+	Until   time.Time `json:"until,omitzero"`    // the binding lasts
+	Since   time.Time `json:"since,omitzero"`    // without a gap
+	Next    time.Time `json:"next,omitzero"`     // the next REGISTER
+	Reason  string    `json:"reason,omitempty"`  // of the last failure, while it lasts
+	Status  int       `json:"status,omitempty"`  // SIP status of it
+	Fails   int       `json:"fails,omitempty"`   // in a row
+	Owner   string    `json:"owner,omitempty"`   // incarnation of a worker
+	Epoch   uint64    `json:"epoch,omitempty"`   // of ownership
+	Release string    `json:"release,omitempty"` // that wrote the record last
+	Edge    string    `json:"edge,omitempty"`    // node whose address is bound
+	CSeq    uint32    `json:"cseq,omitempty"`    // of the last REGISTER
+}
+
 // Transfer sends one party of a call elsewhere.
 type Transfer struct {
 	Leg    string `json:"leg,omitempty"` // who leaves: "a", who called, or "b"; "" = b

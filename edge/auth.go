@@ -39,6 +39,9 @@ func (e *Edge) auth() *registrar.Auth {
 // is, or it is answered here. An account has the name codecore.AccountPeer gives it.
 func (e *Edge) admitCaller(f flow, p *packet, now time.Time) (peer string, ok bool) {
 	auth := e.auth()
+	if auth == nil && p.known && (p.toTag != "" || p.msg.Method == "ACK") {
+		return "", true // of a carrier, from an address of which the plan knows nothing
+	}
 	if auth == nil || isScanner(p.msg.Get("User-Agent")) {
 		e.onStranger(f, p, now)
 		return "", false
@@ -69,6 +72,16 @@ func (e *Edge) admitCaller(f flow, p *packet, now time.Time) (peer string, ok bo
 		return "", false
 	}
 	return codecore.AccountPeer(account), true
+}
+
+// enlistedAt is the carrier that a request comes from because it is for the
+// Contact that we have registered there: a MAC that nobody else was told.
+func (e *Edge) enlistedAt(p *packet) (peer string, ok bool) {
+	id, _, ok := e.ids.verify(registrar.UserOf(p.msg.URI))
+	if plan := e.cfg.Plan(); ok && plan != nil {
+		return plan.EnlistedAs(id)
+	}
+	return "", false
 }
 
 func (e *Edge) knowsTx(key string) bool {

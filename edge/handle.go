@@ -53,6 +53,12 @@ func (e *Edge) handle(f flow, data []byte) {
 		e.onRegister(f, p, auth, now)
 		return
 	}
+	if trunk, ok := e.enlistedAt(p); ok { // of several with one address, the one that is meant
+		if !isPeer {
+			e.friends.add(f.remote.Addr(), now.Add(friendFor), now)
+		}
+		peer, isPeer = trunk, true
+	}
 	if !isPeer {
 		if peer, known = e.admitCaller(f, p, now); !known {
 			return

@@ -58,6 +58,10 @@ func (i *ids) token(id codecore.CallID) string {
 	return string(id) + i.sum(macLen, "token", string(id))
 }
 
+// Token is the token of what is addressed as calls are and begins with no INVITE:
+// a registration at a carrier.
+func Token(clusterKey []byte, id codecore.CallID) string { return newIDs(clusterKey).token(id) }
+
 // verify finds the token that a To-tag, branch or Contact user of ours begins
 // with. An invented one is refused.
 func (i *ids) verify(s string) (id codecore.CallID, token string, ok bool) {

@@ -35,6 +35,13 @@ func NewBindings(c *Conn, patience time.Duration) *Shelf {
 	return &Shelf{c: c, t: newTable(c, streamBindings, "reg.", patience)}
 }
 
+// NewCarriers returns the shelf of our registrations at carriers, which can be
+// watched.
+func NewCarriers(c *Conn, patience time.Duration) *Shelf {
+	def(&patience, 5*time.Second)
+	return &Shelf{c: c, t: newTable(c, streamCarriers, "carrier.", patience), changed: carrierChanged, recheck: 30 * time.Second}
+}
+
 // Put writes value if the key's revision is still rev (0: it has none), and
 // forgets it after keep, in whole seconds (0: never). An empty value says that
 // there is none; the watchers hear of it. sessions.ErrConflict: another writer

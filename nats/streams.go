@@ -25,6 +25,7 @@ type Streams struct {
 	DocsBytes int64         // 64 MiB of documents
 	Accounts  int64         // 256 MiB of accounts
 	Bindings  int64         // 512 MiB of registrations
+	Carriers  int64         // 64 MiB of our registrations at carriers
 	MaxValue  int           // 512 KiB: largest record or document
 }
 
@@ -37,7 +38,9 @@ const (
 
 	streamAccounts = "ACCOUNT"
 	streamBindings = "REG"
+	streamCarriers = "CARRIER"
 	accountChanged = "account.changed."
+	carrierChanged = "carrier.changed."
 	bucket         = "switch"
 	docsChanged    = "docs.changed."
 )
@@ -53,6 +56,7 @@ func (s Streams) withDefaults() Streams {
 	def(&s.DocsBytes, 64<<20)
 	def(&s.Accounts, 256<<20)
 	def(&s.Bindings, 512<<20)
+	def(&s.Carriers, 64<<20)
 	def(&s.MaxValue, 512<<10)
 	return s
 }
@@ -72,10 +76,13 @@ func (s Streams) configs() []jetstream.StreamConfig {
 			Discard: jetstream.DiscardNew, AllowMsgTTL: true,
 		}
 	}
-	accounts := newest(streamAccounts, "acct.*", -1, s.Accounts)
-	accounts.RePublish = &jetstream.RePublish{Source: "acct.*", Destination: accountChanged + "{{wildcard(1)}}", HeadersOnly: true}
+	told := func(c jetstream.StreamConfig, subject, changed string) jetstream.StreamConfig {
+		c.RePublish = &jetstream.RePublish{Source: subject, Destination: changed + "{{wildcard(1)}}", HeadersOnly: true}
+		return c
+	}
 	return []jetstream.StreamConfig{
-		accounts,
+		told(newest(streamAccounts, "acct.*", -1, s.Accounts), "acct.*", accountChanged),
+		told(newest(streamCarriers, "carrier.*", -1, s.Carriers), "carrier.*", carrierChanged),
 		newest(streamBindings, "reg.*", -1, s.Bindings),
 		newest(streamRec, "rec.*", s.Records, s.Bytes),
 		newest(streamLeg, "leg.*", -1, s.LegBytes),

@@ -36,6 +36,9 @@ type Config struct {
 	Alive func(owner string) bool
 	// Claim asks for the takeover of a call whose owner is dead. It must not block.
 	Claim func(codecore.CallID)
+	// Foreign reports whether something else that is addressed as calls are has the
+	// id: who asks for it as an orphan is to ask its owner again. Default: no.
+	Foreign func(codecore.CallID) bool
 	// Stepping brackets each run of call code: begin tells which call, the
 	// returned function that it has come back (R7: who owns up to a crash).
 	Stepping func(codecore.CallID) (end func())

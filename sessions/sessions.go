@@ -104,4 +104,6 @@ type Process struct {
 
 	Closed bool     `json:"closed,omitempty"` // admits no new calls (workers)
 	Listen []string `json:"listen,omitempty"` // SIP addresses (edges)
+
+	Registrant int `json:"registrant,omitempty"` // newest form of a registration at a carrier that it reads; 0: it keeps none (workers)
 }

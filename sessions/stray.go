@@ -58,7 +58,9 @@ func (r *Runner) lookUp(d Delivery) Answer {
 	rec, err := r.cfg.Store.Get(ctx, d.Call)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		a.Status = StatusUnknown
+		if r.cfg.Foreign == nil || !r.cfg.Foreign(d.Call) {
+			a.Status = StatusUnknown
+		}
 	case err != nil:
 	case rec.Tomb:
 		state, err := codecore.Decode(rec.Schema, rec.Body)

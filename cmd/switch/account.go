@@ -140,9 +140,12 @@ func readPassword(cmd *cobra.Command) (string, error) {
 func registrationsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "registrations",
-		Short: "list where the accounts can be reached",
+		Short: "list where the accounts can be reached, or (--out) where we have registered",
 		Args:  args(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if out, _ := cmd.Flags().GetBool("out"); out {
+				return showCarriers(cmd)
+			}
 			var page bytes.Buffer
 			if err := apiClient(cmd).Stream(cmd.Context(), "/v1/registrations", &page); err != nil {
 				return apiError(err)
@@ -172,6 +175,7 @@ func registrationsCommand() *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().Bool("out", false, "the trunks at whose registrars this switch registers")
 	outputFlag(cmd)
 	return cmd
 }

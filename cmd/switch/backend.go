@@ -34,6 +34,7 @@ type backend struct {
 	accounts      *registrar.Accounts
 	shelf         *nats.Shelf // of accounts
 	registrations *registrar.Directory
+	carriers      *nats.Shelf // of our registrations at carriers
 }
 
 var _ console.Backend = (*backend)(nil)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,6 +50,7 @@ func (d described) Unregister(prometheus.Collector) bool { return false }
 func allMetrics() described {
 	d := described{"up": {"job", "instance"}}
 	newWorkerMetrics(d, "v1")
+	newCarrierMetrics(d, time.Now)
 	d.MustRegister(releaseInfo("v1"), edgeCollector{&edge.Stats{}},
 		mediaCollector{func() media.Stats {
 			return media.Stats{Dropped: map[string]uint64{"x": 1}, Control: map[string]uint64{"x": 1}}

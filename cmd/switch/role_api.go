@@ -43,7 +43,7 @@ func runAPI(ctx context.Context, c *child) error {
 	if err != nil {
 		return err
 	}
-	b := &backend{child: c, store: store, docs: docs, dir: dir, accounts: accounts, shelf: nats.NewAccounts(c.nats, 0), registrations: registrations(c), moves: &moveTally{why: map[string]int{}}}
+	b := &backend{child: c, store: store, docs: docs, dir: dir, accounts: accounts, shelf: nats.NewAccounts(c.nats, 0), registrations: registrations(c), carriers: nats.NewCarriers(c.nats, 0), moves: &moveTally{why: map[string]int{}}}
 	if b.plan, err = watchPlan(ctx, docs, c.log); err != nil {
 		return err
 	}

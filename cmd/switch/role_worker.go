@@ -12,6 +12,7 @@ import (
 	"callswitch/handoff"
 	"callswitch/internal/wire"
 	"callswitch/nats"
+	"callswitch/registrant"
 	"callswitch/sessions"
 )
 
@@ -43,13 +44,19 @@ func runWorker(ctx context.Context, c *child) error {
 		return err
 	}
 	offset := storeClock(ctx, store, c.log)
+	now := func() time.Time { return time.Now().Add(offset()) }
+	rollout, err := watchRolloutDoc(ctx, docs, c.log)
+	if err != nil {
+		return err
+	}
+	keeper := c.keeper(plan, rollout, dir, now)
 
 	var admitting atomic.Bool
 	admitting.Store(true)
 	claims := make(chan codecore.CallID, 256)
 	runner := sessions.NewRunner(sessions.Config{
 		ID: c.id, Node: c.cfg.Node, Release: codecore.Release, Digest: c.digest,
-		Store: store, Bus: c.bus, Now: func() time.Time { return time.Now().Add(offset()) },
+		Store: store, Bus: c.bus, Now: now,
 		Plan: plan, Floor: floor, Locate: locate(accounts, registrations(c)),
 		Admit:  func() (bool, string, int) { return admitting.Load(), "draining", 5 },
 		Others: othersLoad(c.id, dir.Processes),
@@ -60,6 +67,7 @@ func runWorker(ctx context.Context, c *child) error {
 			default: // asked again by the next message for the call
 			}
 		},
+		Foreign:  keeper.Knows,
 		Stepping: c.inHand,
 		Log:      c.log,
 		Observe:  m.observer(),
@@ -78,6 +86,7 @@ func runWorker(ctx context.Context, c *child) error {
 	c.describe = func(p *sessions.Process) {
 		p.Calls, p.Draining, p.Closed = runner.Len(), driver.Draining(), !admitting.Load()
 		p.Load = runner.Load()
+		p.Registrant = registrant.Form
 	}
 	c.busy = func() bool { return runner.Len() > 0 }
 	m.watch(runner.Phases)
@@ -87,6 +96,7 @@ func runWorker(ctx context.Context, c *child) error {
 	g, serve := errgroup.WithContext(serve)
 	g.Go(func() error { return runner.Run(serve) })
 	g.Go(func() error { return driver.Run(serve) })
+	g.Go(func() error { return keeper.Run(serve) })
 	g.Go(func() error { c.beat(serve); return nil })
 	g.Go(func() error { return speaksWith(serve, dir.Processes) })
 	g.Go(func() error { return serveControl(serve, c, runner, m, &admitting, floor) })
