@@ -66,10 +66,13 @@ type Fired struct {
 	Timer Timer `json:"timer"`
 }
 
-// MediaSilent reports that no RTP has come from a leg for the configured time.
+// MediaSilent reports that no RTP has come from a leg for the configured time or,
+// with a Reason, that none can come or go any more: "fingerprint", "dtls-failed",
+// "handshake-cut", "keys-lost", "ice-consent".
 type MediaSilent struct {
-	Leg LegID     `json:"leg"`
-	At  time.Time `json:"at"`
+	Leg    LegID     `json:"leg"`
+	At     time.Time `json:"at"`
+	Reason string    `json:"reason,omitempty"`
 }
 
 // Accepted tells that receiver To has taken the actions up to Seq (numbers of

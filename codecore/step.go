@@ -28,7 +28,11 @@ func Step(s State, now time.Time, e Event) (State, Result) {
 	case Fired:
 		c.fired(e)
 	case MediaSilent:
-		if (c.Phase == PhaseTalking || c.Phase == PhaseAnswered) && !c.held() && c.Transfer == nil {
+		if e.Reason != "" { // for good, on hold or not
+			if c.Phase != "" && c.Phase != PhaseEnded {
+				c.hangUp("switch", e.Reason, e.At)
+			}
+		} else if (c.Phase == PhaseTalking || c.Phase == PhaseAnswered) && !c.held() && c.Transfer == nil {
 			c.hangUp("switch", "rtp-timeout", e.At)
 		}
 	case Accepted:

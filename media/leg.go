@@ -36,12 +36,14 @@ type leg struct {
 	pair *pair // behind Media.mu; its ports' numbers never change
 	rtp  *port
 	rtcp *port
-	peer *leg // to whom the sound goes
+	peer *leg    // to whom the sound goes
+	sec  *secure // nil: plain RTP
 
 	// What it should do.
 	told               bool // an order has come that speaks of its sound
 	send, recv, opaque bool
 	mux                bool
+	fresh              bool // its ports were given out by this process: nobody before it can have used its keys
 	learn              int
 	dtmf               byte
 	takesAll           bool
@@ -72,7 +74,7 @@ type legCounts struct {
 	packetsIn, bytesIn   uint64
 	packetsOut, bytesOut uint64
 	rtcpIn, rtcpOut      uint64
-	dropped              [dropReasons]uint64
+	dropped              [dropReasons]uint32
 }
 
 // parked is a packet that came before the order that lets it pass.
@@ -96,9 +98,13 @@ func (l *leg) program(d codecore.MediaLeg, v6 bool, now, window int64) {
 	// Ports alone are kept for the call, and nothing is said of its sound.
 	l.told = l.told || d.Learn > 0 || d.Remote != "" || d.Send || d.Recv
 	remote, known := parseSockaddr(d.Remote, v6)
-	l.latch.remote(remote, d.Learn > l.learn, now, window)
+	if l.sec != nil && l.sec.ice != nil {
+		known = true // where, its checks tell
+	} else {
+		l.latch.remote(remote, d.Learn > l.learn, now, window)
+	}
 	rtcp, named := parseSockaddr(d.RTCP, v6)
-	if !named && known && remote.port() < 65535 {
+	if !named && !remote.isZero() && remote.port() < 65535 {
 		rtcp = remote.withPort(remote.port() + 1)
 	}
 	if d.Learn > l.learn || l.rtcpTo.isZero() {

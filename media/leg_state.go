@@ -10,7 +10,11 @@ import (
 
 // recordVersion is the form of cold records written here. Append a case to
 // decodeRecord for each older one; never change what a number means.
-const recordVersion = 1
+//
+// 2: legs with Want.Secure, Echo or Tone. No key stands in it: what is ours and
+// what the party said comes of package secrets again, and keys of a DTLS handshake
+// live in the hot slot alone (slot.go).
+const recordVersion = 2
 
 // record is a call at rest: the plain twin of call and leg. A successor restores
 // it, on inherited sockets or on ports bound again; the one difference is
@@ -47,7 +51,12 @@ type streamRecord struct {
 
 // snapshot writes the call down. Both locks are held.
 func (c *call) snapshot(boot string, at time.Time) record {
-	r := record{V: recordVersion, Call: c.id, Boot: boot, At: at, Gen: c.gen, Want: c.want}
+	r := record{V: 1, Call: c.id, Boot: boot, At: at, Gen: c.gen, Want: c.want}
+	for _, w := range c.want.Legs {
+		if w.Secure != nil || w.Echo || w.Tone {
+			r.V = recordVersion // a release of before must not carry it on
+		}
+	}
 	for _, g := range c.legs {
 		lr := legRecord{Leg: g.id, Port: g.rtp.num, Source: g.latch.addr.String(), Learned: g.latch.learned, Fresh: g.latch.fresh}
 		if g.rtcpSure {
@@ -75,7 +84,10 @@ func decodeRecord(body []byte) (record, error) {
 // restore puts a leg back where its record says. program has been called; an
 // open window stays open no longer: what was learned stands.
 func (g *leg) restore(r legRecord, age time.Duration, v6 bool, now int64) {
-	if addr, ok := parseSockaddr(r.Source, v6); ok {
+	if addr, ok := parseSockaddr(r.Source, v6); ok && g.sec != nil && g.sec.ice != nil {
+		g.latch.pin(addr)
+		g.sec.ice.note(&addr)
+	} else if ok {
 		g.latch.addr, g.latch.learned, g.latch.fresh = addr, r.Learned, r.Fresh
 		g.latch.confirm = false
 		if r.Fresh {
@@ -85,7 +97,7 @@ func (g *leg) restore(r legRecord, age time.Duration, v6 bool, now int64) {
 	if addr, ok := parseSockaddr(r.RTCP, v6); ok {
 		g.rtcpTo, g.rtcpSure = addr, true
 	}
-	if s := r.Out; s != nil {
+	if s := r.Out; s != nil && (g.sec == nil || !g.out.started) { // a hot slot knows better
 		g.out = stream{
 			in: s.In, out: s.Out, seqOff: s.SeqOff, tsOff: s.TSOff, started: true,
 			shifted: s.Out != s.In || s.SeqOff != 0 || s.TSOff != 0,

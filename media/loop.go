@@ -6,8 +6,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pion/rtp"
+	"github.com/pion/stun/v4"
 	"golang.org/x/sys/unix"
 )
+
+// readMost is the longest datagram that is read.
+const readMost = 2048
 
 // loop is the relay: one epoll set, one goroutine.
 type loop struct {
@@ -22,11 +27,16 @@ type loop struct {
 	dirty   []*call // what must be stored
 	total   totals
 	stopped bool
+	ousted  bool            // another process has our legs: send nothing
+	shake   func(*leg) bool // begins a DTLS handshake; false: not now
 
 	// The goroutine's alone.
 	events [64]unix.EpollEvent
-	buf    [2048]byte
+	buf    [readMost + 64]byte // room for what SRTP adds
 	from   sockaddr
+	header rtp.Header
+	check  stun.Message
+	reply  stun.Message
 }
 
 func newLoop(log *slog.Logger, v6 bool) (*loop, error) {
@@ -107,6 +117,10 @@ func (l *loop) run() error {
 			l.mu.Unlock()
 			return nil
 		}
+		if l.ousted {
+			l.mu.Unlock()
+			return errMoved
+		}
 		now := l.now()
 		for i := 0; i < n; i++ {
 			if fd := int(l.events[i].Fd); fd < len(l.ports) && l.ports[fd] != nil {
@@ -119,7 +133,7 @@ func (l *loop) run() error {
 }
 
 func (l *loop) read(p *port, now int64) {
-	n, errno := recvFrom(p.fd, l.buf[:], &l.from)
+	n, errno := recvFrom(p.fd, l.buf[:readMost], &l.from)
 	switch {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
 		return
@@ -129,7 +143,7 @@ func (l *loop) read(p *port, now int64) {
 	case p.leg == nil:
 		l.total.dropped[dropIdle]++
 		return
-	case n > len(l.buf):
+	case n > readMost:
 		l.drop(p.leg, dropLong)
 		return
 	}

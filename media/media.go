@@ -2,6 +2,7 @@ package media
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -9,11 +10,13 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"callswitch/codecore"
+	"callswitch/secrets"
 	"callswitch/sessions"
 )
 
@@ -33,6 +36,10 @@ type Config struct {
 	// Inherited are sockets of the generation before by their name at the
 	// Keeper. New takes them over and closes what is not its own.
 	Inherited map[string]*os.File
+
+	// Secrets derives our credentials and keys, and opens what the edge sealed. nil:
+	// orders for secure legs are refused with "no-keys".
+	Secrets *secrets.Key
 
 	// Timeout without RTP or RTCP from a party that is due to send is reported
 	// once as codecore.MediaSilent. Default 60 s; negative: never.
@@ -85,9 +92,15 @@ type Media struct {
 	keep  *keepers
 	cold  *cold
 	v6    bool
+	cert  tls.Certificate // of DTLS
+
+	shaking sync.WaitGroup
+	shakes  atomic.Int32
+	ending  bool // behind loop.mu: no handshake begins
 
 	mu       sync.Mutex
 	pool     *pool
+	hot      *hot
 	calls    map[codecore.CallID]*call
 	tombs    map[codecore.CallID]tomb
 	did      map[string]uint64
@@ -129,6 +142,13 @@ func New(cfg Config) (*Media, error) {
 	if m.loop, err = newLoop(cfg.Log, m.v6); err != nil {
 		return nil, err
 	}
+	m.loop.shake = m.beginShake
+	if cfg.Secrets != nil {
+		if m.cert, _, err = cfg.Secrets.Certificate(); err != nil {
+			m.loop.close()
+			return nil, err
+		}
+	}
 	m.keep = newKeepers(cfg.Keep, cfg.Log)
 	m.cold = newCold(cfg.Legs, cfg.Node, cfg.Boot, cfg.Log)
 	m.restored = cfg.Legs == nil
@@ -138,6 +158,8 @@ func New(cfg Config) (*Media, error) {
 		pairs: make([]*pair, pairs), ahead: min(cfg.Ahead, pairs), most: cfg.MaxSockets / 2, rest: cfg.RestPorts,
 		leastSince: time.Now(),
 	}
+	m.hot = openHot(cfg.Inherited[hotName], m.pool.most, m.keep)
+	delete(cfg.Inherited, hotName)
 	m.pool.inherit(cfg.Inherited, time.Now().Add(m.times.claim))
 	if cfg.Legs != nil && m.pool.bound() == 0 {
 		// Nobody has kept anything, and the newest calls may have no record here yet:
@@ -227,10 +249,12 @@ func (m *Media) Run(ctx context.Context) error {
 	m.post.wait()
 	m.flush()
 	helpers.Wait()
+	m.endShakes()
 	m.loop.stop()
 	relay.Wait()
 	m.mu.Lock()
 	m.pool.shut()
+	m.hot.close()
 	m.mu.Unlock()
 	m.loop.close()
 	return errors.Join(err, deaf)

@@ -44,7 +44,7 @@ func (m *Media) allocate(a sessions.Alloc, now time.Time) codecore.Allocated {
 				m.did["refused_ports_out"]++
 				return codecore.Allocated{Node: m.cfg.Node, Reason: reasonPortsOut}
 			}
-			g = &leg{id: id, call: c, pair: p, rtp: p.rtp, rtcp: p.rtcp}
+			g = &leg{id: id, call: c, pair: p, rtp: p.rtp, rtcp: p.rtcp, fresh: true}
 			added = append(added, g)
 		}
 		out.Legs = append(out.Legs, codecore.MediaEndpoint{Leg: id, Addr: m.cfg.Advertise.String(), Port: g.rtp.num})
@@ -118,6 +118,8 @@ func (m *Media) order(d sessions.DoMedia, now time.Time) sessions.MediaDone {
 		done.Gen, done.Reason = c.gen, reasonNoLeg
 		if errors.Is(err, errPortsOut) {
 			done.Reason = reasonPortsOut
+		} else if errors.Is(err, errSecure) {
+			done.Reason = reasonNoKeys
 		}
 		m.did["refused_no_leg"]++
 		m.log.Warn("media: order refused", "call", d.Call, "epoch", d.Gen.Epoch, "n", d.Gen.N, "err", err)
@@ -133,6 +135,13 @@ func (m *Media) order(d sessions.DoMedia, now time.Time) sessions.MediaDone {
 // them again. With was, the legs begin where that record left them.
 func (m *Media) apply(c *call, d sessions.DoMedia, was *record, now time.Time) error {
 	legs := make([]*leg, 0, len(d.Media.Legs))
+	guards := make([]*guard, len(d.Media.Legs))
+	for i, w := range d.Media.Legs {
+		var err error
+		if guards[i], err = m.guardOf(c.id, w); err != nil {
+			return fmt.Errorf("media: leg %s: %w", w.Leg, err)
+		}
+	}
 	var added []*leg
 	for _, w := range d.Media.Legs {
 		g := find(c.legs, w.Leg)
@@ -162,8 +171,12 @@ func (m *Media) apply(c *call, d sessions.DoMedia, was *record, now time.Time) e
 	c.legs = nil
 	m.attach(c, legs)
 	at := l.now()
-	for _, w := range d.Media.Legs {
+	for i, w := range d.Media.Legs {
 		g := find(legs, w.Leg)
+		if err := m.protect(g, guards[i], at); err != nil {
+			m.log.Error("media: leg not protected", "call", c.id, "leg", w.Leg, "err", err)
+			g.sec.end(reasonNoKeys)
+		}
 		g.program(w, m.v6, at, int64(m.times.window))
 		g.peer = nil
 	}
@@ -191,6 +204,7 @@ func (m *Media) apply(c *call, d sessions.DoMedia, was *record, now time.Time) e
 // detach ends a leg: its pair rests. Both locks are held.
 func (m *Media) detach(g *leg, now time.Time) {
 	g.rtp.leg, g.rtcp.leg, g.early = nil, nil, nil
+	defer m.unprotect(g) // its quality tells of it
 	m.loop.total.lostPast += g.in.lost()
 	m.pool.giveBack(g.pair, now.Add(m.pool.rest))
 	if m.cfg.Observe != nil {

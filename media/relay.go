@@ -18,18 +18,44 @@ func (l *loop) packet(p *port, b []byte, from *sockaddr, now int64) {
 	}
 	// RFC 7983: the first byte tells RTP and RTCP (128-191) from STUN and DTLS.
 	if len(b) < 8 || b[0]>>6 != 2 {
+		l.other(g, p, b, from, now)
+		return
+	}
+	isRTCP := b[1] >= 192 && b[1] <= 223 // RFC 5761 section 4
+	if p.rtcp != isRTCP && (p.rtcp || !g.mux) || p.rtcp && g.mux {
 		l.drop(g, dropForeign)
 		return
 	}
-	switch isRTCP := b[1] >= 192 && b[1] <= 223; { // RFC 5761 section 4
-	case p.rtcp && isRTCP && !g.mux:
+	if g.sec != nil {
+		var newest, ok bool
+		if b, newest, ok = l.open(g, b, isRTCP, from, now); !ok {
+			return
+		}
+		if newest && g.sec.ice == nil && g.latch.addr != *from {
+			g.latch.settle(*from, true) // who can seal is the party
+			g.latch.until = 0
+			l.markDirty(g.call)
+			l.unpark(g, now)
+		}
+	}
+	if isRTCP {
 		l.control(g, b, from, now)
-	case !p.rtcp && isRTCP && g.mux:
-		l.control(g, b, from, now)
-	case p.rtcp || isRTCP:
-		l.drop(g, dropForeign)
-	default:
+	} else {
 		l.rtp(g, b, from, now)
+	}
+}
+
+// other treats what is neither RTP nor RTCP.
+func (l *loop) other(g *leg, p *port, b []byte, from *sockaddr, now int64) {
+	switch {
+	case len(b) < 8 || p.rtcp:
+		l.drop(g, dropForeign)
+	case b[0] < 4:
+		l.stun(g, b, from, now)
+	case b[0] >= 20 && b[0] <= 63:
+		l.dtls(g, b, from, now)
+	default:
+		l.drop(g, dropForeign)
 	}
 }
 
@@ -45,7 +71,10 @@ func (l *loop) rtp(g *leg, b []byte, from *sockaddr, now int64) {
 		return
 	}
 	ssrc, seq := binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint16(b[2:])
-	v, moved := g.latch.admit(from, ssrc, seq, now)
+	v, moved := pass, false
+	if g.sec == nil { // otherwise its seal has told who it is
+		v, moved = g.latch.admit(from, ssrc, seq, now)
+	}
 	if moved {
 		l.markDirty(g.call)
 	}
@@ -77,6 +106,14 @@ func (l *loop) rtp(g *leg, b []byte, from *sockaddr, now int64) {
 		return
 	}
 	l.note(g, b, pt, now)
+	if to.sec != nil {
+		if !l.follows(to, b, pt, now) {
+			return
+		}
+	}
+	if b[0]&0x10 != 0 && (g.sec != nil || to.sec != nil) {
+		b = strip(b)
+	}
 	ok, turned := to.out.pass(b, clockRate(pt), now)
 	if !ok {
 		l.drop(g, dropStraggler)
@@ -92,6 +129,25 @@ func (l *loop) rtp(g *leg, b []byte, from *sockaddr, now int64) {
 	l.transmit(to, b)
 }
 
+// follows reports whether a secure leg's stream can take a packet up. Of another
+// numbering it is taken at the second packet, as a turn of the stream.
+func (l *loop) follows(to *leg, b []byte, pt byte, now int64) bool {
+	ssrc, seq := binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint16(b[2:])
+	if to.sec.tx == nil || !to.out.started || ssrc != to.out.in {
+		return true
+	}
+	far, sure := to.sec.tx.jumped(seq + to.out.seqOff)
+	switch {
+	case far && sure:
+		to.out.turn(ssrc, seq, binary.BigEndian.Uint32(b[4:]), clockRate(pt), now)
+		l.markDirty(to.call)
+	case far:
+		l.drop(to, dropReplay)
+		return false
+	}
+	return true
+}
+
 // note counts a packet of the party.
 func (l *loop) note(g *leg, b []byte, pt byte, now int64) {
 	g.counts.packetsIn++
@@ -103,14 +159,20 @@ func (l *loop) note(g *leg, b []byte, pt byte, now int64) {
 
 // transmit sends an RTP packet to the leg's party.
 func (l *loop) transmit(g *leg, b []byte) {
+	n := len(b)
+	if g.sec != nil {
+		if b = l.seal(g, b, false); b == nil {
+			return
+		}
+	}
 	if errno := sendTo(g.rtp.fd, b, g.latch.dest()); errno != 0 {
 		l.drop(g, dropSend)
 		return
 	}
 	g.counts.packetsOut++
-	g.counts.bytesOut += uint64(len(b))
+	g.counts.bytesOut += uint64(n)
 	l.total.packetsOut++
-	l.total.bytesOut += uint64(len(b))
+	l.total.bytesOut += uint64(n)
 }
 
 // park keeps a packet for the order that may let it pass; why counts it when it

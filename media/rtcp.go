@@ -21,6 +21,11 @@ func (l *loop) control(g *leg, b []byte, from *sockaddr, now int64) {
 		return
 	}
 	switch {
+	case g.sec != nil: // its seal has told who it is
+		if !g.mux && *from != g.rtcpTo {
+			g.rtcpTo, g.rtcpSure = *from, true
+			l.markDirty(g.call)
+		}
 	case g.mux:
 		if *from != *g.latch.dest() {
 			l.drop(g, dropStranger)
@@ -50,6 +55,11 @@ func (l *loop) control(g *leg, b []byte, from *sockaddr, now int64) {
 	}
 	if dest.isZero() {
 		return
+	}
+	if to.sec != nil {
+		if b = l.seal(to, b, true); b == nil {
+			return
+		}
 	}
 	if errno := sendTo(fd, b, dest); errno != 0 {
 		l.drop(to, dropSend)

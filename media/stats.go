@@ -20,12 +20,18 @@ const (
 	dropStraggler                   // of a sender that has just been replaced
 	dropSend                        // the kernel refused it
 	dropReceive                     // error of the socket
+	dropCheck                       // STUN that is not a valid check of the leg's party
+	dropHandshake                   // DTLS that no handshake waits for
+	dropKeys                        // SRTP keys are not there, or no longer
+	dropForged                      // SRTP that does not authenticate
+	dropReplay                      // an index that was used, from the party or by us
 	dropReasons
 )
 
 var dropNames = [dropReasons]string{
 	"idle-port", "foreign", "malformed", "long", "stranger", "early", "payload",
 	"held", "nowhere", "straggler", "send", "receive",
+	"check", "handshake", "keys", "forged", "replay",
 }
 
 // totals are the relay's counters since the process began.
@@ -35,7 +41,9 @@ type totals struct {
 	packetsOut, bytesOut uint64
 	rtcpIn, rtcpOut      uint64
 	dropped              [dropReasons]uint64
-	lostPast             int64 // of legs that are gone
+	checks               uint64 // valid STUN checks
+	shakes, shakesFailed uint64 // DTLS handshakes
+	lostPast             int64  // of legs that are gone
 }
 
 // Stats is a snapshot for metrics. Counters are since the process began.
@@ -47,18 +55,21 @@ type Stats struct {
 	Pairs        int // the whole range
 	Sockets      int // bound
 
-	Rounds     uint64 // wake-ups of the relay
-	PacketsIn  uint64 // RTP taken from parties
-	PacketsOut uint64
-	BytesIn    uint64 // RTP header and payload
-	BytesOut   uint64
-	RTCPIn     uint64
-	RTCPOut    uint64
-	Lost       uint64            // RTP that parties sent and we did not get; may fall when late ones come
-	JitterMS   float64           // mean of the live legs
-	Dropped    map[string]uint64 // by reason
-	Control    map[string]uint64 // allocations, orders, refusals, restored, … by name
-	Unsaved    int               // cold records that wait to be written
+	Rounds           uint64 // wake-ups of the relay
+	PacketsIn        uint64 // RTP taken from parties
+	PacketsOut       uint64
+	BytesIn          uint64 // RTP header and payload
+	BytesOut         uint64
+	RTCPIn           uint64
+	RTCPOut          uint64
+	Lost             uint64            // RTP that parties sent and we did not get; may fall when late ones come
+	JitterMS         float64           // mean of the live legs
+	Dropped          map[string]uint64 // by reason
+	Control          map[string]uint64 // allocations, orders, refusals, restored, … by name
+	Checks           uint64            // valid STUN checks
+	Handshakes       uint64            // of DTLS, completed
+	HandshakesFailed uint64
+	Unsaved          int // cold records that wait to be written
 }
 
 // Quality is what one leg has heard and sent; the answer to [SubjectStats] is a
@@ -119,7 +130,7 @@ func (g *leg) quality(now int64) Quality {
 			if q.Dropped == nil {
 				q.Dropped = map[string]uint64{}
 			}
-			q.Dropped[dropNames[i]] = n
+			q.Dropped[dropNames[i]] = uint64(n)
 		}
 	}
 	return q
@@ -142,6 +153,7 @@ func (m *Media) Stats() Stats {
 	t := &m.loop.total
 	s.Rounds, s.PacketsIn, s.PacketsOut, s.BytesIn, s.BytesOut = t.rounds, t.packetsIn, t.packetsOut, t.bytesIn, t.bytesOut
 	s.RTCPIn, s.RTCPOut = t.rtcpIn, t.rtcpOut
+	s.Checks, s.Handshakes, s.HandshakesFailed = t.checks, t.shakes, t.shakesFailed
 	for i, n := range t.dropped {
 		s.Dropped[dropNames[i]] = n
 	}

@@ -21,6 +21,9 @@ func (m *Media) tend(ctx context.Context, now time.Time) {
 	if m.restored {
 		m.pool.tend(now)
 	}
+	if m.restored && now.Sub(m.began) > m.times.orphan && len(m.hot.left) > 0 {
+		m.hot.sweep() // of legs that nobody has spoken of
+	}
 	for id, t := range m.tombs {
 		if now.After(t.until) {
 			delete(m.tombs, id)
@@ -86,15 +89,16 @@ type silence struct {
 
 // silent returns the legs that have newly become silent. Media.mu is held.
 func (m *Media) silent() (found []silence) {
-	if m.cfg.Timeout < 0 {
-		return nil
-	}
 	m.loop.mu.Lock()
 	defer m.loop.mu.Unlock()
 	now := m.loop.now()
 	for _, c := range m.calls {
 		for _, g := range c.legs {
-			if quiet := g.quietFor(now); quiet >= int64(m.cfg.Timeout) && !g.reported {
+			if why := g.sec.ended(now); why != "" {
+				m.log.Info("media: secure leg has ended", "call", c.id, "leg", g.id, "reason", why)
+				found = append(found, silence{c.id, codecore.MediaSilent{Leg: g.id, At: time.Now(), Reason: why}})
+			}
+			if quiet := g.quietFor(now); m.cfg.Timeout > 0 && quiet >= int64(m.cfg.Timeout) && !g.reported {
 				g.reported = true
 				found = append(found, silence{c.id, codecore.MediaSilent{Leg: g.id, At: time.Now()}})
 			}

@@ -13,6 +13,7 @@ import (
 	"callswitch/codecore"
 	"callswitch/media"
 	"callswitch/nats"
+	"callswitch/secrets"
 	"callswitch/sessions"
 )
 
@@ -37,11 +38,15 @@ func runMedia(ctx context.Context, c *child) error {
 	if err != nil {
 		return err
 	}
+	own, err := secrets.New(c.key)
+	if err != nil {
+		return err
+	}
 	first, last := c.cfg.Media.PortRange()
 	m, err := media.New(media.Config{
 		Node: c.cfg.Node, Boot: c.id, Listen: listen, Advertise: advertise, PortMin: first, PortMax: last,
 		Bus: c.bus, Legs: legs{nats.NewLegStore(c.nats, 0)}, Keep: keeper{c, keptMedia}, Inherited: inherited,
-		Timeout: c.cfg.Media.Timeout, Log: c.log,
+		Secrets: own, Timeout: c.cfg.Media.Timeout, Log: c.log,
 	})
 	if err != nil {
 		return err
