@@ -180,7 +180,7 @@ func (w *world) event(line string) Event {
 	f := strings.Fields(line)
 	switch f[0] {
 	case "silent":
-		return MediaSilent{Leg: LegID(f[1]), At: w.now}
+		return MediaSilent{Leg: LegID(f[1]), At: w.now, Reason: strings.Join(f[2:], "")}
 	case "hangup":
 		return HangUp{Cause: f[1]}
 	case "applied":
