@@ -2,6 +2,7 @@ package edge
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -53,6 +54,7 @@ func (e *Edge) perform(c *call, actions []codecore.Action, now time.Time) (gap b
 			continue
 		case a.Seq == 0:
 		case a.Seq <= c.last:
+			e.ackAgain(c, a.Response, now)
 			continue
 		case a.Seq == c.last+1, a.First: // what lies between is over
 			c.last = a.Seq
@@ -150,6 +152,31 @@ func (e *Edge) doResponse(c *call, a *codecore.SendResponse, now time.Time) {
 	if rseq := a.Msg.Get("RSeq"); rseq != "" && tx.invite && a.Msg.Status < 200 {
 		tx.repeatReliably(e, rseq, b, now)
 	}
+}
+
+// ackAgain tells a new owner, who repeats a 2xx to INVITE because it knows of no
+// ACK (that is not saved), that the ACK has come: else a hang-up of the other
+// party would wait for one (RFC 3261 15). What an ACK brings besides is saved.
+func (e *Edge) ackAgain(c *call, a *codecore.SendResponse, now time.Time) {
+	if a == nil {
+		return
+	}
+	tx := e.server[a.Tx]
+	if tx == nil || tx.call != c || !tx.invite || !tx.acked || tx.status >= 300 {
+		return
+	}
+	waits := func(it *item) bool { return it.kind == kindAck }
+	if slices.ContainsFunc(c.queue, waits) {
+		return
+	}
+	m := codecore.Message{Method: "ACK"}
+	for _, name := range []string{"From", "To", "Call-ID"} {
+		m.Add(name, a.Msg.Get(name))
+	}
+	m.Add("CSeq", tx.cseq+" ACK")
+	e.enqueue(c, &item{kind: kindAck, method: "ACK", expires: now.Add(e.lim.KeepFor), event: codecore.SIPRequest{
+		Edge: e.cfg.Node, Flow: tx.flow.id(), Source: tx.flow.remote.String(), Token: c.token, Tx: tx.key, At: now, Msg: m,
+	}})
 }
 
 // flowByVia finds the way back from the top Via (RFC 3261 18.2.2): received and

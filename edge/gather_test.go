@@ -51,6 +51,43 @@ func TestAnAckWaitsForOthersAndTheNextEventTakesItAlong(t *testing.T) {
 	}
 }
 
+// TestAnOwnerThatMissedTheAckHearsOfIt: the ACK is not saved, so after a crash the
+// next owner repeats the 2xx; the phone does not hear it again, the owner hears ACK.
+func TestAnOwnerThatMissedTheAckHearsOfIt(t *testing.T) {
+	r := newRig(t, quick())
+	r.says(answers200)
+	r.send(r.request("INVITE", "1", ""))
+	r.hear("200 Fine")
+	q := event[codecore.SIPRequest](r, nil)
+	isAck := func(q codecore.SIPRequest) bool { return q.Msg.Method == "ACK" }
+	repeat := func() {
+		t.Helper()
+		data, err := wire.Seal(sessions.Do{Call: codecore.CallID(q.Token[:idLen]), Actions: []codecore.Action{action(1, response(q, 200))}})
+		if err == nil {
+			err = r.bus.Publish(sessions.SubjectDo("edge.n1"), data)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	repeat() // nobody has acknowledged it yet: nothing is made up
+	r.send(r.request("ACK", "2", "TOTAG="+q.Token+".t"))
+	first := event(r, isAck)
+	if first.Msg.Get("Via") == "" {
+		t.Fatal("an ACK was made up")
+	}
+	repeat()
+	again := event(r, isAck)
+	for _, name := range []string{"From", "To", "Call-ID", "CSeq"} {
+		if again.Msg.Get(name) != first.Msg.Get(name) {
+			t.Errorf("%s: %s, and again %s", name, first.Msg.Get(name), again.Msg.Get(name))
+		}
+	}
+	if again.Tx != q.Tx || again.Token != first.Token || again.Edge != first.Edge {
+		t.Errorf("%+v", again)
+	}
+}
+
 // TestAnEdgeKilledWithAnAckCostsARetransmission: the 2xx is pending still, so it
 // is repeated to the next incarnation, and the phone acknowledges it again.
 func TestAnEdgeKilledWithAnAckCostsARetransmission(t *testing.T) {
