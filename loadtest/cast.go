@@ -15,6 +15,7 @@ type cast struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	todo   atomic.Int64 // not yet where they should be before the move
+	due    atomic.Int64 // those of them whose moment comes by the clock
 
 	mu    sync.Mutex
 	parts []*part
@@ -39,23 +40,26 @@ func newCast(ctx context.Context, d *demo) *cast {
 func (c *cast) place(kind string, n int, m Mark) {
 	k := kindOf[kind]
 	every := time.Second / time.Duration(c.demo.cfg.Rate)
-	for range n {
-		newCall := c.demo.rig.NewCall
-		if kind == KindFork {
-			newCall = c.demo.rig.NewFork
+	todo := &c.todo
+	if kind == KindRefresh {
+		todo = &c.due
+	}
+	for i := range n {
+		p := &part{Call: c.demo.rig.NewOf(kind, m, i), kind: kind}
+		if kind == KindRefresh {
+			p.refreshing(c.demo.refresh)
 		}
-		p := &part{Call: newCall(m, k.callee), kind: kind}
 		c.mu.Lock()
 		c.parts = append(c.parts, p)
 		c.mu.Unlock()
-		c.todo.Add(1)
+		todo.Add(1)
 		c.wg.Add(1)
-		go c.play(p, k.play)
+		go c.play(p, k.play, todo)
 		pause(c.ctx, every)
 	}
 }
 
-func (c *cast) play(p *part, act actor) {
+func (c *cast) play(p *part, act actor, todo *atomic.Int64) {
 	defer c.wg.Done()
 	var once sync.Once
 	up := func(ok bool) {
@@ -63,7 +67,7 @@ func (c *cast) play(p *part, act actor) {
 			c.mu.Lock()
 			p.up = ok
 			c.mu.Unlock()
-			c.todo.Add(-1)
+			todo.Add(-1)
 		})
 	}
 	err := act(c.ctx, p.Call, c.demo.stage, func() { up(true) })
@@ -95,11 +99,20 @@ func (c *cast) settled(ctx context.Context) error {
 			err = p.err
 		}
 	}
-	c.demo.out.say("%d of %d calls are up", up, len(c.parts))
+	c.demo.out.say("%d of %d calls are up", up, len(c.parts)-int(c.due.Load())) // whose moment is yet to come
 	if up == 0 {
 		return fmt.Errorf("loadtest: no call came up: %w", err)
 	}
 	return nil
+}
+
+// inMoment waits until the calls whose moment comes by the clock are in it, too.
+func (c *cast) inMoment(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(c.demo.refresh)*time.Second)
+	defer cancel()
+	for c.due.Load() > 0 && pause(ctx, 20*time.Millisecond) {
+		c.demo.out.show("waiting for %d sessions to be refreshed", c.due.Load())
+	}
 }
 
 // finished waits until every call has ended.

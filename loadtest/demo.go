@@ -34,17 +34,25 @@ type DemoConfig struct {
 	Env          []string
 }
 
-// DefaultKinds are the calls that come on top of the talking ones.
+// DefaultKinds are the calls that come on top of the talking ones. The second half
+// are those that a far end holds in one moment while the first rollout moves them.
 func DefaultKinds() map[string]int {
-	return map[string]int{
-		KindRinging: 5, KindHeld: 5, KindBye: 10, KindCancel: 10, KindEarly: 5, KindReinvite: 5, KindBusy: 5, KindFork: 5,
+	kinds := map[string]int{
+		KindRinging: 5, KindHeld: 5, KindBye: 10, KindCancel: 10, KindEarly: 5, KindReinvite: 5, KindBusy: 5, KindForkRace: 5,
 		KindPinned: 1, KindRefused: 1,
 	}
+	for _, k := range momentKinds() {
+		kinds[k] = 4
+	}
+	return kinds
 }
 
-// kindSchema are the kinds that schema 1 cannot say: beside an older release they
-// would stay where they are.
-var kindSchema = map[string]int{KindFork: 2}
+// momentKinds are those that wait in one moment, for which time is short.
+func momentKinds() []string {
+	return []string{
+		KindSilent, KindPending, KindUpdate, KindPrack, KindRefresh, KindTransfer, KindFork, KindDTMF, KindInfo, KindInvite, KindChallenged, KindChallenges,
+	}
+}
 
 func (c *DemoConfig) defaults() {
 	setDefault(&c.Calls, 200)
@@ -54,11 +62,14 @@ func (c *DemoConfig) defaults() {
 	setDefault(&c.Pause, 300*time.Millisecond)
 	if c.Kinds == nil {
 		c.Kinds = DefaultKinds()
-		for k, schema := range kindSchema {
-			if c.Schema > 0 && c.Schema < schema {
+		for k := range c.Kinds { // beside an older release they would stay where they are
+			if c.Schema > 0 && c.Schema < kindOf[k].schema {
 				delete(c.Kinds, k)
 			}
 		}
+	}
+	if c.Config == nil && c.Kinds[KindChallenged]+c.Kinds[KindChallenges] > 0 {
+		c.Config = KindsConfig
 	}
 	if len(c.Steps) == 0 {
 		c.Steps = []int{10, 50, 100}
@@ -94,6 +105,8 @@ type demo struct {
 	epochs map[string]uint64
 	where  map[string]string // digest of the owner by number, newest look
 	known  releases
+
+	refresh int // seconds of a session whose refresh falls due with the first rollout
 }
 
 // Demo runs a switch, moves its calls to the next release and back while they
@@ -156,7 +169,11 @@ func (d *demo) start(ctx context.Context) error {
 	if d.sw, err = StartSwitch(ctx, sc); err != nil {
 		return err
 	}
-	if d.rig, err = NewRig(RigConfig{Switch: site.SIP, RTP: d.cfg.RTP, TCP: d.cfg.TCP}); err != nil {
+	rc := RigConfig{Switch: site.SIP, RTP: d.cfg.RTP, TCP: d.cfg.TCP}
+	if d.cfg.Kinds[KindChallenged] > 0 {
+		rc.Phone = phoneIP
+	}
+	if d.rig, err = NewRig(rc); err != nil {
 		d.sw.Stop(5 * time.Second)
 		return err
 	}
@@ -166,7 +183,7 @@ func (d *demo) start(ctx context.Context) error {
 			plan.Routes = append(plan.Routes, DialplanRoute{Prefix: m.Number, To: "callee0"})
 		}
 	}
-	if d.cfg.Kinds[KindFork] > 0 {
+	if d.cfg.Kinds[KindFork]+d.cfg.Kinds[KindForkRace] > 0 {
 		plan.Routes = append(plan.Routes, d.rig.forkRoute())
 	}
 	if err = d.sw.plan(ctx, plan); err != nil {
@@ -183,20 +200,14 @@ func (d *demo) run(ctx context.Context) error {
 	if err := d.sighting(ctx, 0); err != nil {
 		return err
 	}
-	d.cast.place(KindTalking, d.cfg.Calls, Mark{})
-	for _, k := range sortedKeys(d.cfg.Kinds) {
-		switch {
-		case k == KindPinned || k == KindRefused && d.cfg.Refused.empty():
-		case k == KindRefused:
-			d.cast.place(k, 1, d.cfg.Refused) // one marked number, one call
-		default:
-			d.cast.place(k, d.cfg.Kinds[k], Mark{})
-		}
-	}
-	if err := d.cast.settled(ctx); err != nil {
+	talk := time.Duration(d.cfg.Seconds) * time.Second / time.Duration(d.cfg.Releases+1)
+	begin := time.Now()
+	if err := d.populate(ctx, talk); err != nil {
 		return err
 	}
-	d.v.Calls = d.cfg.Calls
+	if late := time.Since(begin) - talk - time.Duration(d.cfg.Calls)*time.Second/time.Duration(d.cfg.Rate); late > 0 {
+		talk = max(talk-late/time.Duration(d.cfg.Releases), talk/2)
+	}
 	if err := d.look(ctx, false); err != nil {
 		return err
 	}
@@ -204,8 +215,6 @@ func (d *demo) run(ctx context.Context) error {
 		return err
 	}
 	d.stage.ready.set()
-	talk := time.Duration(d.cfg.Seconds) * time.Second / time.Duration(d.cfg.Releases+1)
-	pause(ctx, talk)
 	for step := 1; step <= d.cfg.Releases; step++ {
 		if err := d.step(ctx, step); err != nil {
 			return fmt.Errorf("step %d: %w", step, err)
@@ -225,6 +234,49 @@ func (d *demo) run(ctx context.Context) error {
 		return err
 	}
 	return d.sum(ctx)
+}
+
+// populate places all calls and lets them talk; those that are held in a moment
+// come last.
+func (d *demo) populate(ctx context.Context, talk time.Duration) error {
+	total := d.cfg.Calls
+	for _, n := range d.cfg.Kinds {
+		total += n
+	}
+	const moments = 2 * time.Second // to bring them there
+	until := time.Duration(total)*time.Second/time.Duration(d.cfg.Rate) + talk
+	d.refresh = 2 * max(int(until.Seconds()), 12) // a sixth of it is all that the rollout has
+	d.cast.place(KindRefresh, d.cfg.Kinds[KindRefresh], Mark{})
+	d.cast.place(KindTalking, d.cfg.Calls, Mark{})
+	short := momentKinds()
+	for _, k := range sortedKeys(d.cfg.Kinds) {
+		switch {
+		case k == KindPinned || k == KindRefused && d.cfg.Refused.empty() || slices.Contains(short, k):
+		case k == KindRefused:
+			d.cast.place(k, 1, d.cfg.Refused) // one marked number, one call
+		default:
+			d.cast.place(k, d.cfg.Kinds[k], Mark{})
+		}
+	}
+	if err := d.cast.settled(ctx); err != nil {
+		return err
+	}
+	d.v.Calls = d.cfg.Calls
+	pause(ctx, max(talk-moments, 0))
+	n := 0
+	for _, k := range short {
+		if k != KindRefresh {
+			d.cast.place(k, d.cfg.Kinds[k], Mark{})
+		}
+		n += d.cfg.Kinds[k]
+	}
+	if n == 0 {
+		pause(ctx, min(talk, moments))
+		return nil
+	}
+	err := d.cast.settled(ctx)
+	d.cast.inMoment(ctx)
+	return err
 }
 
 func (m Mark) empty() bool { return m.Number == "" && len(m.Headers) == 0 }

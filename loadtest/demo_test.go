@@ -62,7 +62,13 @@ func TestDemoPassesAgainstASwitchThatLosesNothing(t *testing.T) {
 	t.Parallel()
 	v, text := fakeDemo(t, "", func(c *DemoConfig) {
 		c.Kinds = DefaultKinds()
-		delete(c.Kinds, KindFork) // the fake has no routes
+		c.Schema = 1
+		for k := range c.Kinds {
+			answersItself := k == KindInfo || k == KindPending || k == KindInvite
+			if kindOf[k].schema > c.Schema || answersItself { // the fake has no routes, and keeps no transaction open
+				delete(c.Kinds, k)
+			}
+		}
 		c.Seconds = 4
 	})
 	if !v.Passed() {

@@ -8,10 +8,13 @@ import (
 	"time"
 )
 
-// KindFork rings at two phones through all moves before the first; in the middle
-// of it both answer. One of them has the call then; the other's CANCEL, or the
-// ACK and BYE to its answer that crossed it, are under way while the call moves.
+// KindFork rings at two phones; one answers, and the other's CANCEL is not answered
+// while the call moves: then it is, or its 200 has crossed it and gets ACK and BYE.
 const KindFork = "fork-half-answered"
+
+// KindForkRace rings at two phones through all moves before the first; in the
+// middle of it both answer, so what the switch says to them is under way.
+const KindForkRace = "fork-both-answer"
 
 const branches = 2
 
@@ -47,6 +50,42 @@ func playFork(ctx context.Context, c *Call, s *Stage, up func()) error {
 	if err := ring(ctx, c); err != nil {
 		return err
 	}
+	step, cancel := context.WithTimeout(ctx, kindStepLimit)
+	defer cancel()
+	loser := c.callees()[1]
+	c.B.Answer()
+	for what, did := range map[string]*signal{
+		"200 at the caller": c.A.Accepted, "ACK at the callee": c.B.Accepted, "CANCEL at the loser": loser.Held("CANCEL"),
+	} {
+		if err := await(step, did, what); err != nil {
+			return err
+		}
+	}
+	pause(ctx, settle)
+	c.Talk()
+	up()
+	if err := await(ctx, s.forth, "move"); err != nil {
+		return err
+	}
+	over := loser.Canceled
+	if c.index%2 == 1 {
+		loser.Answer()
+		over = loser.HungUp
+	}
+	loser.Release("CANCEL")
+	if err := await(step, over, "end of the loser"); err != nil {
+		return err
+	}
+	if err := await(ctx, s.end, "end"); err != nil {
+		return err
+	}
+	return finish(ctx, c)
+}
+
+func playForkRace(ctx context.Context, c *Call, s *Stage, up func()) error {
+	if err := ring(ctx, c); err != nil {
+		return err
+	}
 	up()
 	if err := midMove(ctx, s.moving); err != nil {
 		return err
@@ -66,7 +105,9 @@ func playFork(ctx context.Context, c *Call, s *Stage, up func()) error {
 		return err
 	}
 	c.mu.Lock()
-	c.B = winner
+	if c.B != winner {
+		c.B, c.more = winner, []*Leg{c.B}
+	}
 	c.mu.Unlock()
 	if err := await(step, winner.Accepted, "ACK at the winner"); err != nil {
 		return err

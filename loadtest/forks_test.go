@@ -31,7 +31,7 @@ func TestKillUnderForksHalfAnswered(t *testing.T) {
 				over.Go(func() {
 					ringing := sync.OnceFunc(up.Done)
 					defer ringing()
-					errs[i] = playFork(ctx, calls[i], stage, ringing)
+					errs[i] = playForkRace(ctx, calls[i], stage, ringing)
 				})
 				pause(ctx, 10*time.Millisecond)
 			}

@@ -51,22 +51,42 @@ func answerAfter(d time.Duration) func(*Leg) {
 // where it should be before the move.
 type actor func(ctx context.Context, c *Call, s *Stage, up func()) error
 
+// kind is how both ends of a call play it.
+type kind struct {
+	callee  func(*Leg)
+	play    actor
+	caller  func(*Leg) // before its INVITE; nil: nothing
+	headers []string   // of the INVITE
+	schema  int        // that its calls need; 0: any
+}
+
 // kindOf has the callee's part and the caller's part of each kind.
-var kindOf = map[string]struct {
-	callee func(*Leg)
-	play   actor
-}{
-	KindTalking:  {answerAfter(50 * time.Millisecond), playTalking},
-	KindRinging:  {(*Leg).Ring, playRinging},
-	KindHeld:     {answerAfter(50 * time.Millisecond), playHeld},
-	KindBye:      {answerAfter(50 * time.Millisecond), playBye},
-	KindCancel:   {(*Leg).Ring, playCancel},
-	KindEarly:    {(*Leg).Progress, playEarly},
-	KindReinvite: {answerAfter(50 * time.Millisecond), playReinvite},
-	KindPinned:   {answerAfter(50 * time.Millisecond), playTalking},
-	KindRefused:  {answerAfter(50 * time.Millisecond), playTalking},
-	KindBusy:     {(*Leg).Ring, playBusy},
-	KindFork:     {(*Leg).Ring, playFork},
+var kindOf = map[string]kind{
+	KindTalking:  {callee: answerAfter(50 * time.Millisecond), play: playTalking},
+	KindRinging:  {callee: (*Leg).Ring, play: playRinging},
+	KindHeld:     {callee: answerAfter(50 * time.Millisecond), play: playHeld},
+	KindBye:      {callee: answerAfter(50 * time.Millisecond), play: playBye},
+	KindCancel:   {callee: (*Leg).Ring, play: playCancel},
+	KindEarly:    {callee: (*Leg).Progress, play: playEarly},
+	KindReinvite: {callee: answerAfter(50 * time.Millisecond), play: playReinvite},
+	KindPinned:   {callee: answerAfter(50 * time.Millisecond), play: playTalking},
+	KindRefused:  {callee: answerAfter(50 * time.Millisecond), play: playTalking},
+	KindBusy:     {callee: (*Leg).Ring, play: playBusy},
+	KindForkRace: {callee: (*Leg).Ring, play: playForkRace, schema: 2},
+
+	// Those of moments.go and forks.go, which the far end holds in a moment.
+	KindSilent:     {callee: answerAfter(50 * time.Millisecond), play: playSilent},
+	KindPending:    {callee: withholding("INVITE"), play: playReinvitePending, caller: withholds("INVITE")},
+	KindUpdate:     {callee: withholding("UPDATE"), play: playUpdate, caller: withholds("UPDATE"), headers: []string{allows}, schema: 2},
+	KindPrack:      {callee: withholdsPrack, play: playPrack, caller: putsPrackOff, headers: []string{"Supported: 100rel"}, schema: 2},
+	KindRefresh:    {callee: withholding("UPDATE", "INVITE"), play: playRefresh, schema: 2},
+	KindTransfer:   {callee: answerAfter(50 * time.Millisecond), play: playTransfer, schema: 2},
+	KindFork:       {callee: withholdsCancel, play: playFork, schema: 2},
+	KindDTMF:       {callee: answerAfter(50 * time.Millisecond), play: playDTMF},
+	KindInfo:       {callee: withholding("INFO"), play: playInfo, caller: withholds("INFO")},
+	KindInvite:     {callee: func(*Leg) {}, play: playInvite},
+	KindChallenged: {callee: answerAfter(50 * time.Millisecond), play: playChallenged, caller: hasAccount, schema: 2},
+	KindChallenges: {callee: func(*Leg) {}, play: playChallenges, schema: 2},
 }
 
 // establish brings a call up with sound both ways.
@@ -90,7 +110,15 @@ func finish(ctx context.Context, c *Call) error {
 	c.Hush(ctx)
 	ctx, cancel := context.WithTimeout(ctx, kindStepLimit)
 	defer cancel()
-	return c.HangUp(ctx, c.Serial%2 == 0)
+	return c.HangUp(ctx, c.first()%2 == 0)
+}
+
+// first takes turns: of the calls of a kind, or of all.
+func (c *Call) first() int {
+	if c.kind != "" {
+		return c.index / 2 // variants of a kind take turns already
+	}
+	return int(c.Serial)
 }
 
 func playTalking(ctx context.Context, c *Call, s *Stage, up func()) error {

@@ -91,7 +91,7 @@ func (l *Ledger) Violations() (out []string) {
 		if e.Changed > 0 {
 			out = append(out, fmt.Sprintf("%d to %s %d was repeated with other bytes", e.Code, e.Method, e.CSeq))
 		}
-		if e.Code > 100 && e.Tag != "" {
+		if e.Code > 100 && e.Tag != "" && e.Code != 401 && e.Code != 407 { // those begin no dialog, and another INVITE follows
 			if tag != "" && e.Tag != tag {
 				out = append(out, fmt.Sprintf("%d to %s %d has another To-tag", e.Code, e.Method, e.CSeq))
 			}

@@ -31,6 +31,12 @@ type Leg struct {
 	Accepted *signal // 2xx came (caller), ACK came (callee)
 	Canceled *signal // CANCEL came (callee)
 	HungUp   *signal // BYE came
+	Reliable *signal // a provisional response that wants a PRACK came (caller)
+	Asked    *signal // 401 or 407 came (caller); its INVITE with credentials (callee)
+
+	says      []string // header lines of our 2xx to INVITE and UPDATE
+	user      string   // who asks us for a password may have it (caller); the name we ask for (callee)
+	prackLate bool     // PRACK is sent when the test says so
 
 	mu       sync.Mutex
 	local    netip.AddrPort // our sound
@@ -49,7 +55,11 @@ type Leg struct {
 	incoming *serverTx // the first
 	ledger   Ledger
 	stopped  bool
-	info     int      // INFO that came in
+	info     int    // INFO that came in
+	keys     string // of those, in order
+	withheld map[string]*withheld
+	early    *message // the newest response that wants a PRACK
+	ask401   *message // that asks for a password
 	told     []string // by NOTIFY
 	times    LegTimes
 }
@@ -88,6 +98,7 @@ func newLeg(u *UA, callID string, caller bool) *Leg {
 	return &Leg{
 		ua: u, callID: callID, caller: caller, version: 1,
 		Ringing: newSignal(), Early: newSignal(), Accepted: newSignal(), Canceled: newSignal(), HungUp: newSignal(),
+		Reliable: newSignal(), Asked: newSignal(), withheld: map[string]*withheld{},
 		clients: map[string]*clientTx{}, servers: map[string]*serverTx{},
 		localTag: u.id(), onHold: sendRecv,
 	}
@@ -119,6 +130,13 @@ func (l *Leg) Infos() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.info
+}
+
+// Keys are the digits of the INFO requests that came in, in order.
+func (l *Leg) Keys() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.keys
 }
 
 // Violations of the leg's ledger, and its retransmissions.

@@ -149,8 +149,8 @@ func (w *builder) finish(contentType string, body []byte) []byte {
 	return w.b.Bytes()
 }
 
-// respond builds a response to request m with our To-tag.
-func respond(m *message, code int, reason, tag, contact string, body []byte) []byte {
+// respond builds a response to request m with our To-tag and further header lines.
+func respond(m *message, code int, reason, tag, contact string, body []byte, more ...string) []byte {
 	var w builder
 	w.line("SIP/2.0 ", strconv.Itoa(code), " ", reason)
 	for _, v := range m.all("via") {
@@ -169,6 +169,9 @@ func respond(m *message, code int, reason, tag, contact string, body []byte) []b
 	w.line("CSeq: ", m.get("cseq"))
 	if contact != "" {
 		w.line("Contact: <", contact, ">")
+	}
+	for _, h := range more {
+		w.line(h)
 	}
 	return w.finish("application/sdp", body)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ type Rig struct {
 	sound   *Sound // nil without RTP
 	callers []*UA
 	callees []*UA
+	phone   *UA // of an account; nil without
 	serial  atomic.Uint32
 
 	mu    sync.Mutex
@@ -38,6 +40,7 @@ type RigConfig struct {
 	Mux      bool           // offer rtcp-mux
 	Prefix   string         // of every number dialled, default "7"
 	Linger   time.Duration  // see UAConfig
+	Phone    netip.Addr     // of a caller that no dialplan knows, who has an account; zero: none
 }
 
 // NewRig opens the SIP sockets and starts the sound.
@@ -59,13 +62,20 @@ func NewRig(c RigConfig) (*Rig, error) {
 			ip netip.Addr
 		}{{&r.callers, c.CallerIP}, {&r.callees, c.CalleeIP}} {
 			u, err := NewUA(UAConfig{
-				Local: netip.AddrPortFrom(side.ip, 0), Switch: c.Switch, TCP: c.TCP, Linger: c.Linger, Accept: r.arrive,
+				Local: netip.AddrPortFrom(side.ip, 0), Switch: c.Switch, TCP: c.TCP, Linger: c.Linger, Accept: r.arrive, Mute: r.mute,
 			})
 			if err != nil {
 				r.Close()
 				return nil, err
 			}
 			*side.to = append(*side.to, u)
+		}
+	}
+	if c.Phone.IsValid() {
+		var err error
+		if r.phone, err = NewUA(UAConfig{Local: netip.AddrPortFrom(c.Phone, 0), Switch: c.Switch, TCP: c.TCP, Linger: c.Linger}); err != nil {
+			r.Close()
+			return nil, err
 		}
 	}
 	if c.RTP {
@@ -78,9 +88,17 @@ func NewRig(c RigConfig) (*Rig, error) {
 	return r, nil
 }
 
+func (r *Rig) all() []*UA {
+	us := append(append([]*UA(nil), r.callers...), r.callees...)
+	if r.phone != nil {
+		us = append(us, r.phone)
+	}
+	return us
+}
+
 // Close closes all sockets.
 func (r *Rig) Close() {
-	for _, u := range append(append([]*UA(nil), r.callers...), r.callees...) {
+	for _, u := range r.all() {
 		u.Close()
 	}
 	if r.sound != nil {
@@ -90,7 +108,7 @@ func (r *Rig) Close() {
 
 // SetSwitch points every UA at another address; before the first call.
 func (r *Rig) SetSwitch(at netip.AddrPort) {
-	for _, u := range append(append([]*UA(nil), r.callers...), r.callees...) {
+	for _, u := range r.all() {
 		switch t := u.tr.(type) {
 		case *udpTransport:
 			t.to = at
@@ -144,7 +162,14 @@ type Call struct {
 	mu     sync.Mutex
 	doubt  []string
 
-	branches int // of a fork
+	branches int        // of a fork
+	kind     string     // "" = none of kindOf
+	index    int        // among those of its kind
+	caller   func(*Leg) // sets the caller up before its INVITE
+	target   string     // number that B sends A to
+	there    *signal    // the INVITE of that has come to C
+	C        *Leg
+	refresh  int // seconds that the callee gives its session; 0: no session timer
 }
 
 // Mark is what makes the switch treat a call specially (a number its next
@@ -189,6 +214,16 @@ func (r *Rig) arrive(l *Leg) {
 		return
 	}
 	c.mu.Lock()
+	if c.target != "" && l.Number == c.target && c.C == nil {
+		c.C = l
+		l.mu.Lock()
+		c.sound(l, c.SB) // B hears no more
+		l.mu.Unlock()
+		c.mu.Unlock()
+		l.Ring()
+		c.there.set()
+		return
+	}
 	if c.B != nil && len(c.more) < c.branches-1 {
 		c.more = append(c.more, l)
 		l.mu.Lock()
@@ -239,7 +274,15 @@ func (c *Call) Place() (err error) {
 		return err
 	}
 	u := c.rig.callers[int(c.Serial)%len(c.rig.callers)]
-	c.A, err = Invite(u, c.From, c.Number, func(l *Leg) { c.sound(l, c.SA) }, c.extra...)
+	if c.kind == KindChallenged {
+		u, c.From = c.rig.phone, rigUser
+	}
+	c.A, err = Invite(u, c.From, c.Number, func(l *Leg) {
+		c.sound(l, c.SA)
+		if c.caller != nil {
+			c.caller(l)
+		}
+	}, c.extra...)
 	return err
 }
 
@@ -344,10 +387,7 @@ func (c *Call) Violations() (out []string, retransmissions int) {
 	c.mu.Lock()
 	out = append(out, c.doubt...)
 	c.mu.Unlock()
-	for side, l := range map[string]*Leg{"a": c.A, "b": c.B} {
-		if l == nil {
-			continue
-		}
+	for side, l := range c.legs() {
 		v, n := l.Violations()
 		retransmissions += n
 		for _, s := range v {
@@ -355,6 +395,18 @@ func (c *Call) Violations() (out []string, retransmissions int) {
 		}
 	}
 	return out, retransmissions
+}
+
+// legs are both ends, and who else was called, by name.
+func (c *Call) legs() map[string]*Leg {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := map[string]*Leg{"a": c.A, "b": c.B, "c": c.C}
+	for i, l := range c.more {
+		out[fmt.Sprintf("b%d", i+2)] = l
+	}
+	maps.DeleteFunc(out, func(_ string, l *Leg) bool { return l == nil })
+	return out
 }
 
 func await(ctx context.Context, s *signal, what string) error {

@@ -23,6 +23,7 @@ type UA struct {
 	serial atomic.Uint64
 	linger time.Duration
 	accept func(*Leg) // a new INVITE; must not block
+	mute   func(number string) bool
 	wg     sync.WaitGroup
 	stray  atomic.Int64 // requests and responses of no call we know
 	broken atomic.Int64 // not SIP
@@ -39,6 +40,8 @@ type UAConfig struct {
 	Linger time.Duration // how long a finished call still takes note of messages; default 33 s
 	// Accept gets each new call, before anything was answered. It must not block.
 	Accept func(*Leg)
+	// Mute tells the numbers whose INVITE gets no 100 Trying. It must not block. Default: none.
+	Mute func(number string) bool
 }
 
 // NewUA opens the socket and starts reading.
@@ -56,7 +59,7 @@ func NewUA(c UAConfig) (*UA, error) {
 	if c.Linger == 0 {
 		c.Linger = timerB + time.Second
 	}
-	u := &UA{tr: tr, prefix: randomHex(6), linger: c.Linger, accept: c.Accept, legs: map[string]*Leg{}}
+	u := &UA{tr: tr, prefix: randomHex(6), linger: c.Linger, accept: c.Accept, mute: c.Mute, legs: map[string]*Leg{}}
 	u.wg.Go(func() { tr.serve(u.receive) })
 	return u, nil
 }

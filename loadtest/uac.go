@@ -165,6 +165,7 @@ func (l *Leg) inviteResponse(t *clientTx, m *message) {
 	case m.code == 100:
 		setOnce(&l.times.Trying, now)
 	case m.code < 200:
+		l.wantsPrack(m)
 		if l.heard(m) {
 			l.Early.set()
 		}
@@ -191,7 +192,11 @@ func (l *Leg) inviteResponse(t *clientTx, m *message) {
 			l.theirURI = to
 		}
 		_ = l.ua.tr.send(t.ack)
-		if t == l.invite {
+		switch {
+		case t == l.invite && l.user != "" && (m.code == 401 || m.code == 407):
+			l.ask401 = m
+			l.Asked.set()
+		case t == l.invite:
 			l.end()
 		}
 	}

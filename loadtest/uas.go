@@ -6,15 +6,17 @@ import (
 
 // serverTx is a request of the switch; its leg's mutex guards it.
 type serverTx struct {
-	leg   *Leg
-	req   *message
-	reply func([]byte) error
-	last  []byte
-	code  int
-	acked bool
-	timer *time.Timer
-	wait  time.Duration
-	until time.Time
+	leg     *Leg
+	req     *message
+	reply   func([]byte) error
+	more    []string // header lines of the response that is sent next
+	last    []byte
+	code    int
+	acked   bool
+	pracked bool // its reliable response was acknowledged
+	timer   *time.Timer
+	wait    time.Duration
+	until   time.Time
 }
 
 func (t *serverTx) stop() {
@@ -27,7 +29,12 @@ func (t *serverTx) stop() {
 // for 2xx, RFC 3261 section 13.3.1.4).
 func (t *serverTx) send(code int, reason string, body []byte) {
 	contact := t.leg.ua.contact()
-	t.last = respond(t.req, code, reason, t.leg.localTag, contact, body)
+	more := t.more
+	if code/100 == 2 && (t.req.method == "INVITE" || t.req.method == "UPDATE") {
+		more = append(more, t.leg.says...)
+	}
+	t.last = respond(t.req, code, reason, t.leg.localTag, contact, body, more...)
+	t.more = nil
 	t.code = code
 	_ = t.reply(t.last)
 	if t.req.method == "INVITE" && code >= 200 {
@@ -85,13 +92,21 @@ func (l *Leg) request(m *message, reply func([]byte) error) {
 // serveRequest answers what needs no decision; true: the INVITE of a new call.
 func (l *Leg) serveRequest(t *serverTx) bool {
 	m := t.req
+	if l.keep(t) {
+		return false
+	}
 	switch m.method {
 	case "INVITE":
 		if l.incoming == nil && !l.caller {
 			l.incoming = t
-			t.send(100, "Trying", nil)
+			if l.ua.mute == nil || !l.ua.mute(l.Number) {
+				t.send(100, "Trying", nil)
+			}
 			l.heard(m)
 			return true
+		}
+		if l.authorized(t) {
+			return false
 		}
 		if !l.heard(m) {
 			t.send(488, "Not Acceptable Here", nil)
@@ -113,6 +128,16 @@ func (l *Leg) serveRequest(t *serverTx) bool {
 		l.end()
 	case "INFO":
 		l.info++
+		l.keys += keyOf(m)
+		t.send(200, "OK", nil)
+	case "UPDATE":
+		var body []byte
+		if l.heard(m) {
+			body = l.sdp(answerTo(l.onHold))
+		}
+		l.target = uriOf(m.get("contact"))
+		t.send(200, "OK", body)
+	case "PRACK":
 		t.send(200, "OK", nil)
 	case "NOTIFY":
 		l.notified(m)
