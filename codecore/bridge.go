@@ -44,6 +44,9 @@ func (c *call) tell(leg LegID, s said, sound Sound, f shape) []byte {
 // side gets sound when it hears and the other sends.
 func (c *call) bridge() {
 	legs := []MediaLeg{c.side(LegA), c.side(LegB)}
+	if c.service() != "" {
+		legs = []MediaLeg{c.alone(legs[0])}
+	}
 	c.Media.Legs, c.MediaDue = legs, true
 	c.res.Save = true
 }

@@ -85,6 +85,9 @@ func (c *call) pass(leg LegID, e SIPRequest) {
 	case len(unknown) > 0:
 		c.respond(leg, t, 420, nil, Header{"Unsupported", strings.Join(unknown, ", ")}, reason(420, "extension"))
 		return
+	case c.service() != "":
+		c.respond(leg, t, 200, nil) // heard
+		return
 	case d == nil: // not confirmed yet: 481 would end the caller's dialog
 		c.respond(leg, t, 500, nil, Header{"Retry-After", "1"}, reason(500, "no-peer-dialog"))
 		return
@@ -131,7 +134,7 @@ func (c *call) reinvite(leg LegID, own *Dialog, e SIPRequest) {
 	case d == nil && c.Transfer != nil: // the one who transferred it has gone already
 		c.respond(leg, t, 491, nil, reason(491, "transfer-under-way"))
 		return
-	case d == nil:
+	case d == nil && c.service() == "":
 		c.respond(leg, t, 481, nil, reason(481, "no-peer-dialog"))
 		return
 	}
@@ -144,6 +147,10 @@ func (c *call) reinvite(leg LegID, own *Dialog, e SIPRequest) {
 	}
 	if no != nil {
 		c.respond(leg, t, no.status, nil, append(no.more, reason(no.status, no.cause))...)
+		return
+	}
+	if c.service() != "" {
+		c.servedAgain(own, t, &e.Msg, offer)
 		return
 	}
 	more := []Header{maxForwards(hops)}

@@ -132,6 +132,9 @@ func (c *call) settle() {
 		c.Route.Peer, c.Route.Target = c.places[0].Peer, c.places[0].Target
 		c.CDR.ToPeer = c.Route.Peer
 		c.res.Allocate = []LegID{LegA, LegB}
+		if c.service() != "" {
+			c.res.Allocate = []LegID{LegA}
+		}
 	}
 }
 

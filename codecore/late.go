@@ -81,6 +81,10 @@ func (c *call) answerDue() bool {
 
 // lateAnswer takes the answer that an ACK brings, if one is due.
 func (c *call) lateAnswer(leg LegID, cseq uint32, body []byte) {
+	if c.service() != "" {
+		c.serviceAnswered(cseq, body)
+		return
+	}
 	l, far := c.leg(leg), c.leg(c.across(leg))
 	d := far.live()
 	if d == nil || far.AckDue == 0 || far.Offer == nil || !l.awaitsAck(cseq) {

@@ -43,7 +43,7 @@ type PlanPeer struct {
 // longest prefix wins, then the first listed.
 type PlanRoute struct {
 	Prefix string `json:"prefix" yaml:"prefix"`
-	To     string `json:"to" yaml:"to"`       // peer name, a "sip:" URI, or "account:" and a name; {number} stands for the number
+	To     string `json:"to" yaml:"to"`       // peer name, a "sip:" URI, or "account:" and a name, "service:echo" or "service:tone"; {number} stands for the number
 	Strip  int    `json:"strip" yaml:"strip"` // digits taken off the front
 	Add    string `json:"add" yaml:"add"`     // digits put in front, after Strip
 	From   string `json:"from" yaml:"from"`   // peer name the caller must be, "account:" and a name, or "account" for all of them; "" = any

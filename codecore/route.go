@@ -89,6 +89,10 @@ func (p *Plan) destination(to, number string) (Destination, error) {
 		d.Peer = AccountPeer(strings.ReplaceAll(account, "{number}", number))
 		return d, nil
 	}
+	if isService(to) {
+		d.Peer = to
+		return d, nil
+	}
 	peer := p.peer(to)
 	if peer == nil {
 		return d, ErrNoRoute
@@ -215,9 +219,11 @@ func (p *Plan) checkTargets(r *PlanRoute) string {
 		switch {
 		case t.Seconds < 0 || t.Seconds > 0 && r.Fork == ForkParallel:
 			return "seconds are for targets that are called one after the other"
-		case isURI(t.To), isAccount(t.To):
+		case isService(t.To) && len(all) > 1:
+			return fmt.Sprintf("%s answers at once: it stands alone", t.To)
+		case isURI(t.To), isAccount(t.To), isService(t.To):
 		case peer == nil:
-			return fmt.Sprintf("to %q is no peer; name one of peers, or write a sip: URI, account:{number} or account: and a name", t.To)
+			return fmt.Sprintf("to %q is no peer; name one of peers, or write a sip: URI, account:{number}, account: and a name, service:echo or service:tone", t.To)
 		case peer.Target == "":
 			return fmt.Sprintf("peer %q has no target to send calls to", t.To)
 		}

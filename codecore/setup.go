@@ -183,7 +183,7 @@ func (c *call) allocated(e Allocated) {
 			c.leg(end.Leg).Media = end
 		}
 	}
-	if e.Reason != "" || c.A.Media.Port == 0 || c.B.Media.Port == 0 {
+	if e.Reason != "" || c.A.Media.Port == 0 || c.B.Media.Port == 0 && c.service() == "" {
 		cause := e.Reason
 		if cause == "" {
 			cause = "media-away"
@@ -192,6 +192,11 @@ func (c *call) allocated(e Allocated) {
 		return
 	}
 	c.Media = Media{Node: e.Node}
+	if c.service() != "" {
+		c.places = nil
+		c.served(t, m, c.CDR.Start)
+		return
+	}
 	to := c.places[0].manner()
 	c.B.Local = c.from(to)
 	hops, _ := hopsOf(m)

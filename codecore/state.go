@@ -46,7 +46,7 @@ type Phase string
 
 const (
 	// PhaseRouting: the INVITE is routed and media is being allocated. Never saved:
-	// the Step after it decides. Next: inviting, ended.
+	// the Step after it decides. Next: inviting, ended, answered (by a service).
 	PhaseRouting Phase = "routing"
 	// PhaseInviting: the INVITE to the callee is out; the caller hears ringing at
 	// most. Timer no-answer runs. Next: answered, ended.

@@ -152,6 +152,10 @@ func (c *call) transfer(r referral, plan *Plan) {
 		c.refuseReferral(r, 404, "no-route")
 		return
 	}
+	if isService(r.route.Peer) {
+		c.refuseReferral(r, 403, "service")
+		return
+	}
 	if p := plan.peer(r.route.Peer); p != nil {
 		r.srtp, r.webrtc = p.SRTP, p.Media == MediaWebRTC
 	}

@@ -65,6 +65,8 @@ var (
 			{Prefix: "*2", To: "fred"},
 			{Prefix: "*3", To: "greta"},
 			{Prefix: "*4", To: "page"},
+			{Prefix: "*7", To: "service:echo"},
+			{Prefix: "*8", To: "service:tone"},
 			{Prefix: "*5", Targets: []PlanTarget{{To: "bob"}, {To: "page"}, {To: "eve"}}, Fork: ForkParallel},
 			{Prefix: "*6", Targets: []PlanTarget{{To: "eve", Seconds: 15}, {To: "bob"}, {To: "page"}}},
 			{Prefix: "+", To: "carrier"},
