@@ -38,11 +38,13 @@ type leg struct {
 	rtcp *port
 	peer *leg    // to whom the sound goes
 	sec  *secure // nil: plain RTP
+	tone *tone   // nil: none is played
 
 	// What it should do.
 	told               bool // an order has come that speaks of its sound
 	send, recv, opaque bool
 	mux                bool
+	echo               bool // it hears itself
 	fresh              bool // its ports were given out by this process: nobody before it can have used its keys
 	learn              int
 	dtmf               byte

@@ -37,6 +37,7 @@ type legRecord struct {
 	Fresh   bool           `json:"fresh,omitempty"`
 	RTCP    string         `json:"rtcp,omitempty"`
 	Out     *streamRecord  `json:"out,omitempty"`
+	Tone    uint32         `json:"tone,omitempty"` // samples played
 }
 
 // streamRecord is the stream towards a leg. Seq and TS are as old as the record.
@@ -64,6 +65,9 @@ func (c *call) snapshot(boot string, at time.Time) record {
 		}
 		if s := &g.out; s.started {
 			lr.Out = &streamRecord{In: s.in, Out: s.out, SeqOff: s.seqOff, TSOff: s.tsOff, Seq: s.seq, TS: s.ts}
+		}
+		if g.tone != nil {
+			lr.Tone = g.tone.pos
 		}
 		r.Legs = append(r.Legs, lr)
 	}
@@ -96,6 +100,9 @@ func (g *leg) restore(r legRecord, age time.Duration, v6 bool, now int64) {
 	}
 	if addr, ok := parseSockaddr(r.RTCP, v6); ok {
 		g.rtcpTo, g.rtcpSure = addr, true
+	}
+	if g.tone != nil { // it has played on for those who wait
+		g.tone.pos = r.Tone + uint32(age/time.Millisecond)/20*toneFrame
 	}
 	if s := r.Out; s != nil && (g.sec == nil || !g.out.started) { // a hot slot knows better
 		g.out = stream{

@@ -21,12 +21,15 @@ type loop struct {
 	v6     bool
 	ep     int
 	wakeFD int
+	clock  int // timer of the tones, -1: none yet
 
 	mu      sync.Mutex
 	ports   []*port // by descriptor
 	dirty   []*call // what must be stored
 	total   totals
 	stopped bool
+	tones   []*leg
+	ticking bool
 	ousted  bool            // another process has our legs: send nothing
 	shake   func(*leg) bool // begins a DTLS handshake; false: not now
 
@@ -49,7 +52,7 @@ func newLoop(log *slog.Logger, v6 bool) (*loop, error) {
 		_ = unix.Close(ep)
 		return nil, fmt.Errorf("media: eventfd: %w", err)
 	}
-	l := &loop{log: log, v6: v6, start: time.Now(), ep: ep, wakeFD: wake}
+	l := &loop{log: log, v6: v6, start: time.Now(), ep: ep, wakeFD: wake, clock: -1}
 	if err := l.watch(wake); err != nil {
 		l.close()
 		return nil, err
@@ -100,6 +103,9 @@ func (l *loop) stop() {
 func (l *loop) close() {
 	_ = unix.Close(l.ep)
 	_ = unix.Close(l.wakeFD)
+	if l.clock >= 0 {
+		_ = unix.Close(l.clock)
+	}
 }
 
 // run reads what is ready until stop. One datagram per ready socket and round:
@@ -123,7 +129,9 @@ func (l *loop) run() error {
 		}
 		now := l.now()
 		for i := 0; i < n; i++ {
-			if fd := int(l.events[i].Fd); fd < len(l.ports) && l.ports[fd] != nil {
+			if fd := int(l.events[i].Fd); fd == l.clock {
+				l.tick(now)
+			} else if fd < len(l.ports) && l.ports[fd] != nil {
 				l.read(l.ports[fd], now)
 			}
 		}

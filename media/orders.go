@@ -120,6 +120,8 @@ func (m *Media) order(d sessions.DoMedia, now time.Time) sessions.MediaDone {
 			done.Reason = reasonPortsOut
 		} else if errors.Is(err, errSecure) {
 			done.Reason = reasonNoKeys
+		} else if errors.Is(err, errTone) {
+			done.Reason = reasonTone
 		}
 		m.did["refused_no_leg"]++
 		m.log.Warn("media: order refused", "call", d.Call, "epoch", d.Gen.Epoch, "n", d.Gen.N, "err", err)
@@ -138,7 +140,10 @@ func (m *Media) apply(c *call, d sessions.DoMedia, was *record, now time.Time) e
 	guards := make([]*guard, len(d.Media.Legs))
 	for i, w := range d.Media.Legs {
 		var err error
-		if guards[i], err = m.guardOf(c.id, w); err != nil {
+		if guards[i], err = m.guardOf(c.id, w); err == nil {
+			err = checkService(w)
+		}
+		if err != nil {
 			return fmt.Errorf("media: leg %s: %w", w.Leg, err)
 		}
 	}
@@ -178,6 +183,9 @@ func (m *Media) apply(c *call, d sessions.DoMedia, was *record, now time.Time) e
 			g.sec.end(reasonNoKeys)
 		}
 		g.program(w, m.v6, at, int64(m.times.window))
+		if err := l.serve(g, w); err != nil {
+			m.log.Error("media: no tone", "call", c.id, "leg", w.Leg, "err", err)
+		}
 		g.peer = nil
 	}
 	if len(legs) == 2 {
@@ -204,6 +212,7 @@ func (m *Media) apply(c *call, d sessions.DoMedia, was *record, now time.Time) e
 // detach ends a leg: its pair rests. Both locks are held.
 func (m *Media) detach(g *leg, now time.Time) {
 	g.rtp.leg, g.rtcp.leg, g.early = nil, nil, nil
+	m.loop.silence(g)
 	defer m.unprotect(g) // its quality tells of it
 	m.loop.total.lostPast += g.in.lost()
 	m.pool.giveBack(g.pair, now.Add(m.pool.rest))

@@ -91,7 +91,17 @@ func (l *loop) rtp(g *leg, b []byte, from *sockaddr, now int64) {
 		l.unpark(g, now) // what was on probation goes first
 	}
 	to := g.peer
+	if g.echo {
+		to = g
+		if !g.out.started {
+			g.out.own(g.call.id, g.id, seq, binary.BigEndian.Uint32(b[4:]))
+			g.out.in = ssrc
+		}
+	}
 	switch {
+	case g.tone != nil:
+		l.note(g, b, pt, now) // nobody hears it
+		return
 	case !g.told || to == nil || !to.told:
 		l.park(g, b, from, now, dropEarly)
 		return
