@@ -37,20 +37,30 @@ func needSipp(t *testing.T) {
 	}
 }
 
+// sippRole is one sipp of a play: its scenario (sippScenario), where it is, and
+// what else it is told.
+type sippRole struct {
+	scenario string
+	at       netip.AddrPort
+	args     []string
+}
+
 // runSipp plays a callee and a caller, ten calls, and fails unless both end well.
 func runSipp(t *testing.T, caller, callee string, callerAt, calleeAt, to netip.AddrPort, number string) {
 	t.Helper()
+	playSipp(t, to, number, sippRole{scenario: caller, at: callerAt}, sippRole{scenario: callee, at: calleeAt})
+}
+
+// playSipp is runSipp with any number of callees.
+func playSipp(t *testing.T, to netip.AddrPort, number string, caller sippRole, callees ...sippRole) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 	defer cancel()
-	play := func(scenario string, at netip.AddrPort, args ...string) (*exec.Cmd, *bytes.Buffer) {
-		path, err := filepath.Abs(filepath.Join("sipp", scenario))
-		if err != nil {
-			t.Fatal(err)
-		}
-		args = append([]string{
-			"-sf", path, "-i", at.Addr().String(), "-p", strconv.Itoa(int(at.Port())), "-m", "10", "-nostdin",
-			"-timeout", "30s", "-timeout_error", "-trace_err", "-error_file", "/dev/stderr", "-mp", strconv.Itoa(int(at.Port()) + 100),
-		}, args...)
+	play := func(r sippRole, args ...string) (*exec.Cmd, *bytes.Buffer) {
+		args = append(append([]string{
+			"-sf", sippScenario(t, r.scenario), "-i", r.at.Addr().String(), "-p", strconv.Itoa(int(r.at.Port())), "-m", "10", "-nostdin", "-key", "switch", to.String(),
+			"-timeout", "30s", "-timeout_error", "-trace_err", "-error_file", "/dev/stderr", "-mp", strconv.Itoa(int(r.at.Port()) + 100),
+		}, r.args...), args...)
 		cmd := exec.CommandContext(ctx, "sipp", args...) //nolint:gosec // our own scenarios
 		var out bytes.Buffer
 		cmd.Stdout, cmd.Stderr, cmd.Dir, cmd.WaitDelay = &out, &out, t.TempDir(), time.Second
@@ -59,19 +69,26 @@ func runSipp(t *testing.T, caller, callee string, callerAt, calleeAt, to netip.A
 		}
 		return cmd, &out
 	}
-	b, outB := play(callee, calleeAt)
-	for range 100 { // until it listens
-		if ports, err := UDPPorts(b.Process.Pid); err == nil && ports[int(calleeAt.Port())] {
-			break
+	var running []*exec.Cmd
+	var said []*bytes.Buffer
+	for _, r := range callees {
+		b, out := play(r)
+		running, said = append(running, b), append(said, out)
+		for range 100 { // until it listens
+			if ports, err := UDPPorts(b.Process.Pid); err == nil && ports[int(r.at.Port())] {
+				break
+			}
+			pause(ctx, 20*time.Millisecond)
 		}
-		pause(ctx, 20*time.Millisecond)
 	}
-	a, outA := play(caller, callerAt, "-r", "5", "-s", number, to.String())
+	a, outA := play(caller, "-r", "5", "-s", number, to.String())
 	if err := a.Wait(); err != nil {
 		t.Errorf("caller: %v\n%s", err, tail(outA.String()))
 	}
-	if err := b.Wait(); err != nil {
-		t.Errorf("callee: %v\n%s", err, tail(outB.String()))
+	for i, b := range running {
+		if err := b.Wait(); err != nil {
+			t.Errorf("%s: %v\n%s", callees[i].scenario, err, tail(said[i].String()))
+		}
 	}
 }
 
