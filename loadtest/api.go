@@ -116,6 +116,14 @@ func (a *API) Dialplan(ctx context.Context) (p Dialplan, err error) {
 	return p, a.do(ctx, http.MethodGet, "/v1/dialplan", nil, &p)
 }
 
+// Carriers is GET /v1/registrations/out: where the switch has registered.
+func (a *API) Carriers(ctx context.Context) ([]Carrier, error) {
+	var r struct {
+		Carriers []Carrier `json:"carriers"`
+	}
+	return r.Carriers, a.do(ctx, http.MethodGet, "/v1/registrations/out", nil, &r)
+}
+
 // Processes is GET /v1/processes: the host and its living children.
 func (a *API) Processes(ctx context.Context) ([]Process, error) {
 	var r struct {

@@ -197,6 +197,27 @@ type DialplanPeer struct {
 
 	Reliable string `json:"reliable,omitempty"` // provisional responses: "off", "allowed", "required"
 	Redirect string `json:"redirect,omitempty"` // of its 3xx: "follow", "pass", "refuse"
+
+	Register *DialplanRegister `json:"register,omitempty"` // at the registrar of a trunk
+}
+
+// DialplanRegister is a registration of the switch at a trunk.
+type DialplanRegister struct {
+	AOR     string `json:"aor"`
+	URI     string `json:"uri,omitempty"`
+	Expires int    `json:"expires,omitempty"`
+}
+
+// Carrier is one of the switch's own registrations.
+type Carrier struct {
+	Peer    string    `json:"peer"`
+	State   string    `json:"state"` // "bound", "asking", "waiting", "leaving", "none"
+	Until   time.Time `json:"until"`
+	Reason  string    `json:"reason"`
+	Owner   string    `json:"owner"`
+	Epoch   uint64    `json:"epoch"`
+	Release string    `json:"release"`
+	CSeq    uint32    `json:"cseq"`
 }
 
 // DialplanRoute sends a prefix to a peer.

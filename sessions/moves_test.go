@@ -198,7 +198,9 @@ func TestOrphan(t *testing.T) {
 		e.invite(script{})
 		crash()
 		alive, claimed := true, 0
+		var foreign codecore.CallID
 		w, _ := r.worker("w-2", func(c *sessions.Config) {
+			c.Foreign = func(id codecore.CallID) bool { return id == foreign }
 			c.Alive = func(string) bool { return alive }
 			c.Claim = func(codecore.CallID) { claimed++ }
 		})
@@ -241,6 +243,10 @@ func TestOrphan(t *testing.T) {
 		r.store.Expire(theCall)
 		if a := ask(late); a.Status != sessions.StatusUnknown {
 			t.Errorf("after the tombstone: %+v", a)
+		}
+		foreign = theCall // what answers to it is no call
+		if a := ask(late); a.Status != sessions.StatusLater {
+			t.Errorf("somebody else's: %+v", a)
 		}
 	})
 }
