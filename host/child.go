@@ -1,6 +1,7 @@
 package host
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -37,6 +38,10 @@ type child struct {
 	timer    *time.Timer
 	timers   int // of the last timer: older ones are void
 
+	heir   *child      // the next generation, until it has taken over
+	heirOf *child      // whose heir this is, until it has taken over
+	told   func(error) // who asked for this heir
+
 	final   bool          // no successor: stopped on request
 	again   bool          // a successor at once: restarted on request
 	waiters []func(error) // told when it has ended
@@ -70,11 +75,16 @@ func (c *child) start() {
 		c.after(10*time.Millisecond, c.start) // the reader is about to see the end
 		return
 	}
+	c.spawn(nil)
+}
+
+// spawn runs the process; pair, if given, is an heir's.
+func (c *child) spawn(pair *os.File) {
 	c.void()
 	output, err := c.output()
 	if err == nil {
 		var p *process
-		if p, err = spawn(c.host.cfg.Dir, c.spec, output); err == nil {
+		if p, err = spawn(c.host.cfg.Dir, c.place(), c.spec, output, pair); err == nil {
 			c.hello, c.adopted, c.since = Hello{}, false, time.Now()
 			c.live(p)
 			c.host.event(Event{Kind: Started, Child: c.spec.Name, Role: c.spec.Role, PID: p.pid})
@@ -86,16 +96,28 @@ func (c *child) start() {
 	}
 	if err != nil {
 		c.host.event(Event{Kind: Failed, Child: c.spec.Name, Role: c.spec.Role, Err: err})
+		if c.heirOf != nil {
+			c.heirExited(fmt.Errorf("%w: %w", ErrNotTaken, err))
+			return
+		}
 		c.again = false
 		c.restart()
 	}
+}
+
+// place is the name that the process has, or is to have.
+func (c *child) place() string {
+	if c.heirOf != nil {
+		return c.heirOf.spec.Name
+	}
+	return c.spec.Name
 }
 
 func (c *child) output() (*os.File, error) {
 	if c.host.cfg.Logs == "" {
 		return os.Stderr, nil
 	}
-	return os.OpenFile(filepath.Join(c.host.cfg.Logs, c.spec.Name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	return os.OpenFile(filepath.Join(c.host.cfg.Logs, c.place()+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 }
 
 // live begins to watch a process, born or adopted.
@@ -134,6 +156,10 @@ func (c *child) exited(code int, sig string) {
 		c.backOff = 0
 	}
 	switch {
+	case c.heirOf != nil:
+		c.heirExited(fmt.Errorf("%w: it ended with code %d %s", ErrNotTaken, code, sig))
+	case c.heir != nil && !h.closing && !c.final:
+		c.leftHeir()
 	case h.closing, c.final, !c.wanted(code, sig):
 		delete(h.children, c.spec.Name)
 		h.save()

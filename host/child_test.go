@@ -68,6 +68,8 @@ func behave(how string, args []string) {
 	switch how {
 	case "echo":
 		serveEcho(c, args[0])
+	case "tally":
+		tally(c, args[0], args[1])
 	case "inhand":
 		c.InHand("call-1")
 		c.InHand("call-2")()

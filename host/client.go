@@ -34,7 +34,8 @@ type Client struct {
 	kept  map[string]*os.File // the caller's own files; under order
 
 	mu      sync.Mutex
-	link    *link         // nil: away
+	link    *link // nil: away
+	yield   func(*net.UnixConn)
 	there   chan struct{} // closed while connected
 	away    time.Time     // since when
 	ready   bool
@@ -145,7 +146,10 @@ func (c *Client) connect() (l *link, err error) {
 	}
 	cut := context.AfterFunc(c.ctx, func() { _ = l.conn.Close() })
 	defer cut()
-	f := frame{Op: opHello, Hello: &c.hello}
+	c.mu.Lock()
+	hello := c.hello
+	c.mu.Unlock()
+	f := frame{Op: opHello, Hello: &hello}
 	err = sendFile(c.page.file, func(fd int) error { return l.write(f, []int{fd}) })
 	for err == nil {
 		_ = l.conn.SetReadDeadline(time.Now().Add(writeWait))
@@ -213,6 +217,9 @@ func (c *Client) readAll(l *link) error {
 		switch f.Op {
 		case opPing:
 			_ = l.write(frame{Op: opPong}, nil)
+		case opYield:
+			c.yieldTo(fds)
+			fds = nil
 		case opExit:
 			if f.Exit != nil {
 				c.learn(*f.Exit)

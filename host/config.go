@@ -125,6 +125,7 @@ const (
 	GivenUp    = "given-up"   // for Wait
 	Hung       = "hung"       // pings not answered: is killed
 	Failed     = "failed"     // could not be started
+	Taken      = "taken-over" // by its heir
 )
 
 // An Event is one step in a child's life.
@@ -161,6 +162,7 @@ type Hello struct {
 	PID     int             `json:"pid"`  // set by Dial; the host believes the kernel's
 	Release string          `json:"release,omitempty"`
 	Digest  string          `json:"digest,omitempty"`
+	Took    bool            `json:"took,omitempty"` // the place of the process before it (Client.Took)
 	Info    json.RawMessage `json:"info,omitempty"` // opaque
 }
 

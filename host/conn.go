@@ -186,6 +186,23 @@ func (h *Host) take(c *conn, f frame, fds []int) {
 		done(nil)
 	case opList:
 		c.send(frame{Op: opDone, Seq: f.Seq, List: h.listing()}, nil)
+	case opReplace:
+		h.withChild(f.Name, done, func(k *child) {
+			var argv []string
+			if f.Spec != nil {
+				argv = f.Spec.Argv
+			}
+			h.replace(k, argv, done)
+		})
+	case opTook:
+		if c.child != nil {
+			h.took(c.child, c.child.hello.Name)
+		}
+		done(nil)
+	case opDisown:
+		if c.child != nil {
+			h.disown(c.child)
+		}
 	case opStart:
 		done(h.startNew(f.Spec))
 	case opStop:

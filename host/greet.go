@@ -36,6 +36,9 @@ func (h *Host) greet(c *conn, f frame, fds []int) {
 	k.hello, k.heard = *f.Hello, time.Now()
 	k.hello.PID = c.pid
 	c.meet(k.spec.Name)
+	if f.Hello.Took {
+		h.took(k, f.Hello.Name)
+	}
 	h.event(Event{Kind: Connected, Child: k.spec.Name, Role: k.spec.Role, PID: c.pid})
 	h.save()
 }

@@ -36,6 +36,7 @@ type Host struct {
 	exits    []Exit
 	exitSeq  uint64
 	orders   map[string]int // default shutdown order by role
+	heirs    uint64         // that were ever started, for their names
 	closing  bool
 	lastTick time.Time
 }

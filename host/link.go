@@ -51,6 +51,10 @@ const (
 	opStart   = "start"   // Spec
 	opStop    = "stop"    // Name, Grace
 	opRestart = "restart" // Name, Grace
+	opReplace = "replace" // Name, Spec: its Argv, or none
+	opYield   = "yield"   // Name: the heir's; one end of the pair rides with it
+	opTook    = "took"    // the heir has taken over
+	opDisown  = "disown"  // my heir gets nothing: end it
 	opList    = "list"
 	opDone    = "done" // the last answer
 	opExit    = "exit" // Exit, pushed

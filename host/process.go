@@ -31,9 +31,13 @@ type process struct {
 
 // spawn starts a process in a group of its own. It has no parent-death signal:
 // it outlives the host.
-func spawn(dir string, s Spec, output *os.File) (*process, error) {
+func spawn(dir, place string, s Spec, output, pair *os.File) (*process, error) {
 	cmd := exec.Command(s.Argv[0], s.Argv[1:]...) //nolint:noctx // it ends by signal, or outlives us
-	cmd.Env = append(append(os.Environ(), s.Env...), nameEnv+"="+s.Name, dirEnv+"="+dir)
+	cmd.Env = append(append(os.Environ(), s.Env...), nameEnv+"="+place, dirEnv+"="+dir)
+	if pair != nil {
+		cmd.ExtraFiles = []*os.File{pair} // the first of them is heirFD
+		cmd.Env = append(cmd.Env, heirEnv+"=1")
+	}
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -132,6 +133,57 @@ func (c *Client) Restart(ctx context.Context, name string, grace time.Duration) 
 	return err
 }
 
+// Replace has a child's place taken by its next generation, of another
+// executable if argv is given, while both run, and returns when that has
+// happened. An error, ErrNotTaken above all, means that the old one goes on.
+func (c *Client) Replace(ctx context.Context, name string, argv []string) error {
+	_, err := c.call(ctx, frame{Op: opReplace, Name: name, Spec: &Spec{Argv: argv}}, nil)
+	return err
+}
+
+// OnYield has fn called, on a goroutine of its own, when an heir of this process
+// runs: fn hands over by the pair, and closes it. Without, the pair is closed at
+// once and the heir ends.
+func (c *Client) OnYield(fn func(pair *net.UnixConn)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.yield = fn
+}
+
+func (c *Client) yieldTo(fds []int) {
+	c.mu.Lock()
+	fn := c.yield
+	c.mu.Unlock()
+	if len(fds) != 1 || fn == nil {
+		closeAll(fds)
+		return
+	}
+	pair, err := unixConn(fds[0])
+	if err != nil {
+		c.logger().Error("no pair to the heir", "err", err)
+		return
+	}
+	go fn(pair)
+}
+
+// Disown has the host end this process's heir, after a HandOver that failed: one
+// that hangs would keep another from being tried.
+func (c *Client) Disown() {
+	if l := c.current(); l != nil {
+		_ = l.write(frame{Op: opDisown}, nil)
+	}
+}
+
+// Took tells the host that this process, an heir, has taken over. While the host
+// is away it is told with the next hello.
+func (c *Client) Took(ctx context.Context) error {
+	c.mu.Lock()
+	c.hello.Took = true
+	c.mu.Unlock()
+	_, err := c.call(ctx, frame{Op: opTook}, nil)
+	return err
+}
+
 // List returns what the host runs and keeps.
 func (c *Client) List(ctx context.Context) (Listing, error) {
 	a, err := c.call(ctx, frame{Op: opList}, nil)
@@ -195,7 +247,7 @@ func (c *Client) call(ctx context.Context, f frame, part func(answer)) (frame, e
 
 // remote makes an error of the host's one of ours again.
 func remote(text string) error {
-	for _, known := range []error{ErrExists, ErrUnknown, ErrClosing, ErrConfig} {
+	for _, known := range []error{ErrExists, ErrUnknown, ErrClosing, ErrConfig, ErrNotTaken} {
 		if rest, ok := strings.CutPrefix(text, known.Error()); ok {
 			return fmt.Errorf("%w%s", known, rest)
 		}

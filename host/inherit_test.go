@@ -1,0 +1,261 @@
+package host
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// tally is a child that numbers the datagrams it answers: "<number> <pid>". Its
+// count is in memory alone, so only what is handed over lets the next generation
+// go on with it. fault is what goes wrong in an heir.
+func tally(c *Client, dir, fault string) {
+	pair, err := Heir()
+	if err != nil {
+		panic(err)
+	}
+	kept, err := c.Inherit(context.Background(), "tally/")
+	if err != nil {
+		panic(err)
+	}
+	if len(kept) == 0 {
+		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			panic(err)
+		}
+		f, err := pc.(*net.UDPConn).File()
+		if err != nil {
+			panic(err)
+		}
+		_ = syscall.SetNonblock(int(f.Fd()), true)
+		_ = os.WriteFile(filepath.Join(dir, "address"), []byte(pc.LocalAddr().String()), 0o600)
+		kept = []Kept{{"tally/0", f}}
+	}
+	if err := c.KeepAll(kept[:1]); err != nil {
+		panic(err)
+	}
+	pc, err := net.FilePacketConn(kept[0].File)
+	if err != nil {
+		panic(err)
+	}
+	var mu sync.Mutex // free while nothing has been read that is not answered; held while frozen
+	count := uint64(0)
+	if pair != nil {
+		switch fault {
+		case "early":
+			os.Exit(4)
+		case "deaf":
+			select {}
+		}
+		err := TakeOver(context.Background(), pair, func(state []byte, files []Kept) error {
+			switch fault {
+			case "refuse":
+				return errors.New("no thanks")
+			case "late":
+				os.Exit(5)
+			case "hang":
+				select {}
+			}
+			if len(files) != 2*blockFDs+1 {
+				return fmt.Errorf("%d files", len(files))
+			}
+			count = binary.BigEndian.Uint64(state)
+			return nil
+		})
+		if err != nil {
+			os.Exit(6)
+		}
+		go func() { _ = c.Took(context.Background()) }()
+	}
+	c.OnYield(func(pair *net.UnixConn) {
+		patience := 2 * time.Second
+		if fault == "patient" {
+			patience = time.Minute
+		}
+		err := HandOver(context.Background(), pair, patience, func() ([]byte, []Kept, error) {
+			_ = pc.SetReadDeadline(time.Unix(1, 0))
+			mu.Lock()
+			files := make([]Kept, 2*blockFDs+1)
+			for i := range files {
+				files[i] = Kept{fmt.Sprint("file", i), kept[0].File}
+			}
+			return binary.BigEndian.AppendUint64(nil, count), files, nil
+		}, func() {
+			_ = pc.SetReadDeadline(time.Time{})
+			mu.Unlock()
+		})
+		if err == nil {
+			os.Exit(0)
+		}
+		c.Disown()
+	})
+	go func() {
+		b := make([]byte, 100)
+		for {
+			mu.Lock() // a datagram that has been read is answered, or stays in the socket
+			_, from, err := pc.ReadFrom(b)
+			if err == nil {
+				count++
+				_, _ = pc.WriteTo(fmt.Appendf(nil, "%d %d", count, os.Getpid()), from)
+			}
+			mu.Unlock()
+		}
+	}()
+}
+
+// counting asks a tally without end: the numbers must have no gap.
+type counting struct {
+	t    *testing.T
+	conn net.Conn
+	last uint64
+}
+
+func (c *counting) next() (pid int) {
+	c.t.Helper()
+	var n uint64
+	if _, err := fmt.Sscan(echo(c.t, c.conn, "x"), &n, &pid); err != nil {
+		c.t.Fatal(err)
+	}
+	if n != c.last+1 {
+		c.t.Errorf("number %d after %d", n, c.last)
+	}
+	c.last = n
+	return pid
+}
+
+func tallyRig(t *testing.T, fault string) (*rig, *Client, *counting, int) {
+	t.Helper()
+	dir := t.TempDir()
+	s := spec("m", "tally", dir, fault)
+	s.BackOff = 10 * time.Millisecond
+	r := run(t, Config{Dir: dir, Children: []Spec{s}})
+	r.await(Ready, "m")
+	c, _ := observe(t, dir)
+	n := &counting{t: t, conn: dialEcho(t, dir)}
+	return r, c, n, n.next()
+}
+
+func TestHeirTakesOver(t *testing.T) {
+	r, _, n, old := tallyRig(t, "")
+	c, exits := observe(t, r.dir)
+	for range 3 {
+		done := make(chan error, 1)
+		go func() { done <- c.Replace(context.Background(), "m", nil) }()
+		for waiting := true; waiting; {
+			select {
+			case err := <-done:
+				if err != nil {
+					t.Fatal(err)
+				}
+				waiting = false
+			default:
+				n.next() // none is lost, none is answered twice
+			}
+		}
+		pid := n.next()
+		if pid == old {
+			t.Fatal("the old one still answers")
+		}
+		r.await(Taken, "m")
+		if e := <-exits; e.Code != 0 || e.PID != old {
+			t.Errorf("%+v", e)
+		}
+		old = pid
+		if l := r.list(c); len(l.Children) != 1 || l.Children[0].Spec.Name != "m" || l.Children[0].PID != pid || l.Children[0].Spec.Restart != Permanent || l.Children[0].Restarts != 0 {
+			t.Errorf("%+v", l.Children)
+		}
+	}
+	// It is a child like its predecessor was.
+	kill(old, unix.SIGKILL)
+	r.await(Restarting, "m")
+	r.await(Ready, "m")
+	if n.last = 0; n.next() == old {
+		t.Error("answered by the dead")
+	}
+}
+
+func TestHeirThatFailsLeavesTheOldOne(t *testing.T) {
+	for _, fault := range []string{"early", "refuse", "late", "hang"} {
+		t.Run(fault, func(t *testing.T) {
+			r, c, n, old := tallyRig(t, "")
+			argv := append([]string(nil), spec("", "tally", r.dir, fault).Argv...)
+			if err := c.Replace(context.Background(), "m", argv); !errors.Is(err, ErrNotTaken) {
+				t.Fatalf("%v", err)
+			}
+			if pid := n.next(); pid != old {
+				t.Errorf("%d answers, not %d", pid, old)
+			}
+			if err := c.Replace(context.Background(), "m", []string{"/nowhere"}); !errors.Is(err, ErrNotTaken) {
+				t.Errorf("no such executable: %v", err)
+			}
+			if err := c.Replace(context.Background(), "m", spec("", "tally", r.dir, "").Argv); err != nil {
+				t.Errorf("the next try: %v", err)
+			}
+			if n.next() == old {
+				t.Error("the old one still answers")
+			}
+		})
+	}
+}
+
+// Whoever is killed while the state is on its way, the other one's life is as if
+// there had been no heir.
+func TestPredecessorKilledWhileFrozen(t *testing.T) {
+	r, c, n, old := tallyRig(t, "patient")
+	done := make(chan error, 1)
+	go func() { done <- c.Replace(context.Background(), "m", spec("", "tally", r.dir, "hang").Argv) }()
+	started := r.await(Started, "m~1")
+	_ = n.conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond)) // it is frozen when it does not answer
+	for {
+		if _, err := n.conn.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.conn.Read(make([]byte, 100)); err != nil {
+			break
+		}
+	}
+	kill(old, unix.SIGKILL)
+	r.await(Ended, "m")
+	kill(started.PID, unix.SIGKILL) // it hangs; the host would do it after heirWithin
+	if err := <-done; !errors.Is(err, ErrNotTaken) {
+		t.Error(err)
+	}
+	r.await(Ready, "m")
+	_ = echo(t, n.conn, "")
+}
+
+// The host is killed while the heir takes over: who has taken over says so to the
+// next host, and is what it supervises.
+func TestHostKilledWhileTakingOver(t *testing.T) {
+	r, c, n, old := tallyRig(t, "")
+	r.cfg.Leave = true
+	if err := c.Replace(context.Background(), "m", nil); err != nil {
+		t.Fatal(err)
+	}
+	r.stop()
+	pid := n.next()
+	if pid == old {
+		t.Fatal("the old one answers")
+	}
+	s := spec("m", "tally", r.dir, "")
+	r2 := run(t, Config{Dir: r.dir, Children: []Spec{s}})
+	r2.await(Adopted, "m")
+	r2.await(Ready, "m")
+	if n.next() != pid {
+		t.Error("another one answers")
+	}
+	c2, _ := observe(t, r.dir)
+	if l := r2.list(c2); len(l.Children) != 1 || l.Children[0].PID != pid || l.Children[0].Spec.Name != "m" {
+		t.Errorf("%+v", l.Children)
+	}
+}
