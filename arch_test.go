@@ -59,6 +59,7 @@ var onlyImporter = map[string][]string{
 	"github.com/spf13/cobra":    {"cmd/switch"},
 	"github.com/prometheus/":    {"internal/metrics", "cmd/switch"},
 	"github.com/goccy/go-yaml":  {"cmd/switch"},
+	"github.com/miekg/dns":      {"edge"},
 	"github.com/fxamacker/":     {"internal/wire"},
 	"github.com/go-json-experi": {"codecore"},
 }

@@ -37,6 +37,11 @@ type SendRequest struct {
 	Target      string  `json:"target"`                 // SIP URI of the next hop (top Route or remote target); the edge resolves it
 	Flow        string  `json:"flow,omitempty"`         // if set and alive, used instead of Target
 	ContactUser string  `json:"contact_user,omitempty"` // "" = no Contact
+	// Avoid are addresses of the target that failed (SIPTimeout.Failed); an INVITE
+	// that begins a dialog fails when there is no other.
+	Avoid []string `json:"avoid,omitempty"`
+	// Hurry: somebody else is to be called when nothing is heard soon.
+	Hurry bool `json:"hurry,omitempty"`
 	// Auth are answers to a trunk's challenges, for the edge to compute. Without
 	// the trunk's password it says so: a SIPTimeout with code 407.
 	Auth []Authorize `json:"auth,omitempty"`

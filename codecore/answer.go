@@ -193,6 +193,7 @@ func (c *call) confirm(leg LegID, e SIPResponse) *Dialog {
 	d.Target, d.Routes, d.Confirmed, d.RSeq = target, routes, true, 0
 	l.Dialogs = without(l.Dialogs, func(o Dialog) bool { return !o.Confirmed && o.Tag != tag })
 	d = l.dialog(tag)
+	c.arrived(d)
 	return d
 }
 

@@ -184,7 +184,7 @@ func (c *call) response(e SIPResponse) {
 			}
 			return
 		}
-		if c.challenged(id, tx, e) {
+		if c.challenged(id, tx, e) || c.elsewhere(id, tx, e.Failed) {
 			return
 		}
 		c.close(l, tx)
@@ -355,12 +355,22 @@ func (c *call) late2xx(e SIPResponse) {
 		}
 	}
 	for _, id := range c.legs() {
-		if e.Branch != c.branch(id, "INVITE", cseq, "") {
+		if !c.tried(id, cseq, e.Branch) {
 			continue
 		}
+		l := c.leg(id)
+		before, avoid := slices.Clone(l.Dialogs), c.Avoid
 		if d := c.confirm(id, e); d != nil {
 			c.ask(id, d, "ACK", cseq, "", nil)
 			c.bye(id, d)
+		}
+		if c.trying(id) { // of an attempt that was given up: the one in force is not touched
+			c.Avoid = avoid
+			for _, d := range before {
+				if l.dialog(d.Tag) == nil {
+					l.Dialogs = append(l.Dialogs, d)
+				}
+			}
 		}
 		return
 	}

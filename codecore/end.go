@@ -69,7 +69,11 @@ func (c *call) calleeFailed(leg LegID, e SIPResponse) {
 		return // it was cancelled: 487 is the end of it
 	}
 	if e.Msg.Status >= 400 || !c.redirected(leg, e) {
-		c.branchFailed(leg, Failure{Status: e.Msg.Status, Cause: "callee", Said: reasons(&e.Msg)}, e.At)
+		f := Failure{Status: e.Msg.Status, Cause: "callee", Said: reasons(&e.Msg)}
+		if c.cause != "" {
+			f.Cause = c.cause
+		}
+		c.branchFailed(leg, f, e.At)
 	}
 }
 
@@ -79,8 +83,13 @@ func (c *call) timeout(e SIPTimeout) {
 		l := c.leg(id)
 		for t := l.cli(e.Branch, ""); t != nil; t = l.cli(e.Branch, "") {
 			tx := *t
+			if c.elsewhere(id, tx, e.Failed) {
+				continue
+			}
 			c.close(l, tx)
+			c.cause = e.Reason
 			c.final(id, tx, SIPResponse{Branch: e.Branch, At: e.At, Msg: Message{Method: tx.Method, Status: e.Code}})
+			c.cause = ""
 		}
 	}
 }

@@ -36,15 +36,22 @@ type SIPResponse struct {
 	At     time.Time `json:"at"`
 	Msg    Message   `json:"msg"`
 	Plan   *Plan     `json:"plan,omitempty"` // put in by the worker when Msg redirects an INVITE; never stored
+
+	// Failed, of a 503, is the address that sent it ("udp/192.0.2.1:5060"), if the
+	// request's target may have others (RFC 3263 4.3).
+	Failed string `json:"failed,omitempty"`
 }
 
 // SIPTimeout ends a client transaction without a final response: timer B or F,
 // or the transport failed. Code is 408 or 503, or 407: not sent, for the edge has
-// no password for the trunk.
+// no password for the trunk. An INVITE with other addresses or in a Hurry ends
+// so, too, when nothing at all is heard of it soon.
 type SIPTimeout struct {
 	Branch string    `json:"branch"`
 	Code   int       `json:"code"`
 	At     time.Time `json:"at"`
+	Failed string    `json:"failed,omitempty"` // address, as in SIPResponse
+	Reason string    `json:"reason,omitempty"` // the edge's reason code, where the CDR is to have it: "circuit-open"
 }
 
 // NoAck tells that the retransmissions of a 2xx to INVITE ended without an ACK

@@ -151,7 +151,9 @@ func (c *call) callFirst(t *ServerTx, offer []byte, more ...Header) {
 	}
 	c.become(PhaseInviting)
 	c.path = d.Path
-	c.ask(LegB, nil, "INVITE", c.B.CSeq, t.Tx, offer, more...)
+	r := c.compose(LegB, nil, "INVITE", c.B.CSeq, offer, more...)
+	r.Hurry = c.nextAfter(d)
+	c.send(LegB, nil, r, c.B.CSeq, t.Tx)
 	c.path = nil
 	if c.Fork == nil {
 		c.rings(d)
@@ -226,7 +228,7 @@ func (c *call) branchTo(d Destination) bool {
 	c.leg(name).Local = c.from(d.manner())
 	c.path = d.Path
 	r := c.compose(name, nil, "INVITE", 1, c.inShape(name, like.Msg.Body, c.asks(LegB, d.webrtc(), d.SRTP)))
-	c.path = nil
+	c.path, r.Hurry = nil, c.nextAfter(d)
 	r.Msg.Headers = append(r.Msg.Headers, offersTo(d.Reliable, len(r.Msg.Body) == 0)...)
 	for _, h := range like.Msg.Headers {
 		switch {

@@ -35,7 +35,7 @@ func (c *call) routesBefore(leg LegID, method string, cseq uint32) []string {
 	if method == "INVITE" {
 		return c.path
 	}
-	branch := c.branch(leg, "INVITE", cseq, "")
+	branch := c.inForce(leg, "INVITE", cseq, "")
 	for _, a := range c.Pending {
 		if a.Request != nil && a.Request.Branch == branch && a.Request.Msg.Method == "INVITE" {
 			return a.Request.Msg.All("Route")

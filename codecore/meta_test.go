@@ -20,7 +20,7 @@ func (w *world) choices() []string {
 		return []string{
 			"a INVITE sdp", "a INVITE mux", "a INVITE video", "a INVITE hold", "a INVITE sdp hops=3", "a INVITE sdp to=9", "a INVITE", "a INVITE",
 			"a INVITE sdp supported=100rel allow=UPDATE", "a INVITE sdp require=100rel", "a INVITE supported=100rel",
-			"a INVITE sdp to=2", "a INVITE sdp to=2", "a INVITE sdp to=3", "a INVITE sdp to=3", "a INVITE sdp to=707", "a INVITE sdp to=807", "a INVITE sdp to=5",
+			"a INVITE sdp to=2", "a INVITE sdp to=2", "a INVITE sdp to=3", "a INVITE sdp to=3", "a INVITE sdp to=707", "a INVITE sdp to=807", "a INVITE sdp to=5", "a INVITE sdp to=0", "a INVITE sdp to=0", "a INVITE sdp supported=100rel to=0",
 			"a INVITE to=2", "a INVITE supported=100rel to=3", "a INVITE sdp supported=100rel to=2", "a INVITE sdp require=100rel to=2", "a INVITE sdp supported=100rel to=3",
 			"a INVITE sdp supported=timer se=120 allow=UPDATE", "a INVITE sdp supported=timer,100rel se=120;refresher=uas", "a INVITE sdp supported=timer se=60",
 		}
@@ -38,6 +38,7 @@ func (w *world) choices() []string {
 					"180 rseq=1", "183 sdp rseq=2 allow=UPDATE", "183 sdp rseq=3", "183 sdp rseq=2 tag=t2", "401 auth=n1", "407 auth=n2,stale",
 					"603", "302 contact=<sip:600@198.51.100.1>", "302 contact=<sip:707@x> contact=<sip:123@x>;q=0.5",
 					"200 fax", "200 sdp se=100;refresher=uac allow=UPDATE", "200 sdp se=100;refresher=uac", "200 sdp se=100;refresher=uas", "422 minse=2000", "491", "500 retry-After=1",
+					"503 at=1", "503 at=2", "timeout INVITE at=1", "timeout INVITE at=3", "timeout INVITE circuit-open at=2", "timeout INVITE circuit-open",
 				} {
 					out = append(out, string(leg)+" "+x)
 				}
@@ -45,8 +46,11 @@ func (w *world) choices() []string {
 				if m == "UPDATE" {
 					out = append(out, string(leg)+" 200 sdp "+m, string(leg)+" 491 "+m)
 				}
-				out = append(out, string(leg)+" 200 "+m, string(leg)+" 200 "+m, string(leg)+" 481 "+m, string(leg)+" 407 auth=n3 "+m, string(leg)+" timeout "+m)
+				out = append(out, string(leg)+" 200 "+m, string(leg)+" 200 "+m, string(leg)+" 481 "+m, string(leg)+" 407 auth=n3 "+m, string(leg)+" timeout "+m, string(leg)+" timeout "+m+" at=1")
 			}
+		}
+		if w.over[leg] != nil {
+			out = append(out, string(leg)+" 200 sdp tag=late late")
 		}
 		if w.toTag[leg] == "" {
 			continue

@@ -89,6 +89,9 @@ func (p *PlanPeer) checkTrunk() string {
 	if p.MaxCalls < 0 || p.MaxRate < 0 {
 		return "max_calls and max_rate cannot be negative"
 	}
+	if p.Ping < 0 || p.Ping > 0 && (p.Kind != "trunk" || p.Target == "") {
+		return "ping: seconds between two questions to a trunk that has a target"
+	}
 	if p.Register != nil {
 		if p.Kind != "trunk" {
 			return "register: only a trunk has a registrar"

@@ -11,7 +11,7 @@ import (
 func pack(s *State, stub *Stub) stored {
 	n := &names{s: s}
 	p := stored{
-		Phase: s.Phase, Route: s.Route, versioned: s.versioned, Timers: s.Timers, MediaDue: s.MediaDue, AnswerAt: s.AnswerAt, Fork: s.Fork, Labels: s.Labels,
+		Phase: s.Phase, Route: s.Route, versioned: s.versioned, Timers: s.Timers, MediaDue: s.MediaDue, AnswerAt: s.AnswerAt, Fork: s.Fork, Avoid: s.Avoid, Labels: s.Labels,
 		A: n.packLeg(s, LegA, stub), B: n.packLeg(s, LegB, stub),
 	}
 	if p.Route.Peer == s.CDR.ToPeer {
@@ -36,7 +36,7 @@ func pack(s *State, stub *Stub) stored {
 		if r := a.Request; r != nil {
 			q.Request = &storedRequest{
 				storedMessage: n.packMessage(&r.Msg), Branch: n.packBranch(r.Branch), Target: n.pack(r.Target), Flow: n.pack(r.Flow),
-				ContactUser: n.pack(r.ContactUser), Auth: r.Auth,
+				ContactUser: n.pack(r.ContactUser), Auth: r.Auth, Avoid: r.Avoid, Hurry: r.Hurry,
 			}
 		}
 		if a.CDR != nil && *a.CDR == s.CDR {
@@ -141,7 +141,7 @@ func packBody(b []byte) storedBody {
 func unpack(p *stored, stub *Stub) (State, error) {
 	s := State{
 		Phase: p.Phase, Token: stub.Token, Seed: stub.Seed, Route: p.Route, CDR: stub.CDR, versioned: p.versioned,
-		Peers: stub.Peers, Timers: p.Timers, Media: Media{Node: stub.Node, Legs: p.Media}, MediaDue: p.MediaDue, AnswerAt: p.AnswerAt, Fork: p.Fork,
+		Peers: stub.Peers, Timers: p.Timers, Media: Media{Node: stub.Node, Legs: p.Media}, MediaDue: p.MediaDue, AnswerAt: p.AnswerAt, Fork: p.Fork, Avoid: p.Avoid,
 		Transfer: p.Transfer, Labels: p.Labels,
 	}
 	if s.Route.Peer == "" && s.Route != (RouteResult{}) {
@@ -172,7 +172,7 @@ func unpack(p *stored, stub *Stub) (State, error) {
 		if r := q.Request; r != nil {
 			a.Request = &SendRequest{
 				Msg: n.message(&r.storedMessage), Branch: n.branch(r.Branch), Target: n.value(r.Target), Flow: n.value(r.Flow),
-				ContactUser: n.value(r.ContactUser), Auth: r.Auth,
+				ContactUser: n.value(r.ContactUser), Auth: r.Auth, Avoid: r.Avoid, Hurry: r.Hurry,
 			}
 		}
 		if q.CDR != nil && *q.CDR == (CDR{}) {

@@ -31,6 +31,9 @@ type PlanPeer struct {
 	MaxCalls int     `json:"max_calls,omitempty" yaml:"max_calls,omitempty"`
 	MaxRate  float64 `json:"max_rate,omitempty" yaml:"max_rate,omitempty"`
 
+	// Ping is how often a trunk is asked whether it lives, in seconds; 0 = not at all.
+	Ping Seconds `json:"ping,omitempty" yaml:"ping,omitempty"`
+
 	// Trusted: it asserts who calls, and is told what others asserted (identity.go).
 	Trusted bool    `json:"trusted,omitempty" yaml:"trusted,omitempty"`
 	In      Rewrite `json:"in,omitzero" yaml:"in,omitempty"`   // of numbers that come from it, before they are routed

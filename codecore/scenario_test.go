@@ -166,6 +166,12 @@ func picture(w *world, a Action) string {
 				way += " as " + x.Method
 			}
 		}
+		if len(a.Request.Avoid) > 0 {
+			way += " not at " + strings.Join(a.Request.Avoid, ", ")
+		}
+		if a.Request.Hurry {
+			way += " in a hurry"
+		}
 		if a.To != "edge.n1" {
 			way += " at " + a.To
 		}

@@ -30,9 +30,16 @@ func added(p *stored) string {
 		}
 	}
 	for _, a := range p.Pending {
-		if a.Request != nil && len(a.Request.Auth) > 0 {
+		switch {
+		case a.Request == nil:
+		case len(a.Request.Auth) > 0:
 			return "digest"
+		case len(a.Request.Avoid) > 0 || a.Request.Hurry:
+			return "failover"
 		}
+	}
+	if len(p.Avoid) > 0 { // v0.1.0 would send what follows to the address that failed
+		return "failover"
 	}
 	if !p.AnswerAt.IsZero() {
 		return "prack"

@@ -99,7 +99,8 @@ type State struct {
 	MediaDue bool            `json:"media_due,omitempty"`
 	Early    *Early          `json:"early,omitempty"` // while inviting
 	Transfer *Transfer       `json:"transfer,omitempty"`
-	Fork     *Fork           `json:"fork,omitempty"` // likewise
+	Fork     *Fork           `json:"fork,omitempty"`  // likewise
+	Avoid    []string        `json:"avoid,omitempty"` // addresses that failed, for what goes by name in a dialog (failover.go)
 
 	// Labels is how many labels of secrets the call has used, on all legs: none is
 	// used twice, or two packets might be encrypted alike.
@@ -113,7 +114,6 @@ type State struct {
 	invite *Message      // the INVITE while routing, a phase that is never stored
 	places []Destination // where to call, until all are located: likewise
 	sent   *SendRequest  // the INVITE whose end led to them
-	path   []string      // Route set of the INVITE being composed
 	carry  []Header      // of the caller's INVITE, for the callees (identity.go): while it is being composed
 
 	referred *referral // while its target is being located, likewise

@@ -60,6 +60,8 @@ type call struct {
 	res    Result
 	closed *SendRequest // the request of ours whose final response this Step takes
 	why    []Header     // Reason headers of the party that ends the call, for the other
+	path   []string     // Route set of the INVITE being composed
+	cause  string       // the edge's reason code of the SIPTimeout that this Step takes
 }
 
 func (s Seconds) duration() time.Duration { return time.Duration(s) * time.Second }

@@ -41,6 +41,7 @@ type stored struct {
 	Transferred bool      `json:"transferred,omitzero"` // the CDR says so: v0.1.0 would lose it
 	Fork        *Fork     `json:"fork,omitzero"`
 	Labels      int       `json:"labels,omitzero"`
+	Avoid       []string  `json:"avoid,omitempty"`
 }
 
 type storedLeg struct {
@@ -110,7 +111,10 @@ type storedRequest struct {
 	Flow        string `json:"flow,omitzero"`
 	ContactUser string `json:"contact_user,omitzero"`
 
-	Auth []Authorize `json:"auth,omitempty"` // schema 2
+	// Schema 2.
+	Auth  []Authorize `json:"auth,omitempty"`
+	Avoid []string    `json:"avoid,omitempty"`
+	Hurry bool        `json:"hurry,omitzero"`
 }
 
 type storedResponse struct {

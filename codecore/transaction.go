@@ -133,7 +133,12 @@ func (c *call) compose(leg LegID, d *Dialog, method string, cseq uint32, body []
 	if method == "CANCEL" { // it has the branch of its INVITE (RFC 3261 9.1)
 		transaction = "INVITE"
 	}
-	r.Branch = c.branch(leg, transaction, cseq, tag)
+	r.Branch = c.inForce(leg, transaction, cseq, tag)
+	if d != nil {
+		r.Avoid = c.Avoid
+	} else if inv := c.asked(ClientTx{Branch: r.Branch, Method: "INVITE"}); inv != nil {
+		r.Avoid = inv.Avoid
+	}
 	if !slices.ContainsFunc(more, func(h Header) bool { return h.Name == "Max-Forwards" }) {
 		r.Msg.Add("Max-Forwards", "70")
 	}

@@ -31,6 +31,7 @@ type world struct {
 	cdrs  []CDR
 	calls map[string]LegID       // whose Call-ID: who is called first is b, then c, d, …
 	first map[LegID]*SendRequest // what called each of them
+	over  map[LegID]*SendRequest // the last INVITE to each that was told to be over, while it may be answered yet
 }
 
 const testToken = "0123456789abcdef01234567ffff"
@@ -49,6 +50,7 @@ var (
 			{Name: "fred", Kind: "phone", Sources: []string{"192.0.2.7"}, Target: "sip:192.0.2.7:5060", SRTP: SRTPPreferred},
 			{Name: "greta", Kind: "phone", Sources: []string{"192.0.2.17"}, Target: "sip:192.0.2.17:5060", SRTP: SRTPOff},
 			{Name: "page", Kind: "phone", Sources: []string{"192.0.2.18"}, Target: "sip:192.0.2.18:5060", Media: MediaWebRTC},
+			{Name: "named", Kind: "trunk", Target: "sip:carrier.example", Ping: 30},
 			{Name: "carrier", Kind: "trunk", Target: "sip:192.0.2.8:5060", Trusted: true, In: national, Out: dialled},
 			{Name: "club", Kind: "trunk", Target: "sip:club.example", Register: &Enlist{AOR: "sip:1234@club.example"}},
 		},
@@ -59,6 +61,7 @@ var (
 			{Prefix: "4", To: "dave"},
 			{Prefix: "5", To: "lcr"},
 			{Prefix: "6", To: "carol"},
+			{Prefix: "0", To: "named"},
 			{Prefix: "7", To: "account:{number}"},
 			{Prefix: "8", Targets: []PlanTarget{{To: "account:{number}"}, {To: "carol"}}},
 			{Prefix: "*1", To: "eve"},
@@ -81,7 +84,7 @@ func newWorld(t testing.TB) *world {
 		t: t, now: testStart, step: Step, token: testToken,
 		asked: map[LegID][]*SendRequest{}, last: map[LegID]SIPRequest{}, open: map[LegID]SIPRequest{},
 		cseq: map[LegID]uint32{}, toTag: map[LegID]string{}, wire: map[string]string{},
-		calls: map[string]LegID{}, first: map[LegID]*SendRequest{},
+		calls: map[string]LegID{}, first: map[LegID]*SendRequest{}, over: map[LegID]*SendRequest{},
 	}
 }
 
@@ -104,6 +107,9 @@ func (w *world) parties() []LegID {
 	}
 	return out
 }
+
+// addressOf is one of the addresses that a party's name stands for.
+func addressOf(leg LegID, n string) string { return "udp/" + ipOf(leg) + n + ":5060" }
 
 func ipOf(leg LegID) string { return fmt.Sprint("192.0.2.", 1+leg[0]-LegA[0]) }
 
@@ -213,7 +219,18 @@ func (w *world) event(line string) Event {
 	case f[1] == "timeout", f[1] == "nopassword":
 		code := map[string]int{"timeout": 408, "nopassword": 407}[f[1]]
 		if r := w.find(leg, f[2], true); r != nil {
-			return SIPTimeout{Branch: r.Branch, Code: code, At: w.now}
+			e := SIPTimeout{Branch: r.Branch, Code: code, At: w.now}
+			for _, x := range f[3:] { // "at=1": the first address of the target, "circuit-open"
+				if at, ok := strings.CutPrefix(x, "at="); ok {
+					e.Failed = addressOf(leg, at)
+					if f[2] == "INVITE" {
+						w.over[leg] = r
+					}
+				} else {
+					e.Code, e.Reason = 503, x
+				}
+			}
+			return e
 		}
 		w.t.Fatalf("%q: nothing was asked", line)
 	}
@@ -241,12 +258,16 @@ func (w *world) response(leg LegID, status int, words []string, line string) Eve
 	var more []Header
 	var asks []string
 	var to []string
+	failed := ""
 	for _, x := range words {
 		switch {
 		case strings.HasPrefix(x, "contact="):
 			to = append(to, x[8:])
 		case strings.HasPrefix(x, "tag="):
 			tag = x[4:]
+		case x == "late":
+		case strings.HasPrefix(x, "at="):
+			failed = addressOf(leg, x[3:])
 		case strings.HasPrefix(x, "auth="):
 			asks = append(asks, x[5:])
 		case strings.Contains(x, "="):
@@ -257,7 +278,12 @@ func (w *world) response(leg LegID, status int, words []string, line string) Eve
 			method = x
 		}
 	}
-	r := w.find(leg, method, status >= 300 || status >= 200 && method != "INVITE")
+	r := w.over[leg]
+	if slices.Contains(words, "late") {
+		status, method = 200, "INVITE"
+	} else {
+		r = w.find(leg, method, status >= 300 || status >= 200 && method != "INVITE")
+	}
 	if r == nil {
 		w.t.Fatalf("%q: nothing was asked", line)
 	}
@@ -303,7 +329,7 @@ func (w *world) response(leg LegID, status int, words []string, line string) Eve
 			m.Add("Contact", v)
 		}
 	}
-	e := SIPResponse{Branch: r.Branch, At: w.now, Msg: m}
+	e := SIPResponse{Branch: r.Branch, At: w.now, Msg: m, Failed: failed}
 	if status/100 == 3 {
 		e.Plan = testPlan
 	}

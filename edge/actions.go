@@ -101,11 +101,12 @@ func (e *Edge) doRequest(c *call, a *codecore.SendRequest, now time.Time) {
 // doAck sends the ACK to a 2xx, which has no transaction, and keeps it for as
 // long as the 2xx can be repeated.
 func (e *Edge) doAck(c *call, a *codecore.SendRequest) {
-	e.route(a, func(f flow, ok bool) {
-		if !ok {
-			e.stats.count(noAddress)
+	e.route(a, func(r route) {
+		if !r.ok {
+			e.stats.count(r.why)
 			return
 		}
+		f := r.flow
 		b := e.writeRequest(a, f.link)
 		e.write(f, b)
 		cseq, _, _ := strings.Cut(a.Msg.Get("CSeq"), " ")

@@ -29,6 +29,9 @@ type clientTx struct {
 	flow   flow
 	udp    flow                  // what to fall back to when the peer has no TCP
 	moved  bool                  // its connection broke once, and another was tried
+	hop    hop                   // where its target was found; none when the worker named the flow
+	others bool                  // and can be found elsewhere
+	left   bool                  // the call has been told to look elsewhere (failover.go)
 	req    *codecore.SendRequest // until a final response came
 	bytes  []byte                // the request, likewise
 	ack    []byte                // to a failure
@@ -37,6 +40,7 @@ type clientTx struct {
 	rseqs  map[string]uint64     // last RSeq passed up, by To-tag
 	every  time.Duration
 	nextAt time.Time
+	quiet  time.Time // nothing may have been heard until then; zero = for ever
 	endAt  time.Time
 }
 
@@ -57,29 +61,32 @@ func (e *Edge) newClient(c *call, a *codecore.SendRequest, now time.Time) {
 	e.arm(tx, tx.endAt)
 	if !e.signs(a) {
 		e.stats.count(noPassword)
-		tx.fail(e, 407, now)
+		tx.fail(e, 407, okay, now)
 		return
 	}
 	if method == "CANCEL" {
 		if inv := e.client[clientKey(a.Branch, "INVITE")]; inv != nil && inv.flow.link != nil {
-			tx.begin(e, inv.flow, true, now)
+			tx.begin(e, inv.flow, now)
 			return
 		}
 	}
-	e.route(a, func(f flow, ok bool) {
-		if e.client[key] == tx {
-			tx.begin(e, f, ok, time.Now())
+	e.route(a, func(r route) {
+		if e.client[key] != tx {
+			return
 		}
+		now := time.Now()
+		if tx.hop, tx.others = r.hop, r.others; !r.ok {
+			e.stats.count(r.why)
+			tx.fail(e, 503, r.why, now)
+			return
+		}
+		tx.quiet = tx.patience(e, now)
+		tx.begin(e, r.flow, now)
 	})
 }
 
 // begin sends the request for the first time.
-func (tx *clientTx) begin(e *Edge, f flow, ok bool, now time.Time) {
-	if !ok {
-		e.stats.count(noAddress)
-		tx.fail(e, 503, now)
-		return
-	}
+func (tx *clientTx) begin(e *Edge, f flow, now time.Time) {
 	tx.state = calling
 	tx.bytes = e.writeRequest(tx.req, f.link)
 	if c := e.tcpForSize(tx, f, now); c != nil {
@@ -93,7 +100,7 @@ func (tx *clientTx) begin(e *Edge, f flow, ok bool, now time.Time) {
 			tx.fallBack(e, false, now)
 			return
 		}
-		tx.fail(e, 503, now)
+		tx.fail(e, 503, connBroken, now)
 		return
 	}
 	tx.every = e.lim.T1
@@ -104,20 +111,29 @@ func (tx *clientTx) begin(e *Edge, f flow, ok bool, now time.Time) {
 }
 
 func (tx *clientTx) rearm(e *Edge) {
-	if tx.nextAt.IsZero() {
-		e.arm(tx, tx.endAt)
-		return
+	at := tx.endAt
+	if !tx.nextAt.IsZero() {
+		at = earlier(tx.nextAt, at)
 	}
-	e.arm(tx, earlier(tx.nextAt, tx.endAt))
+	if !tx.quiet.IsZero() {
+		at = earlier(tx.quiet, at)
+	}
+	e.arm(tx, at)
 }
 
 func (tx *clientTx) fire(e *Edge, now time.Time) {
 	if !tx.endAt.After(now) {
 		if tx.state <= proceeding {
-			tx.fail(e, 408, now)
+			tx.fail(e, 408, noSign, now)
 		} else {
 			tx.end(e, now)
 		}
+		return
+	}
+	if !tx.quiet.IsZero() && !tx.quiet.After(now) {
+		e.stats.count(noSign)
+		tx.broke(e, noSign, now)
+		tx.leave(e, 408, noSign, now)
 		return
 	}
 	if !tx.nextAt.IsZero() && !tx.nextAt.After(now) {
@@ -137,10 +153,11 @@ func (tx *clientTx) fire(e *Edge, now time.Time) {
 
 // fail ends the transaction without a final response. Of a CANCEL the call
 // hears nothing: it shares its INVITE's branch, and is over with it.
-func (tx *clientTx) fail(e *Edge, code int, now time.Time) {
-	if tx.req == nil || tx.req.Msg.Method != "CANCEL" {
-		e.enqueue(tx.call, &item{kind: kindNotice, event: codecore.SIPTimeout{Branch: tx.branch, Code: code, At: now}, expires: now.Add(e.lim.KeepFor)})
+func (tx *clientTx) fail(e *Edge, code int, why reason, now time.Time) {
+	if tx.state == calling && !tx.left && code != 407 {
+		tx.broke(e, why, now)
 	}
+	tx.tell(e, code, why, now)
 	tx.end(e, now)
 }
 
@@ -171,7 +188,7 @@ func (tx *clientTx) cancelled(e *Edge, a *codecore.SendRequest, now time.Time) {
 // response: the worker that would know them cannot.
 func (e *Edge) cancelAll(c *call, now time.Time) {
 	for _, tx := range e.client {
-		if tx.call != c || !tx.invite || tx.state > proceeding || tagOf(tx.req.Msg.Get("To")) != "" || e.client[clientKey(tx.branch, "CANCEL")] != nil {
+		if tx.call != c || !tx.invite || tx.left || tx.state > proceeding || tagOf(tx.req.Msg.Get("To")) != "" || e.client[clientKey(tx.branch, "CANCEL")] != nil {
 			continue
 		}
 		m := cancelOf(&tx.req.Msg)
@@ -184,7 +201,7 @@ func (e *Edge) cancelAll(c *call, now time.Time) {
 
 // onResponse finds the transaction of a response by its branch (RFC 3261
 // 17.1.3), or the call by the branch's token.
-func (e *Edge) onResponse(p *packet, now time.Time) {
+func (e *Edge) onResponse(f flow, p *packet, now time.Time) {
 	id, token, ok := e.ids.verify(p.via.branch)
 	if !ok {
 		e.stats.count(badToken)
@@ -197,6 +214,10 @@ func (e *Edge) onResponse(p *packet, now time.Time) {
 		tx.response(e, p, now)
 		return
 	}
+	failed := ""
+	if p.msg.Status == 503 { // who else could take it is known when it is sent there
+		failed = hopOf(f).String()
+	}
 	if p.msg.Status == 100 {
 		return
 	}
@@ -205,11 +226,11 @@ func (e *Edge) onResponse(p *packet, now time.Time) {
 	if c == nil || (p.cseqName == "INVITE" && p.msg.Status < 300 && c.repeatAck(e, p)) {
 		return
 	}
-	e.passUp(c, p, now)
+	e.passUp(c, p, failed, now)
 }
 
 // passUp delivers a response to the call, unless the same waits already.
-func (e *Edge) passUp(c *call, p *packet, now time.Time) {
+func (e *Edge) passUp(c *call, p *packet, failed string, now time.Time) {
 	for _, it := range c.queue {
 		if r, ok := it.event.(codecore.SIPResponse); ok && r.Branch == p.via.branch && r.Msg.Status == p.msg.Status && r.Msg.Get("To") == p.msg.Get("To") && r.Msg.Get("RSeq") == p.msg.Get("RSeq") {
 			return
@@ -221,7 +242,7 @@ func (e *Edge) passUp(c *call, p *packet, now time.Time) {
 		keep = e.lim.KeepFor
 	}
 	idle := p.cseqName == "BYE" && p.msg.Status >= 200 && p.msg.Status < 300 // nobody hears of it
-	e.enqueue(c, &item{kind: kindResponse, idle: idle, event: codecore.SIPResponse{Branch: p.via.branch, At: now, Msg: p.msg}, expires: now.Add(keep)})
+	e.enqueue(c, &item{kind: kindResponse, idle: idle, event: codecore.SIPResponse{Branch: p.via.branch, At: now, Msg: p.msg, Failed: failed}, expires: now.Add(keep)})
 }
 
 func (tx *clientTx) response(e *Edge, p *packet, now time.Time) {
@@ -239,8 +260,8 @@ func (tx *clientTx) response(e *Edge, p *packet, now time.Time) {
 		return // RFC 6026 7.2: only further 2xx count
 	case status < 200:
 		tx.provisional(e, now)
-		if status > 100 && tx.news(p) {
-			e.passUp(tx.call, p, now)
+		if status > 100 && !tx.left && tx.news(p) {
+			e.passUp(tx.call, p, "", now)
 		}
 		return
 	case tx.invite && status < 300:
@@ -249,11 +270,22 @@ func (tx *clientTx) response(e *Edge, p *packet, now time.Time) {
 			e.stats.Absorbed.Add(1)
 			return
 		}
+		if tx.left && tx.req != nil {
+			tx.refuseAnswer(e, p, now)
+		}
+		tx.worked(e, now)
 		tx.done(e, accepted, e.lim.gone(), now)
-		if fresh || tx.state == accepted {
-			e.passUp(tx.call, p, now)
+		if !tx.left && (fresh || tx.state == accepted) {
+			e.passUp(tx.call, p, "", now)
 		}
 		return
+	}
+	failed := ""
+	if status == 503 {
+		tx.broke(e, unavailable, now)
+		failed = tx.elsewhere(e)
+	} else {
+		tx.worked(e, now)
 	}
 	wait := e.lim.T4
 	if tx.invite {
@@ -264,13 +296,16 @@ func (tx *clientTx) response(e *Edge, p *packet, now time.Time) {
 	if tx.flow.link.reliable() {
 		wait = 0
 	}
-	e.passUp(tx.call, p, now)
+	if !tx.left {
+		e.passUp(tx.call, p, failed, now)
+	}
 	tx.done(e, completed, wait, now)
 }
 
 func (tx *clientTx) provisional(e *Edge, now time.Time) {
-	if tx.state == calling {
+	if tx.quiet = (time.Time{}); tx.state == calling {
 		tx.state = proceeding
+		tx.worked(e, now)
 		if tx.invite { // ringing ends by the call's own no-answer timer
 			tx.nextAt, tx.endAt = time.Time{}, now.Add(e.lim.MaxPending)
 		}
@@ -304,7 +339,7 @@ func (tx *clientTx) done(e *Edge, state int, wait time.Duration, now time.Time) 
 	if tx.state == state {
 		return
 	}
-	tx.state, tx.req, tx.bytes, tx.cancel, tx.nextAt = state, nil, nil, nil, time.Time{}
+	tx.state, tx.req, tx.bytes, tx.cancel, tx.nextAt, tx.quiet = state, nil, nil, nil, time.Time{}, time.Time{}
 	if state == completed {
 		tx.seen = nil
 	}

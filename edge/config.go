@@ -45,6 +45,8 @@ type Config struct {
 	// a call that is challenged fails.
 	Secrets map[string]registrar.Secret
 
+	DNS []string // name servers, "ip" or "ip:port"; default: those of /etc/resolv.conf
+
 	Limits Limits
 	Log    *slog.Logger // default: discards
 	Stats  *Stats       // default: a fresh one
@@ -73,6 +75,8 @@ type Limits struct {
 	T1 time.Duration // 500 ms: RFC 3261 17.1.1.1
 	T2 time.Duration // 4 s
 	T4 time.Duration // 5 s
+
+	Silence time.Duration // 4 s: an INVITE of which nothing is heard by then goes elsewhere, if there is an elsewhere
 
 	SaveWithin  time.Duration // 8 s: an INVITE not saved by then gets 503
 	KeepFor     time.Duration // 5 min: a BYE, a CANCEL, an ACK or a final response is kept until delivered
@@ -104,6 +108,7 @@ func (l Limits) withDefaults() Limits {
 	or(&l.T1, 500*time.Millisecond)
 	or(&l.T2, 4*time.Second)
 	or(&l.T4, 5*time.Second)
+	or(&l.Silence, 4*time.Second)
 	or(&l.SaveWithin, 8*time.Second)
 	or(&l.KeepFor, 5*time.Minute)
 	or(&l.AnswerWait, 250*time.Millisecond)

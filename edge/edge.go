@@ -8,9 +8,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/miekg/dns"
 
 	"callswitch/codecore"
 	"callswitch/internal/wire"
@@ -54,7 +57,9 @@ type Edge struct {
 	strangers  *buckets
 	complaints complaints
 	conns      conns
-	names      names
+	names      *names
+	circuits   circuits
+	trunks     trunks
 
 	friends      friends
 	pings        pings
@@ -98,10 +103,10 @@ func New(cfg Config) (*Edge, error) {
 	e.strayCancels, e.registering = newBuckets(maxStrayCancels, 1), make(chan struct{}, maxRegisters)
 	e.registers = map[string]*registerTx{}
 	or(&e.cfg.Keepalive, 25*time.Second)
-	e.names.known = map[string]resolved{}
 	e.peers, e.strangers = newBuckets(e.lim.PeerRate, peerCells), newBuckets(e.lim.StrangerRate, strangerCells)
 	e.timers.kick = make(chan struct{}, 1)
 	e.timers.slot = int64(max(e.lim.T1/25, time.Millisecond))
+	e.circuits.by = map[hop]*circuit{}
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	for _, spec := range cfg.Listen {
 		if err := e.listen(spec); err != nil {
@@ -109,7 +114,28 @@ func New(cfg Config) (*Edge, error) {
 			return nil, fmt.Errorf("%w on %s: %w", ErrListen, spec, err)
 		}
 	}
+	servers, err := dnsServers(cfg.DNS)
+	if err != nil {
+		e.Close()
+		return nil, err
+	}
+	e.names = newNames(locator{nameServers: nameServers{servers}, kinds: e.families(), hosts: hostsFile})
 	return e, nil
+}
+
+// families are the record types of addresses that we have sockets for.
+func (e *Edge) families() (kinds []uint16) {
+	for _, a := range e.addrs {
+		kind := dns.TypeA
+		if a.Addr().Is6() {
+			kind = dns.TypeAAAA
+		}
+		if !slices.Contains(kinds, kind) {
+			kinds = append(kinds, kind)
+		}
+	}
+	slices.Sort(kinds)
+	return kinds
 }
 
 func (e *Edge) listen(spec string) error {
@@ -246,7 +272,8 @@ func (e *Edge) Run(ctx context.Context) error {
 	defer func() { _ = sub.Unsubscribe() }()
 	e.cfg.Bus.OnReconnect(e.announce)
 	e.announce()
-	e.wg.Add(2 + len(e.udp) + len(e.tcp))
+	e.wg.Add(3 + len(e.udp) + len(e.tcp))
+	go e.runTrunks(e.ctx)
 	go e.runTimers()
 	go e.serveLoop()
 	if e.cfg.Directory != nil {

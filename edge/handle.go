@@ -20,7 +20,7 @@ func (e *Edge) handle(f flow, data []byte) {
 	e.stats.Received.Add(1)
 	peer, known := e.identify(f.remote)
 	response := len(data) > 4 && string(data[:4]) == "SIP/"
-	if response && e.answersPing(data) {
+	if response && e.answersPing(data, now) {
 		e.stats.KeepAlives.Add(1)
 		return
 	}
@@ -45,7 +45,7 @@ func (e *Edge) handle(f flow, data []byte) {
 		c.known = true
 	}
 	if response {
-		e.onResponse(p, now)
+		e.onResponse(f, p, now)
 		return
 	}
 	p.stamp(f.remote)

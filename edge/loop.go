@@ -72,7 +72,7 @@ func (e *Edge) handleOwn(data []byte) {
 	}
 	p.size, p.known = len(data), true
 	if p.msg.Status != 0 {
-		e.onResponse(p, now)
+		e.onResponse(f, p, now)
 		return
 	}
 	p.stamp(f.remote)

@@ -50,7 +50,7 @@ func (tx *clientTx) fallBack(e *Edge, never bool, now time.Time) {
 	}
 	f := tx.udp
 	tx.udp, tx.moved = flow{}, true
-	tx.begin(e, f, true, now)
+	tx.begin(e, f, now)
 }
 
 // linkLost deals with the transactions of a broken connection.
@@ -89,7 +89,7 @@ func (tx *clientTx) lost(e *Edge, c *tcpLink, never bool, now time.Time) {
 		}
 	}
 	e.stats.count(connBroken)
-	tx.fail(e, 503, now)
+	tx.fail(e, 503, connBroken, now)
 }
 
 // callerLost deals with an INVITE of the far end whose connection is gone.

@@ -140,33 +140,48 @@ func (e *Edge) runPings(ctx context.Context) {
 		case now := <-tick.C:
 			for _, g := range e.pings.due(slot, now) {
 				e.stats.Pings.Add(1)
-				e.write(g.to, e.pingRequest(g))
+				e.write(g.to, e.options(g.uri, pingBranch, strconv.FormatUint(rand.Uint64(), 36), g.to.link))
 			}
 		}
 	}
 }
 
-func (e *Edge) pingRequest(g ping) []byte {
-	r := strconv.FormatUint(rand.Uint64(), 36)
-	host := e.sentBy(g.to.link)
+// options is a ping; r is random, and known again in the answer's branch.
+func (e *Edge) options(uri, kind, r string, l link) []byte {
+	host := e.sentBy(l)
 	b := make([]byte, 0, 400)
-	b = append(append(append(b, "OPTIONS "...), oneLine(g.uri)...), " SIP/2.0\r\n"...)
-	b = appendHeader(b, "Via", e.via(cookie+pingBranch+e.ids.sum(16, "ping", r)+r, g.to.link))
+	b = append(append(append(b, "OPTIONS "...), oneLine(uri)...), " SIP/2.0\r\n"...)
+	b = appendHeader(b, "Via", e.via(cookie+kind+e.ids.sum(16, "ping", r)+r, l))
 	b = appendHeader(b, "Max-Forwards", "70")
 	b = appendHeader(b, "From", "<sip:"+host+">;tag="+r)
-	b = appendHeader(b, "To", "<"+g.uri+">")
+	b = appendHeader(b, "To", "<"+uri+">")
 	b = appendHeader(b, "Call-ID", r)
 	b = appendHeader(b, "CSeq", "1 OPTIONS")
 	return append(b, "Content-Length: 0\r\n\r\n"...)
 }
 
 // answersPing tells the answer to a ping of ours, any edge's, by its branch.
-func (e *Edge) answersPing(data []byte) bool {
-	_, found, ok := bytes.Cut(data[:min(len(data), 512)], []byte(cookie+pingBranch))
+func (e *Edge) answersPing(data []byte, now time.Time) bool {
+	if _, ok := e.pingIn(data, pingBranch); ok {
+		return true
+	}
+	id, ok := e.pingIn(data, trunkBranch)
+	if ok {
+		e.pong(id, data, now)
+	}
+	return ok
+}
+
+// pingIn finds the random part in the branch of a ping of that kind.
+func (e *Edge) pingIn(data []byte, kind string) (r string, ok bool) {
+	_, found, ok := bytes.Cut(data[:min(len(data), 512)], []byte(cookie+kind))
 	if !ok {
-		return false
+		return "", false
 	}
 	rest := string(found[:min(len(found), 64)])
 	end := strings.IndexAny(rest, ";,\r\n \t")
-	return end > 16 && end < 48 && e.ids.sum(16, "ping", rest[16:end]) == rest[:16]
+	if end <= 16 || end >= 48 || e.ids.sum(16, "ping", rest[16:end]) != rest[:16] {
+		return "", false
+	}
+	return rest[16:end], true
 }

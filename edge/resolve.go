@@ -1,33 +1,15 @@
 package edge
 
 import (
-	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"callswitch/codecore"
 )
-
-const (
-	resolveWithin = 3 * time.Second
-	rememberName  = 30 * time.Second
-	maxNames      = 1024
-)
-
-// names remembers looked-up host names.
-type names struct {
-	mu    sync.Mutex
-	known map[string]resolved
-}
-
-type resolved struct {
-	addr  netip.Addr
-	until time.Time
-}
 
 func splitHostPort(s string) (host string, port uint16) {
 	h, p, err := net.SplitHostPort(s)
@@ -54,97 +36,87 @@ func (e *Edge) reach(tcp bool, to netip.AddrPort) (flow, bool) {
 	return flow{u, to}, true
 }
 
-// route finds the flow of a request and calls then with it, e.mu held: at once,
+// A route is how a request goes out.
+type route struct {
+	flow   flow
+	ok     bool
+	why    reason // when not ok
+	hop    hop    // found by its target; none when the worker named the flow
+	others bool   // the target has more addresses, which were not tried
+}
+
+// route finds the way of a request and calls then with it, e.mu held: at once,
 // or, when a name must be looked up, later and from another goroutine.
-func (e *Edge) route(a *codecore.SendRequest, then func(flow, bool)) {
+func (e *Edge) route(a *codecore.SendRequest, then func(route)) {
 	if a.Flow != "" {
 		if f, ok := e.flowByID(a.Flow); ok && f.link.alive() {
-			then(f, true)
+			then(route{flow: f, ok: true})
 			return
 		}
 	}
-	host, port, tcp, ok := target(a.Target)
+	q, ok := target(a.Target)
 	if !ok {
-		then(flow{}, false)
+		then(route{why: noAddress})
 		return
 	}
-	if addr, ok := e.names.get(host); ok {
-		then(e.reach(tcp, netip.AddrPortFrom(addr, port)))
+	if l, ok := e.names.get(q, time.Now()); ok {
+		then(e.choose(a, l, time.Now()))
 		return
 	}
-	e.wg.Add(1)
-	go func() {
-		defer e.wg.Done()
-		addr, ok := e.names.lookUp(e.ctx, host)
+	e.names.find(e.ctx, &e.wg, q, func(l *located) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		if e.ctx.Err() != nil {
-			return
+		if e.ctx.Err() == nil {
+			then(e.choose(a, l, time.Now()))
 		}
-		if !ok {
-			then(flow{}, false)
-			return
-		}
-		then(e.reach(tcp, netip.AddrPortFrom(addr, port)))
-	}()
+	})
+}
+
+// choose takes the first address that was not tried and is not known to be dead.
+// All requests of a dialog begin with the same one: the seed is their Call-ID.
+// Who is called for the first time is not called where nobody answers; what
+// belongs to a dialog is sent all the same.
+func (e *Edge) choose(a *codecore.SendRequest, l *located, now time.Time) route {
+	first := a.Msg.Method == "INVITE" && tagOf(a.Msg.Get("To")) == ""
+	hops := l.order(a.Msg.Get("Call-ID"))
+	left := slices.DeleteFunc(slices.Clone(hops), func(h hop) bool { return slices.Contains(a.Avoid, h.String()) })
+	if len(left) == 0 && !first {
+		left = hops
+	}
+	if len(left) == 0 {
+		return route{why: noAddress}
+	}
+	usable := e.circuits.sort(left, now)
+	if usable == 0 && first {
+		return route{why: circuitOpen}
+	}
+	if first {
+		e.circuits.try(left[0], now)
+	}
+	f, ok := e.reach(left[0].tcp, left[0].addr)
+	return route{f, ok, noAddress, left[0], min(len(left), max(usable, 1)) > 1}
 }
 
 // target reads the URI of a next hop: a plain URI, or a Route value in angle
 // brackets.
-func target(to string) (host string, port uint16, tcp, ok bool) {
+func target(to string) (q question, ok bool) {
 	if i := strings.IndexByte(to, '<'); i >= 0 {
 		to, _, _ = strings.Cut(to[i+1:], ">")
 	}
 	u, ok := parseURI(to)
 	if !ok || u.scheme != "sip" {
-		return "", 0, false, false // sips needs TLS, which is not here yet
+		return q, false // sips needs TLS, which is not here yet
 	}
-	port = uint16(u.port)
-	if port == 0 {
-		port = 5060
+	q = question{host: strings.ToLower(strings.TrimSuffix(u.host, ".")), port: uint16(u.port)}
+	if m, ok := u.param("maddr"); ok && m != "" {
+		q.host = strings.ToLower(strings.Trim(m, "[]"))
 	}
 	switch t, _ := u.param("transport"); strings.ToLower(t) {
-	case "", "udp":
-	case "tcp":
-		tcp = true
+	case "":
+	case "udp", "tcp":
+		q.proto = strings.ToLower(t)
 	default:
-		return "", 0, false, false
+		return q, false
 	}
-	return u.host, port, tcp, true
-}
-
-func (n *names) get(host string) (netip.Addr, bool) {
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return addr.Unmap(), true
-	}
-	if host == "localhost" {
-		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), true
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	r, ok := n.known[host]
-	return r.addr, ok && time.Now().Before(r.until)
-}
-
-func (n *names) lookUp(ctx context.Context, host string) (netip.Addr, bool) {
-	ctx, cancel := context.WithTimeout(ctx, resolveWithin)
-	defer cancel()
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil || len(addrs) == 0 {
-		return netip.Addr{}, false
-	}
-	best := addrs[0].Unmap()
-	for _, a := range addrs {
-		if a.Unmap().Is4() {
-			best = a.Unmap()
-			break
-		}
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if len(n.known) >= maxNames {
-		clear(n.known)
-	}
-	n.known[host] = resolved{best, time.Now().Add(rememberName)}
-	return best, true
+	return q, q.host != ""
 }

@@ -22,6 +22,9 @@ type Stats struct {
 	RegisterWrites atomic.Uint64 // of them, those that took a write to the directory
 	Pings          atomic.Uint64 // OPTIONS to phones behind NAT
 
+	Failovers  atomic.Uint64 // requests that another address of their target may take
+	TrunkPings atomic.Uint64 // OPTIONS to trunks
+
 	Connections atomic.Int64 // stream connections now open
 	Calls       atomic.Int64 // calls in memory now
 	Open        atomic.Int64 // transactions in memory now
@@ -98,6 +101,10 @@ const (
 	directoryAway
 	slowReader
 	noStream
+	circuitOpen
+	noSign
+	portClosed
+	unavailable
 )
 
 var reasonNames = [...]string{
@@ -111,6 +118,7 @@ var reasonNames = [...]string{
 	digestWrong: "digest-wrong", digestSlowed: "digest-slowed", notAccount: "from-not-account",
 	badRegister: "register", registrarBusy: "registrar-busy", directoryAway: "directory-away",
 	slowReader: "slow-reader", noStream: "no-tcp",
+	circuitOpen: "circuit-open", noSign: "no-sign", portClosed: "port-closed", unavailable: "unavailable",
 }
 
 func (r reason) String() string { return reasonNames[r] }

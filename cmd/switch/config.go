@@ -57,7 +57,13 @@ type EdgeConfig struct {
 	Listen    []string     `yaml:"listen" json:"listen" doc:"transports, as udp:address:port or tcp:address:port; IPv6 in brackets"`
 	Advertise string       `yaml:"advertise" json:"advertise" doc:"host or host:port in Via and Contact; empty: the listening address. Needed behind a 1:1 NAT and when listening on 0.0.0.0"`
 	DSCP      bool         `yaml:"dscp" json:"dscp" doc:"mark SIP packets CS3, as RFC 4594 has signalling"`
+	DNS       DNSConfig    `yaml:"dns" json:"dns" doc:"how the names in SIP URIs are found (RFC 3263)"`
 	Limits    LimitsConfig `yaml:"limits" json:"limits" doc:"what the network may make the edge do"`
+}
+
+// DNSConfig is the key edge.dns.
+type DNSConfig struct {
+	Servers []string `yaml:"servers" json:"servers" doc:"name servers, as address or address:port, at most 4; empty: those of /etc/resolv.conf"`
 }
 
 // LimitsConfig is the key edge.limits.
@@ -68,6 +74,8 @@ type LimitsConfig struct {
 	MaxMessage   int     `yaml:"max_message" json:"max_message" doc:"bytes of a SIP message"`
 	PeerRate     float64 `yaml:"peer_rate" json:"peer_rate" doc:"messages a second from one known address"`
 	StrangerRate float64 `yaml:"stranger_rate" json:"stranger_rate" doc:"messages a second from any other address"`
+
+	Silence time.Duration `yaml:"silence" json:"silence" doc:"an INVITE of which nothing is heard by then, not even 100, goes to the next address or target, if there is one"`
 }
 
 // MediaConfig is the key media.
@@ -129,7 +137,8 @@ func DefaultConfig() Config {
 		NATS: NATSConfig{Replicas: 1, Listen: "127.0.0.1:0", SyncInterval: 2 * time.Minute},
 		Edge: EdgeConfig{
 			Listen: []string{"udp:127.0.0.1:5060", "tcp:127.0.0.1:5060"}, DSCP: true,
-			Limits: LimitsConfig{MaxCalls: 100_000, MaxConns: 10_000, MaxPerSource: 1000, MaxMessage: 65535, PeerRate: 20_000, StrangerRate: 10},
+			DNS:    DNSConfig{Servers: []string{}},
+			Limits: LimitsConfig{MaxCalls: 100_000, MaxConns: 10_000, MaxPerSource: 1000, MaxMessage: 65535, PeerRate: 20_000, StrangerRate: 10, Silence: 4 * time.Second},
 		},
 		Media:     MediaConfig{Listen: "127.0.0.1", Ports: "20000-39999", Timeout: time.Minute},
 		Worker:    WorkerConfig{DrainTimeout: 8 * time.Second, Story: true},

@@ -119,6 +119,18 @@ func (c *EdgeConfig) check(bad func(key, format string, a ...any)) {
 			bad("edge.limits."+n.key, "%v cannot be used: write a number above 0", n.value)
 		}
 	}
+	if l.Silence < 500*time.Millisecond || l.Silence > 32*time.Second {
+		bad("edge.limits.silence", "%s cannot be used: write 500ms to 32s", l.Silence)
+	}
+	if len(c.DNS.Servers) > 4 {
+		bad("edge.dns.servers", "has %d servers: at most 4 are asked", len(c.DNS.Servers))
+	}
+	for _, s := range c.DNS.Servers {
+		_, plain := netip.ParseAddr(s)
+		if _, err := netip.ParseAddrPort(s); plain != nil && err != nil {
+			bad("edge.dns.servers", "%q cannot be used: write an address or address:port, such as 192.0.2.53", s)
+		}
+	}
 	if l.MaxMessage < 1500 || l.MaxMessage > 65535 {
 		bad("edge.limits.max_message", "%d cannot be used: write 1500 to 65535", l.MaxMessage)
 	}

@@ -60,13 +60,13 @@ func TestEmptyConfigIsTheDefault(t *testing.T) {
 // Each error names the place, the key and what to write.
 func TestConfigErrors(t *testing.T) {
 	for _, tc := range []struct{ source, env, flag, want string }{
-		{source: "node: a\nedge:\n  listn: [x]\n", want: "switch.yaml:3: unknown key edge.listn; there are: listen, advertise, dscp, limits"},
+		{source: "node: a\nedge:\n  listn: [x]\n", want: "switch.yaml:3: unknown key edge.listn; there are: listen, advertise, dscp, dns, limits"},
 		{source: "workers:\n  n: 1\n", want: "switch.yaml:1: workers: n: 1 is not valid: write a whole number"},
 		{source: "nodes: a\n", want: "switch.yaml:1: unknown key nodes; there are: node, state"},
 		{source: "node: a\nnode: b\n", want: `switch.yaml:2: mapping key "node" already defined`},
 		{source: "node: [\n", want: "switch.yaml:1: "},
 		{source: "node: a\nworkers: many\n", want: "switch.yaml:2: workers: many is not valid: write a whole number"},
-		{source: "edge: 7\n", want: "switch.yaml:1: edge has keys of its own; there are: listen, advertise, dscp, limits"},
+		{source: "edge: 7\n", want: "switch.yaml:1: edge has keys of its own; there are: listen, advertise, dscp, dns, limits"},
 		{source: "just words\n", want: "switch.yaml: not a list of keys"},
 		{source: "node: a\n---\nnode: b\n", want: "switch.yaml: more than one YAML document; keep one"},
 		{source: "\nmedia:\n  ports: 20000\n", want: `switch.yaml:3: media.ports: "20000" cannot be used: write the first (even`},

@@ -54,7 +54,7 @@ func runEdge(ctx context.Context, c *child) error {
 		Limits:   edgeLimits(c.cfg.Edge.Limits),
 		Auth:     registrar.NewAuth(registrar.AuthConfig{Key: c.key, Realm: c.cfg.Registrar.Realm, Accounts: accounts, Born: time.Now()}),
 		Accounts: accounts, Directory: registrations(c), Keepalive: c.cfg.Registrar.Keepalive,
-		Secrets: secrets,
+		Secrets: secrets, DNS: c.cfg.Edge.DNS.Servers,
 		Weights: func() []edge.Weight {
 			var out []edge.Weight
 			for _, s := range weights(rollout(), dir.Processes()) {
@@ -105,13 +105,14 @@ var (
 	edgeRefused   = prometheus.NewDesc("switch_sip_refused_total", "SIP input refused, dropped or unusual, by reason.", []string{"reason"}, nil)
 	edgeEvents    = prometheus.NewDesc("switch_edge_events_total", "Events between edge and workers, by kind.", []string{"kind"}, nil)
 	edgeRegisters = prometheus.NewDesc("switch_registrar_total", "Challenges, granted REGISTERs, their writes to the directory, OPTIONS to phones behind NAT.", []string{"what"}, nil)
+	edgeTrunks    = prometheus.NewDesc("switch_trunks_total", "Requests that failed at one address and could go to another, and OPTIONS to trunks.", []string{"what"}, nil)
 	edgeOpen      = prometheus.NewDesc("switch_edge_open", "What the edge has in memory, by kind.", []string{"kind"}, nil)
 )
 
 func edgeLimits(l LimitsConfig) edge.Limits {
 	return edge.Limits{
 		MaxCalls: l.MaxCalls, MaxConns: l.MaxConns, MaxPerSource: l.MaxPerSource, MaxMessage: l.MaxMessage,
-		PeerRate: l.PeerRate, StrangerRate: l.StrangerRate,
+		PeerRate: l.PeerRate, StrangerRate: l.StrangerRate, Silence: l.Silence,
 	}
 }
 
@@ -144,6 +145,8 @@ func (c edgeCollector) Collect(ch chan<- prometheus.Metric) {
 	count(edgeRegisters, s.Registers.Load(), "granted")
 	count(edgeRegisters, s.RegisterWrites.Load(), "written")
 	count(edgeRegisters, s.Pings.Load(), "pinged")
+	count(edgeTrunks, s.Failovers.Load(), "failovers")
+	count(edgeTrunks, s.TrunkPings.Load(), "pings")
 	count(edgeEvents, s.Deliveries.Load(), "delivered")
 	count(edgeEvents, s.Resends.Load(), "resent")
 	count(edgeEvents, s.Orphans.Load(), "orphaned")
