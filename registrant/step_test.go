@@ -2,6 +2,7 @@ package registrant
 
 import (
 	"encoding/json"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -323,5 +324,25 @@ func TestRecordIsWhole(t *testing.T) {
 		if _, err := Decode([]byte(bad)); err == nil {
 			t.Errorf("%q was read", bad)
 		}
+	}
+}
+
+// What v0.2.0 has stored is read for ever.
+func TestStoredRecord(t *testing.T) {
+	value, err := os.ReadFile("testdata/record-1.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Decode(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := json.MarshalIndent(r, "", "  ")
+	if err != nil || string(again)+"\n" != string(value) {
+		t.Errorf("written anew it is another: a stored name has changed\n%s", again)
+	}
+	s := r.State
+	if a, ok := s.Request(); !ok || a.Seq != 3 || len(a.Request.Auth) != 1 || s.Doing(start) != Registered {
+		t.Errorf("%+v", s)
 	}
 }

@@ -103,7 +103,7 @@ type RegistrarConfig struct {
 
 // TrunksConfig is the key trunks.
 type TrunksConfig struct {
-	Passwords string `yaml:"passwords" json:"passwords" doc:"file of what the carriers ask us for, a YAML list of trunk (a peer of the dialplan), user, and password, or realm with ha1_sha256 and ha1_md5; nobody but the switch may read it"`
+	Passwords string `yaml:"passwords" json:"passwords" doc:"file of what the carriers ask us for, in calls and when we register, a YAML list of trunk (a peer of the dialplan), user, and password, or realm with ha1_sha256 and ha1_md5; nobody but the switch may read it"`
 }
 
 // SoftphoneConfig is the key softphone.
