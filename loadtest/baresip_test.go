@@ -78,6 +78,7 @@ func TestToneShare(t *testing.T) {
 type phone struct {
 	dir string
 	at  netip.AddrPort
+	ctl netip.AddrPort // takes commands, tells events (interop_baresip_test.go)
 	cmd *exec.Cmd
 	out bytes.Buffer
 }
@@ -90,7 +91,7 @@ func startPhone(t *testing.T, ip, user string, args ...string) *phone {
 // startAccount starts a phone that registers; its password is sesame-<user>.
 func startAccount(t *testing.T, ip, user string, at netip.AddrPort, args ...string) *phone {
 	t.Helper()
-	return startPhoneAs(t, ip, user, fmt.Sprintf("<sip:%s@%s>;auth_pass=sesame-%s;regint=60;answermode=auto;audio_codecs=PCMU/8000/1\n", user, at, user), args...)
+	return startPhoneAs(t, ip, user, fmt.Sprintf("<sip:%s@%s>;auth_pass=sesame-%s;regint=60;answermode=auto;audio_codecs=PCMU/8000/1,PCMA/8000/1\n", user, at, user), args...)
 }
 
 func startPhoneAs(t *testing.T, ip, user, account string, args ...string) *phone {
@@ -98,7 +99,7 @@ func startPhoneAs(t *testing.T, ip, user, account string, args ...string) *phone
 	if _, err := exec.LookPath("baresip"); err != nil {
 		t.Skip("baresip is not installed")
 	}
-	p := &phone{dir: t.TempDir(), at: sippPort(t, ip)}
+	p := &phone{dir: t.TempDir(), at: sippPort(t, ip), ctl: sippPort(t, ip)}
 	tone := filepath.Join(p.dir, "tone.wav")
 	writeTone(t, tone, 60)
 	config := fmt.Sprintf(`sip_listen %s
@@ -118,7 +119,9 @@ module aubridge.so
 module sndfile.so
 module_tmp account.so
 module_app menu.so
-`, p.at, user, tone, user, p.dir, "/usr/lib/baresip/modules")
+module_app ctrl_tcp.so
+ctrl_tcp_listen %s
+`, p.at, user, tone, user, p.dir, "/usr/lib/baresip/modules", p.ctl)
 	if account == "" {
 		account = fmt.Sprintf("<sip:%s@%s>;regint=0;answermode=auto;audio_codecs=PCMU/8000/1\n", user, p.at)
 	}

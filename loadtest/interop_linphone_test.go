@@ -14,48 +14,59 @@ import (
 	"time"
 )
 
-// linphone is one linphonec that is spoken to on its input. It plays a tone and
-// records what it hears, by files in place of a sound card.
-type linphone struct {
-	dir  string
-	cmd  *exec.Cmd
-	in   io.WriteCloser
+// chat is what a program says while it runs.
+type chat struct {
 	mu   sync.Mutex
 	said strings.Builder
 }
 
-// Write takes what linphonec says.
-func (p *linphone) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.said.Write(b)
+// Write takes what the program says.
+func (c *chat) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.said.Write(b)
 }
 
-func (p *linphone) heardSay(after int, s string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return strings.Contains(p.said.String()[after:], s)
+// mark is where it is now; all is what it has said since a mark.
+func (c *chat) mark() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.said.Len()
+}
+
+func (c *chat) all(since int) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.said.String()[since:]
+}
+
+// says waits until it has said something since a mark.
+func (c *chat) says(t *testing.T, since int, what string) {
+	t.Helper()
+	for ctx := patient(t, 10*time.Second); !strings.Contains(c.all(since), what); {
+		if !pause(ctx, 20*time.Millisecond) {
+			t.Fatalf("it has not said %q", what)
+		}
+	}
+}
+
+// linphone is one linphonec that is spoken to on its input. It plays a tone and
+// records what it hears, by files in place of a sound card.
+type linphone struct {
+	chat
+	dir string
+	cmd *exec.Cmd
+	in  io.WriteCloser
 }
 
 // do says a command and waits until linphonec has said so.
 func (p *linphone) do(t *testing.T, command, until string) {
 	t.Helper()
-	p.mu.Lock()
-	after := p.said.Len()
-	p.mu.Unlock()
+	since := p.mark()
 	if _, err := io.WriteString(p.in, command+"\n"); err != nil {
 		t.Fatal(err)
 	}
-	p.says(t, after, until)
-}
-
-func (p *linphone) says(t *testing.T, after int, until string) {
-	t.Helper()
-	for ctx := patient(t, 10*time.Second); !p.heardSay(after, until); {
-		if !pause(ctx, 20*time.Millisecond) {
-			t.Fatalf("linphonec has not said %q", until)
-		}
-	}
+	p.says(t, since, until)
 }
 
 // startLinphone starts linphonec, which registers as an account of the switch
@@ -99,7 +110,7 @@ echocancellation=0
 	t.Cleanup(func() {
 		p.quit(t)
 		if t.Failed() {
-			t.Logf("linphonec of %s:\n%s", user, tail(p.said.String()))
+			t.Logf("linphonec of %s:\n%s", user, tail(p.all(0)))
 		}
 	})
 	p.do(t, "soundcard use files", "instead of soundcard")
@@ -205,4 +216,76 @@ func TestLinphoneRegistersAndCalls(t *testing.T) {
 		t.Errorf("%+v, %v", cdrs, err)
 	}
 	b.mustKeepSecrets(t, "sesame")
+}
+
+// A codec changes while the call is on the next release, and the call goes back
+// with it; then the phone that changed it transfers its caller to a third phone
+// that it has called (REFER with Replaces), and the call moves again.
+func TestLinphoneChangesTheCodecAndTransfers(t *testing.T) {
+	b, _ := realSwitch(t, 0, nil)
+	bin, _ := binaries()
+	at := b.sw.cfg.Site.SIP
+	if err := b.sw.plan(t.Context(), accountPlan(netip.MustParseAddrPort("127.0.0.5:9"))); err != nil {
+		t.Fatal(err)
+	}
+	b.cli(t, "sesame-lina", "account", "add", "lina")
+	for _, name := range []string{"alice", "carol"} {
+		b.cli(t, "sesame-"+name, "account", "add", name, "--md5-only")
+	}
+	pause(t.Context(), 300*time.Millisecond)
+	lina, carol := startLinphone(t, "127.0.0.30", "lina", at), startAccount(t, "127.0.0.7", "carol", at)
+	b.registered(t, 2)
+	alice := startAccount(t, "127.0.0.6", "alice", at, dial("lina", at)...)
+	control := alice.control(t)
+	lina.says(t, 0, "Media streams established")
+	pause(t.Context(), time.Second)
+
+	b.moveAll(t, bin[1])
+	lina.do(t, "codec disable 3", "PCMU (8000) disabled")
+	lina.do(t, "pause", "is now paused")
+	lina.do(t, "resume", "Media streams established")
+	if err := b.say(t, "undo"); err != nil {
+		t.Fatal(err)
+	}
+	b.inState(t, RolloutRolledBack)
+	pause(t.Context(), time.Second)
+	if s := control.ask(t, "callstat"); !strings.Contains(s, "PCMA") {
+		t.Errorf("no word of PCMA: %s", s)
+	}
+
+	lina.do(t, "pause", "is now paused")
+	lina.do(t, "call sip:carol@"+at.String(), "Media streams established")
+	pause(t.Context(), time.Second)
+	lina.do(t, "transfer 1 --to-call 2", "Call 1 with sip:alice@127.0.0.1 ended")
+	lina.says(t, 0, "Call 2 with sip:carol@"+at.String()+" ended")
+	ctx := patient(t, 10*time.Second)
+	for {
+		calls, err := b.sw.API.Calls(ctx)
+		n := 0
+		for _, c := range calls {
+			if c.Phase == "talking" && c.FromPeer == "account:alice" {
+				n++
+			}
+		}
+		if n == 1 {
+			break
+		}
+		if !pause(ctx, 20*time.Millisecond) {
+			t.Fatalf("alice and carol do not talk: %+v %v", calls, err)
+		}
+	}
+	pause(t.Context(), 2*time.Second)
+	alice.stop(t)
+	carol.stop(t)
+	s := carol.heard(t)
+	for i := len(s) - 12000; i >= 0 && i+800 < len(s)-4000; i += 800 {
+		if share := toneShare(s[i:i+800], toneHz); share < 0.8 {
+			t.Errorf("after the transfer carol hears %.0f %% of alice's tone", 100*share)
+		}
+	}
+	lina.quit(t)
+	lina.mustHearTone(t, "heard.wav", 15, 40)
+	if cdrs, err := b.sw.API.CDRs(t.Context()); err != nil || len(cdrs) != 2 {
+		t.Errorf("%+v, %v", cdrs, err)
+	}
 }

@@ -62,7 +62,8 @@ func TestSippPlaysThroughTheSwitch(t *testing.T) {
 				plan.Peers = append(plan.Peers, peer)
 			}
 			plan.Routes = []DialplanRoute{
-				{Prefix: "5", To: "b"}, {Prefix: "6", To: "c"},
+				{Prefix: "5", To: "b"},
+				{Prefix: "6", To: "c"},
 				{Prefix: "7", Fork: "parallel", Targets: []DialplanTarget{{To: "b"}, {To: "c"}, {To: "d"}}},
 			}
 			if err := b.sw.plan(t.Context(), plan); err != nil {
