@@ -29,10 +29,30 @@
 // descriptor in an os.File would join the Go runtime's own poller, and each
 // packet would wake two.
 //
-// # What comes later
+// # Secure legs
 //
-// A leg that speaks SRTP opens a packet before [loop.rtp] looks at it and
-// closes it in [loop.transmit]; STUN and DTLS arrive on the same socket and are
-// told apart by the first byte (RFC 7983), where they are now counted and
-// dropped. Keys and indexes need a hot slot beside the cold record.
+// A packet of a leg with [secure] is opened before [loop.rtp] looks at it and
+// sealed in [loop.transmit]; between them it is as plain as any, so any two kinds
+// of legs are bridged. STUN and DTLS arrive on the same socket and are told apart
+// by the first byte (RFC 7983). Connectivity checks are answered by the relay
+// itself (ice.go); a DTLS handshake has a goroutine for as long as it lasts
+// (dtls.go) and leaves nothing but keys: no PeerConnection, no connection of DTLS,
+// for neither could be rebuilt in another process. What stays of the handshake is
+// its last flight, for a party that did not hear it. Packets that seal themselves
+// as the party's need no latch: the party may move.
+//
+// pion/srtp is used as a cipher. Which index a packet has is decided here, by
+// windows on both sides (window.go), and how far a key was used stands in its leg's
+// hot slot before the packet leaves (slot.go). Keys of a handshake stand nowhere
+// else, so cold records hold no secret: ours are derived anew from the cluster key,
+// the party's come sealed with each order.
+//
+// A leg that cannot go on (its slot is lost, its handshake was cut, the certificate
+// is not the one announced, no check came for 30 s) says so with
+// codecore.MediaSilent and its reason, and the call logic hangs up.
+//
+// # Services
+//
+// An echo is a leg that is its own peer. A tone is played by the relay on one timer
+// for all (service.go); its position stands in the cold record.
 package media

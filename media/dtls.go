@@ -178,7 +178,7 @@ func (m *Media) beginShake(g *leg) bool {
 
 // handshake returns the keys of both directions, and what we said last.
 func (m *Media) handshake(p *pipe, want codecore.Secure) (tx, rx keys, last [][]byte, err error) {
-	defer p.Close()
+	defer func() { _ = p.Close() }()
 	ctx, cancel := context.WithTimeout(context.Background(), shakeFor)
 	defer cancel()
 	opts := []dtls.Option{

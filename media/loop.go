@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/rtp"
@@ -30,8 +31,11 @@ type loop struct {
 	stopped bool
 	tones   []*leg
 	ticking bool
-	ousted  bool            // another process has our legs: send nothing
-	shake   func(*leg) bool // begins a DTLS handshake; false: not now
+	ousted  bool    // another process has our legs: send nothing
+	fence   *uint64 // is gen as long as the hot slots are ours; nil: there are none
+	gen     uint64
+	sealed  func(g *leg, control bool) // for tests
+	shake   func(*leg) bool            // begins a DTLS handshake; false: not now
 
 	// The goroutine's alone.
 	events [64]unix.EpollEvent
@@ -123,7 +127,7 @@ func (l *loop) run() error {
 			l.mu.Unlock()
 			return nil
 		}
-		if l.ousted {
+		if l.ousted || l.fence != nil && atomic.LoadUint64(l.fence) != l.gen {
 			l.mu.Unlock()
 			return errMoved
 		}

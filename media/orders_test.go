@@ -224,7 +224,7 @@ func TestKeeperHasEverySocketFromTheStart(t *testing.T) {
 }
 
 func TestRecordIsReadByItsVersion(t *testing.T) {
-	for body, ok := range map[string]bool{`{"v":1}`: true, `{"v":3}`: false, `{}`: false, `no`: false} {
+	for body, ok := range map[string]bool{`{"v":1}`: true, `{"v":2}`: true, `{"v":3}`: false, `{}`: false, `no`: false} {
 		if _, err := decodeRecord([]byte(body)); (err == nil) != ok {
 			t.Errorf("%s: %v", body, err)
 		}

@@ -30,6 +30,7 @@ type secure struct {
 	want  codecore.Secure
 	place int // of the slot, 0: on the heap
 	slot  slot
+	gen   uint16  // of this process
 	tx    *sealer // nil: no keys yet
 	rx    *opener
 	wait  []parked // sealed packets that were faster than their keys
@@ -117,6 +118,7 @@ func (m *Media) protect(g *leg, d *guard, now int64) error {
 		s = &secure{}
 		var had bool
 		s.place, s.slot, had = m.hot.take(g.call.id, g.id)
+		s.gen, m.loop.fence, m.loop.gen = m.hot.gen, m.hot.fence(), uint64(m.hot.gen)
 		s.orphan = !had && !g.fresh
 		g.sec = s
 		if d.want.Kind == codecore.SecureDTLS {
@@ -156,7 +158,7 @@ func (s *secure) setTx(k *keys) (err error) {
 	}
 	s.slot.store(wordState, slotKeyed)
 	s.why, s.told = "", false
-	s.tx, err = newSealer(*k, s.slot)
+	s.tx, err = newSealer(*k, s.slot, s.gen)
 	return err
 }
 
@@ -222,7 +224,7 @@ func (m *Media) associate(g *leg, now int64) error {
 		tx := keys{profile: profile, key: s.slot.key(wordTxKey), made: a}
 		rx := keys{profile: profile, key: s.slot.key(wordRxKey), made: a}
 		var err error
-		if s.tx, err = newSealer(tx, s.slot); err != nil {
+		if s.tx, err = newSealer(tx, s.slot, s.gen); err != nil {
 			return err
 		}
 		if s.rx, err = newOpener(rx, s.slot); err != nil {
@@ -252,7 +254,7 @@ func (s *secure) keyed(tx, rx keys, last [][]byte) (err error) {
 	s.slot.store(wordRxMade, rx.made)
 	s.slot.store(wordState, slotKeyed)
 	s.last = last
-	if s.tx, err = newSealer(tx, s.slot); err != nil {
+	if s.tx, err = newSealer(tx, s.slot, s.gen); err != nil {
 		return err
 	}
 	s.rx, err = newOpener(rx, s.slot)
@@ -368,6 +370,9 @@ func (l *loop) seal(g *leg, b []byte, control bool) []byte {
 	}
 	switch {
 	case err == nil:
+		if l.sealed != nil {
+			l.sealed(g, control)
+		}
 		return b
 	case errors.Is(err, errMoved):
 		// Nothing may be sent any more, to nobody: this process was replaced.

@@ -28,8 +28,8 @@ import (
 //	 6-11   our master key and salt, of DTLS
 //	12-17   the party's
 //	18      SSRC we send under, bit 32 set once there is one
-//	19      highest SRTP index sent, plus one; 0: none yet
-//	20      highest SRTCP index sent
+//	19      generation << 48, highest SRTP index sent plus one; 0: none yet
+//	20      generation << 48, highest SRTCP index sent
 //	21      SSRC that the stream comes from << 16, sequence offset
 //	22      timestamp offset << 32, last timestamp
 //	24-55   four SSRCs of the party, 8 words each:
@@ -37,9 +37,12 @@ import (
 //	        window, their check, highest SRTCP index plus one
 //	56-79   our last flight of the handshake, as it went; its length first
 //
-// Word 19 moves by compare-and-swap before the packet is encrypted. A process
-// that was stopped, and wakes when a successor has gone on, finds it moved and
-// sends nothing. A torn window reads as "all received".
+// Words 19 and 20 move by compare-and-swap before the packet is encrypted, and
+// each process that takes a leg over writes its generation into them. One that was
+// stopped, and wakes when a successor has gone on, finds another's there and sends
+// nothing. A torn window reads as "all received".
+//
+// Slot 0 is the head: word 0 says the form, word 1 the generation that owns all.
 type slot []uint64
 
 const (
@@ -78,9 +81,15 @@ const (
 func (s slot) load(w int) uint64     { return atomic.LoadUint64(&s[w]) }
 func (s slot) store(w int, v uint64) { atomic.StoreUint64(&s[w], v) }
 
-// advance moves a word if nobody else has.
-func (s slot) advance(w int, from, to uint64) bool {
-	return atomic.CompareAndSwapUint64(&s[w], from, to)
+// own takes a counter over for a generation and returns where it was left.
+func (s slot) own(w int, gen uint16) uint64 {
+	return atomic.SwapUint64(&s[w], uint64(gen)<<48|s.load(w)&(never-1)) & (never - 1)
+}
+
+// advance moves a counter if it is still that generation's.
+func (s slot) advance(w int, gen uint16, from, to uint64) bool {
+	g := uint64(gen) << 48
+	return atomic.CompareAndSwapUint64(&s[w], g|from, g|to)
 }
 
 // putKey and key keep up to 44 bytes of key and salt and their length.
@@ -142,7 +151,8 @@ func (s slot) forgetRx() {
 
 // hot is all slots of a node. It is behind Media.mu but for the slots' words.
 type hot struct {
-	most   int // slots
+	gen    uint16 // of this process
+	most   int    // slots
 	keep   *keepers
 	words  []uint64
 	left   map[who]int // of the generation before, nobody has asked yet
@@ -196,7 +206,7 @@ func (h *hot) make() error {
 		}
 		h.keep.push(keepOp{hotName, h.f})
 	}
-	h.words[0] = hotMagic
+	h.words[0], h.words[1], h.gen = hotMagic, 1, 1
 	for i := h.most; i > 0; i-- {
 		h.free = append(h.free, i)
 	}
@@ -230,6 +240,10 @@ func (h *hot) adopt(f *os.File) error {
 		h.mapped, h.words = nil, nil
 		return errors.New("media: hot memory of another form")
 	}
+	if h.gen = uint16(h.words[1]) + 1; h.gen == 0 {
+		h.gen = 1
+	}
+	atomic.StoreUint64(&h.words[1], uint64(h.gen)) // the one before is to stop
 	for i := size/slotBytes - 1; i > 0; i-- {
 		if s := h.at(i); s.load(wordState) != slotFree {
 			h.left[who{s.load(wordWho), s.load(wordWho + 1)}] = i
@@ -238,6 +252,14 @@ func (h *hot) adopt(f *os.File) error {
 		}
 	}
 	return nil
+}
+
+// fence is a word that changes when another process takes all slots over.
+func (h *hot) fence() *uint64 {
+	if h.words == nil {
+		return nil
+	}
+	return &h.words[1]
 }
 
 func (h *hot) at(i int) slot { return h.words[i*slotWords : (i+1)*slotWords : (i+1)*slotWords] }

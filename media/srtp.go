@@ -53,26 +53,26 @@ type sealer struct {
 	keys  keys
 	ctx   *srtp.Context
 	slot  slot
+	gen   uint16
 	ssrcs int
 
 	ssrc uint32
 	sent window
 	odd  uint16 // a jump is believed if this number comes next
 	rtcp uint32 // highest SRTCP index
+	last uint64 // index used last
 }
 
 // newSealer goes on where the slot says the keys were left.
-func newSealer(k keys, s slot) (*sealer, error) {
+func newSealer(k keys, s slot, gen uint16) (*sealer, error) {
 	ctx, err := k.context()
 	if err != nil {
 		return nil, err
 	}
-	e := &sealer{keys: k, ctx: ctx, slot: s, rtcp: uint32(s.load(wordTxRTCP))}
-	if v := s.load(wordTxSSRC); v&present != 0 {
-		e.ssrc = uint32(v)
-		if next := s.load(wordTxNext); next > 0 {
-			e.sent = used(next - 1)
-		}
+	e := &sealer{keys: k, ctx: ctx, slot: s, gen: gen, rtcp: uint32(s.own(wordTxRTCP, gen))}
+	next := s.own(wordTxNext, gen)
+	if v := s.load(wordTxSSRC); v&present != 0 && next > 0 {
+		e.ssrc, e.sent = uint32(v), used(next-1)
 	}
 	return e, nil
 }
@@ -106,14 +106,15 @@ func (e *sealer) rtp(b []byte, h *rtp.Header) ([]byte, error) {
 	if !e.sent.fresh(i) {
 		return nil, errUsed
 	}
-	if !e.sent.any {
-		if !e.slot.advance(wordTxNext, 0, i+1) {
-			return nil, errMoved
-		}
-	} else if i > e.sent.top && !e.slot.advance(wordTxNext, e.sent.top+1, i+1) {
+	var next uint64
+	if e.sent.any {
+		next = e.sent.top + 1
+	}
+	if !e.slot.advance(wordTxNext, e.gen, next, max(next, i+1)) {
 		return nil, errMoved
 	}
 	e.sent.mark(i)
+	e.last = i
 	_, ok := e.ctx.ROC(ssrc)
 	if err := e.known(ok); err != nil {
 		return nil, err
@@ -128,10 +129,11 @@ func (e *sealer) control(b []byte) ([]byte, error) {
 	if e.rtcp >= 1<<31-1 {
 		return nil, errUsed
 	}
-	if !e.slot.advance(wordTxRTCP, uint64(e.rtcp), uint64(e.rtcp)+1) {
+	if !e.slot.advance(wordTxRTCP, e.gen, uint64(e.rtcp), uint64(e.rtcp)+1) {
 		return nil, errMoved
 	}
 	e.rtcp++
+	e.last = uint64(e.rtcp)
 	ssrc := binary.BigEndian.Uint32(b[4:])
 	_, ok := e.ctx.Index(ssrc)
 	if err := e.known(ok); err != nil {

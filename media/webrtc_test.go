@@ -2,7 +2,6 @@ package media
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/binary"
 	"fmt"
 	"regexp"
@@ -253,5 +252,3 @@ func TestBrowserToPhone(t *testing.T) {
 		})
 	}
 }
-
-var _ = base64.StdEncoding
