@@ -79,6 +79,27 @@ func (w *cold) stored(id codecore.CallID, rev uint64) {
 	w.entries[id] = &coldEntry{rev: rev}
 }
 
+// known returns what a successor needs to write the record.
+func (w *cold) known(id codecore.CallID) (rev uint64, doubt, due bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := w.entries[id]
+	if e == nil {
+		return 0, false, false
+	}
+	return e.rev, e.doubt || e.flying, !e.due.IsZero() || e.flying
+}
+
+// unsure has a record written soon, after a look at what is there if in doubt.
+func (w *cold) unsure(id codecore.CallID, doubt bool, due time.Time) {
+	w.changed(id, due)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if e := w.entries[id]; e != nil {
+		e.doubt = doubt
+	}
+}
+
 // ended has the record of a call deleted, if it was ever written.
 func (w *cold) ended(id codecore.CallID, now time.Time) {
 	w.mu.Lock()

@@ -154,7 +154,7 @@ func (l *loop) greet(g *leg) {
 // are not too many. loop.mu is held.
 func (m *Media) beginShake(g *leg) bool {
 	s := g.sec
-	if m.ending || s.want.Fingerprint == "" {
+	if m.ending || m.yielding || s.want.Fingerprint == "" {
 		return false
 	}
 	if m.shakes.Add(1) > shakesMost {

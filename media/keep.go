@@ -28,6 +28,8 @@ type keepers struct {
 	todo   []keepOp
 	more   chan struct{} // capacity 1
 	failed uint64
+	asked  uint64 // operations ever pushed
+	done   uint64 // and carried out
 }
 
 type keepOp struct {
@@ -49,6 +51,7 @@ func (k *keepers) push(op keepOp) {
 	}
 	k.mu.Lock()
 	k.todo = append(k.todo, op)
+	k.asked++
 	k.mu.Unlock()
 	select {
 	case k.more <- struct{}{}:
@@ -62,6 +65,7 @@ func (k *keepers) flush() {
 		k.mu.Lock()
 		todo := k.todo
 		k.todo = nil
+		k.done = k.asked - uint64(len(todo)) // of the rounds before
 		k.mu.Unlock()
 		if len(todo) == 0 {
 			return
@@ -80,6 +84,13 @@ func (k *keepers) flush() {
 			}
 		}
 	}
+}
+
+// idle reports whether the Keeper has been told of everything.
+func (k *keepers) idle() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.done == k.asked
 }
 
 // run keeps until done is closed.

@@ -36,6 +36,9 @@ type Config struct {
 	// Inherited are sockets of the generation before by their name at the
 	// Keeper. New takes them over and closes what is not its own.
 	Inherited map[string]*os.File
+	// Handed is what the generation before said when it froze (Freeze): this one is
+	// its heir. nil: it begins from the cold records.
+	Handed []byte
 
 	// Secrets derives our credentials and keys, and opens what the edge sealed. nil:
 	// orders for secure legs are refused with "no-keys".
@@ -94,9 +97,10 @@ type Media struct {
 	v6    bool
 	cert  tls.Certificate // of DTLS
 
-	shaking sync.WaitGroup
-	shakes  atomic.Int32
-	ending  bool // behind loop.mu: no handshake begins
+	shaking  sync.WaitGroup
+	shakes   atomic.Int32
+	ending   bool // behind loop.mu: no handshake begins
+	yielding bool // likewise: an heir will take them
 
 	mu       sync.Mutex
 	pool     *pool
@@ -151,7 +155,7 @@ func New(cfg Config) (*Media, error) {
 	}
 	m.keep = newKeepers(cfg.Keep, cfg.Log)
 	m.cold = newCold(cfg.Legs, cfg.Node, cfg.Boot, cfg.Log)
-	m.restored = cfg.Legs == nil
+	m.restored = cfg.Legs == nil && cfg.Handed == nil
 	pairs := (cfg.PortMax - cfg.PortMin + 1) / 2
 	m.pool = &pool{
 		log: cfg.Log, loop: m.loop, keep: m.keep, ip: cfg.Listen, min: cfg.PortMin,
@@ -168,6 +172,12 @@ func New(cfg Config) (*Media, error) {
 		h := fnv.New32a()
 		_, _ = h.Write([]byte(cfg.Boot))
 		m.pool.next = int(h.Sum32() % uint32(pairs))
+	}
+	if cfg.Handed != nil {
+		if err := m.succeed(cfg.Handed); err != nil {
+			m.loop.close()
+			return nil, err
+		}
 	}
 	// Without the records a fresh bind could take a port that a record names; an
 	// inherited one cannot. So a node that has a store binds after reading it.

@@ -62,6 +62,19 @@ func (m *Media) restore(id codecore.CallID, body []byte, rev uint64) (ok bool, e
 		return false, nil
 	}
 	c := &call{id: id}
+	if err := m.put(c, r, now); err != nil {
+		m.did["restore_failed"]++
+		m.log.Warn("media: call not restored yet", "call", id, "err", err)
+		return false, err
+	}
+	// Ask for it soon: its end may have been ordered while nobody was here.
+	c.touched -= int64(m.times.recheck) - int64(m.times.recheck)/20
+	m.did["restored"]++
+	return true, nil
+}
+
+// put brings a call to where its record says.
+func (m *Media) put(c *call, r record, now time.Time) error {
 	want := r.Want
 	want.Legs = append([]codecore.MediaLeg(nil), want.Legs...)
 	for i := range want.Legs {
@@ -71,15 +84,7 @@ func (m *Media) restore(id codecore.CallID, body []byte, rev uint64) (ok bool, e
 			}
 		}
 	}
-	if err := m.apply(c, sessions.DoMedia{Call: id, Gen: r.Gen, Media: want}, &r, now); err != nil {
-		m.did["restore_failed"]++
-		m.log.Warn("media: call not restored yet", "call", id, "err", err)
-		return false, err
-	}
-	// Ask for it soon: its end may have been ordered while nobody was here.
-	c.touched -= int64(m.times.recheck) - int64(m.times.recheck)/20
-	m.did["restored"]++
-	return true, nil
+	return m.apply(c, sessions.DoMedia{Call: c.id, Gen: r.Gen, Media: want}, &r, now)
 }
 
 // recall gives legs that an order alone has brought what their record knows

@@ -48,6 +48,11 @@ func start(t testing.TB, cfg Config, change func(*Media)) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return run(t, m, cfg, change)
+}
+
+func run(t testing.TB, m *Media, cfg Config, change func(*Media)) *node {
+	t.Helper()
 	m.times.tick = 10 * time.Millisecond
 	m.times.behind = 30 * time.Millisecond
 	m.times.gather = 5 * time.Millisecond

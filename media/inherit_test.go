@@ -1,0 +1,153 @@
+package media
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pion/dtls/v3"
+	"github.com/pion/webrtc/v4"
+)
+
+// yield freezes a node and hands over to an heir; the node is gone when the heir
+// is made, as a process is that ends without closing anything.
+func (n *node) yieldTo(t *testing.T, cfg Config, keep *memKeeper, boot string) *node {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	state, err := n.Freeze(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frozen := time.Now()
+	cfg.Boot, cfg.Inherited, cfg.Handed = boot, keep.hand(), state
+	heir, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.loop.stopped = true
+	n.cfg.Legs, n.cold.store = nil, nil
+	n.keep.to = nil // what it drops on its way out is not its own any more
+	n.Thaw()
+	n.stop()
+	t.Logf("handed over %d bytes in %s", len(state), time.Since(frozen))
+	return run(t, heir, cfg, nil)
+}
+
+func TestHeirGoesOn(t *testing.T) {
+	for name, profile := range map[string]dtls.SRTPProtectionProfile{"gcm": dtls.SRTP_AEAD_AES_128_GCM, "cm": dtls.SRTP_AES128_CM_HMAC_SHA1_80} {
+		t.Run(name, func(t *testing.T) {
+			keep := &memKeeper{}
+			t.Cleanup(keep.close)
+			cfg, key := secureConfig(t)
+			cfg.Keep, cfg.Legs = keep, &memLegs{}
+			n := start(t, cfg, nil)
+			ports, plainA, plainB := n.pairOfPhones("c1")
+			_, browser, phone, _ := n.dialled("c2", key, false, profile)
+			waiting := n.alloc("c3")
+			sent := make(chan int, 1)
+			stop := make(chan struct{})
+			defer func() {
+				if stop != nil {
+					close(stop)
+					<-sent
+				}
+			}()
+			go func(stop <-chan struct{}) {
+				for i := 2; ; i++ {
+					select {
+					case <-stop:
+						sent <- i
+						return
+					case <-time.After(3 * time.Millisecond):
+					}
+					plainA.send(i)
+					plainB.send(i)
+					browser.send(i)
+					phone.send(i)
+				}
+			}(stop)
+			i := 2
+			hear := func(until int) {
+				t.Helper()
+				for ; i < until; i++ {
+					plainB.must(i)
+					plainA.must(i)
+					phone.must(i)
+					browser.must(i)
+				}
+			}
+			for generation := range 3 {
+				hear(20 * (generation + 1))
+				n = n.yieldTo(t, cfg, keep, "m-"+string(rune('2'+generation)))
+			}
+			hear(100)
+			close(stop)
+			stop = nil
+			hear(<-sent)
+			if !browser.state(webrtc.PeerConnectionStateConnected) {
+				t.Error("the browser is not connected")
+			}
+			s := n.Stats()
+			if s.Handshakes != 0 || s.Calls != 3 || s.PairsUsed != 6 {
+				t.Errorf("stats %+v", s)
+			}
+			for reason, dropped := range s.Dropped {
+				if dropped != 0 {
+					t.Errorf("%d dropped: %s", dropped, reason)
+				}
+			}
+			if q := n.quality("c1", "a"); q.PacketsIn != uint64(i-1) || q.Lost != 0 {
+				t.Errorf("%d packets of %d, %d lost", q.PacketsIn, i-1, q.Lost)
+			}
+			// Who is not the party is a stranger as before, and what was known is known.
+			evil := newPhone(t, ports[0], 3)
+			evil.send(1)
+			plainB.silent()
+			if again := n.alloc("c3"); again != waiting {
+				t.Errorf("the call that was only allocated has %v, not %v", again, waiting)
+			}
+			n.do("c1", 1, 2)
+			n.do("c2", 1, 2)
+			n.await("no record left", func() bool { r, _ := cfg.Legs.(*memLegs).count(); return r == 0 })
+		})
+	}
+}
+
+func TestThawedGoesOn(t *testing.T) {
+	keep := &memKeeper{}
+	t.Cleanup(keep.close)
+	cfg, key := secureConfig(t)
+	cfg.Keep = keep
+	n := start(t, cfg, nil)
+	_, browser, phone, _ := n.dialled("c1", key, false, dtls.SRTP_AEAD_AES_128_GCM)
+	for i := 2; i < 6; i++ {
+		state, err := n.Freeze(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		browser.send(i)
+		phone.send(i)
+		phone.silent()
+		heir := cfg
+		heir.Boot, heir.Inherited, heir.Handed = "m-2", keep.hand(), []byte(strings.Replace(string(state), `"v":1`, `"v":99`, 1))
+		if _, err := New(heir); !errors.Is(err, errHanded) {
+			t.Errorf("another version: %v", err)
+		}
+		n.Thaw()
+		phone.must(i)
+		browser.must(i)
+	}
+	// A browser in its handshake is waited for, as long as allowed.
+	n.shakes.Add(1)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := n.Freeze(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+	n.shakes.Add(-1)
+	browser.send(6)
+	phone.must(6)
+}
