@@ -115,6 +115,9 @@ func TestRefusalLeavesTheCall(t *testing.T) {
 	if err != nil || dry.Moved != 34 || len(dry.Refused) != 6 || len(a.calls.List()) != 40 {
 		t.Fatalf("dry run: %v, %v", dry, err)
 	}
+	if n := len(a.seen); n != 0 {
+		t.Errorf("the dry run counts %d outcomes of moves, and nothing was to move", n)
+	}
 	if s := dry.String(); !strings.Contains(s, "moved 34 of 40") || !strings.Contains(s, "1 pinned") {
 		t.Errorf("dry run says %q", s)
 	}

@@ -222,7 +222,7 @@ func (w *wave) prepare(ctx context.Context, ids []codecore.CallID) []ready {
 	verdicts, code := d.ask(ctx, w.to, VerbPrepare, d.PrepareTimeout, Prepare{From: d.Worker, Dry: w.dry, Items: items})
 	if code != OK {
 		for _, it := range items {
-			d.refused(&r, it.Call, code, "")
+			w.refused(&r, it.Call, code, "")
 		}
 		w.add(r, targetError(w.to, code))
 		return nil
@@ -230,7 +230,7 @@ func (w *wave) prepare(ctx context.Context, ids []codecore.CallID) []ready {
 	could := make([]ready, 0, len(items))
 	for i, it := range items {
 		if v := verdictOf(verdicts, i, it.Call); v.Code != OK {
-			d.refused(&r, it.Call, v.Code, v.Detail)
+			w.refused(&r, it.Call, v.Code, v.Detail)
 			continue
 		}
 		it.Body = nil // the target has it
@@ -346,6 +346,16 @@ func (d *Driver) leave(id codecore.CallID) {
 			return // the senders will send again
 		}
 	}
+}
+
+// refused counts a refusal, but that of a dry run only in its report: nothing was
+// to move, and the wave will meet the call again.
+func (w *wave) refused(r *MoveReport, id codecore.CallID, code Code, detail string) {
+	if w.dry {
+		r.Refused = append(r.Refused, Refusal{id, code, detail})
+		return
+	}
+	w.d.refused(r, id, code, detail)
 }
 
 func (d *Driver) refused(r *MoveReport, id codecore.CallID, code Code, detail string) {

@@ -45,7 +45,7 @@ func newWorkerMetrics(r prometheus.Registerer, release string) *workerMetrics {
 		attempts: counters("switch_call_attempts_total", "New calls that reached a worker, by result (a result comes when the call ends).", "result"),
 		refused:  counters("switch_calls_refused_total", "New calls not admitted, by reason.", "reason"),
 		postDial: histogram("switch_post_dial_delay_seconds", "From the receipt of an INVITE to the first 18x or 2xx.", prometheus.ExponentialBuckets(0.002, 2, 16)),
-		handoffs: counters("switch_handoffs_total", "Outcomes of moves and takeovers, one per call.", "result", "reason"),
+		handoffs: counters("switch_handoffs_total", "Outcomes of moves and takeovers, one per call and try (not of dry runs).", "result", "reason"),
 		freeze:   histogram("switch_handoff_freeze_seconds", "Time a moving call could not be stepped.", prometheus.ExponentialBuckets(0.0005, 1.6, 18)),
 		saves:    counters("switch_saves_total", "Records written, by result.", "result"),
 		saveTime: histogram("switch_save_seconds", "Time of one write of a record.", prometheus.ExponentialBuckets(0.0001, 2, 16)),
