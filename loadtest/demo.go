@@ -32,6 +32,8 @@ type DemoConfig struct {
 	Config       func(Site) []byte
 	Argv         func(configPath string) []string // default SwitchBinary serve --config path
 	Env          []string
+
+	atEnd func(*Switch) // of tests: what the switch says before it is stopped
 }
 
 // DefaultKinds are the calls that come on top of the talking ones. The second half
@@ -139,6 +141,9 @@ func Demo(ctx context.Context, c DemoConfig) (Verdict, error) {
 	defer d.sw.Stop(20 * time.Second)
 	if err := d.run(ctx); err != nil {
 		d.v.Problems = append(d.v.Problems, err.Error())
+	}
+	if c.atEnd != nil {
+		c.atEnd(d.sw)
 	}
 	d.stage.end.set()
 	d.cast.cancel()

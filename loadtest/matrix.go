@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -279,3 +280,6 @@ func (m *Matrix) WriteTable(w io.Writer) {
 		_, _ = fmt.Fprintln(w)
 	}
 }
+
+// IsKind tells whether a matrix has rows of that name.
+func IsKind(name string) bool { return slices.Contains(MatrixKinds(), name) }

@@ -5,5 +5,5 @@ import (
 )
 
 func loadtestCommand() *cobra.Command {
-	return verbs("loadtest", "measure the switch with its own load rig", benchCommand())
+	return verbs("loadtest", "measure the switch with its own load rig", benchCommand(), kindsCommand())
 }
