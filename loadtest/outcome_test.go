@@ -24,7 +24,6 @@ func TestDigestOfTheRFC(t *testing.T) {
 }
 
 // heldCall is a call between two UAs of the rig, with nobody between.
-
 func heldCall(t *testing.T, plan func(*Leg)) (a, b *Leg) {
 	t.Helper()
 	came := make(chan *Leg, 1)
