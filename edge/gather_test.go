@@ -54,7 +54,9 @@ func TestAnAckWaitsForOthersAndTheNextEventTakesItAlong(t *testing.T) {
 // TestAnOwnerThatMissedTheAckHearsOfIt: the ACK is not saved, so after a crash the
 // next owner repeats the 2xx; the phone does not hear it again, the owner hears ACK.
 func TestAnOwnerThatMissedTheAckHearsOfIt(t *testing.T) {
-	r := newRig(t, quick())
+	lim := quick()
+	lim.T1 = 500 * time.Millisecond // the transaction is to be there still, however slow the machine
+	r := newRig(t, lim)
 	r.says(answers200)
 	r.send(r.request("INVITE", "1", ""))
 	r.hear("200 Fine")
@@ -75,6 +77,17 @@ func TestAnOwnerThatMissedTheAckHearsOfIt(t *testing.T) {
 	first := event(r, isAck)
 	if first.Msg.Get("Via") == "" {
 		t.Fatal("an ACK was made up")
+	}
+	for end := time.Now().Add(3 * time.Second); ; time.Sleep(time.Millisecond) { // until that one is delivered
+		r.edge.mu.Lock()
+		waits := len(r.edge.calls[codecore.CallID(q.Token[:idLen])].queue)
+		r.edge.mu.Unlock()
+		if waits == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the ACK is not taken")
+		}
 	}
 	repeat()
 	again := event(r, isAck)
