@@ -206,6 +206,7 @@ type DialplanRegister struct {
 	AOR     string `json:"aor"`
 	URI     string `json:"uri,omitempty"`
 	Expires int    `json:"expires,omitempty"`
+	Number  string `json:"number,omitempty"`
 }
 
 // Carrier is one of the switch's own registrations.

@@ -173,7 +173,7 @@ func (s *State) span(m *codecore.Message) time.Duration {
 
 // contact reads the user and the expires parameter of a Contact.
 func contact(v string) (user, expires string) {
-	uri, params := v, ""
+	var uri, params string
 	if open := strings.IndexByte(v, '<'); open >= 0 {
 		uri, params, _ = strings.Cut(v[open+1:], ">")
 	} else {
