@@ -244,6 +244,9 @@ func (o *opener) admit(ssrc uint32) (*party, int) {
 
 // rtp opens a packet in place. newest: none of its SSRC came with a higher index.
 func (o *opener) rtp(b []byte, h *rtp.Header) (plain []byte, newest bool, err error) {
+	if len(b) < 12 {
+		return nil, false, errOpen
+	}
 	ssrc, seq := binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint16(b[2:])
 	p := o.find(ssrc)
 	i := uint64(seq)
