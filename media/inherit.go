@@ -116,9 +116,21 @@ func (m *Media) Freeze(ctx context.Context) ([]byte, error) {
 	return state, nil
 }
 
-// Thaw goes on after Freeze.
+// Thaw goes on after Freeze. The heir may have made the slots its own; it has
+// sealed nothing, and never will.
 func (m *Media) Thaw() {
 	m.yielding = false
+	if m.hot.words != nil {
+		m.hot.own()
+		m.loop.gen = uint64(m.hot.gen)
+		for _, c := range m.calls {
+			for _, g := range c.legs {
+				if g.sec != nil && g.sec.place != 0 {
+					g.sec.own(m.hot.gen)
+				}
+			}
+		}
+	}
 	m.loop.mu.Unlock()
 	m.mu.Unlock()
 }

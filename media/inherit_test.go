@@ -30,7 +30,8 @@ func (n *node) yieldTo(t *testing.T, cfg Config, keep *memKeeper, boot string) *
 	n.loop.stopped = true
 	n.cfg.Legs, n.cold.store = nil, nil
 	n.keep.to = nil // what it drops on its way out is not its own any more
-	n.Thaw()
+	n.loop.mu.Unlock()
+	n.mu.Unlock()
 	n.stop()
 	t.Logf("handed over %d bytes in %s", len(state), time.Since(frozen))
 	return run(t, heir, cfg, nil)
@@ -46,6 +47,8 @@ func TestHeirGoesOn(t *testing.T) {
 			n := start(t, cfg, nil)
 			ports, plainA, plainB := n.pairOfPhones("c1")
 			_, browser, phone, _ := n.dialled("c2", key, false, profile)
+			phone.seq = 65500 // wraps soon; a jump is believed at the second packet
+			phone.send(1)
 			waiting := n.alloc("c3")
 			sent := make(chan int, 1)
 			stop := make(chan struct{})
@@ -95,7 +98,7 @@ func TestHeirGoesOn(t *testing.T) {
 				t.Errorf("stats %+v", s)
 			}
 			for reason, dropped := range s.Dropped {
-				if dropped != 0 {
+				if dropped != 0 && reason != "straggler" {
 					t.Errorf("%d dropped: %s", dropped, reason)
 				}
 			}

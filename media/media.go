@@ -175,6 +175,8 @@ func New(cfg Config) (*Media, error) {
 	}
 	if cfg.Handed != nil {
 		if err := m.succeed(cfg.Handed); err != nil {
+			m.pool.shut() // nothing is dropped: it is the predecessor's still
+			m.hot.close()
 			m.loop.close()
 			return nil, err
 		}

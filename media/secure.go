@@ -140,6 +140,16 @@ func (m *Media) protect(g *leg, d *guard, now int64) error {
 	return m.associate(g, now)
 }
 
+// own makes a leg's counters those of a generation.
+func (s *secure) own(gen uint16) {
+	s.gen = gen
+	if s.tx != nil {
+		s.tx.gen = gen
+		s.slot.own(wordTxNext, gen)
+		s.slot.own(wordTxRTCP, gen)
+	}
+}
+
 // setTx takes up our keys of SDES: where they were left, or from the beginning if
 // nobody can have used them.
 func (s *secure) setTx(k *keys) (err error) {

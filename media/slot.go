@@ -240,10 +240,7 @@ func (h *hot) adopt(f *os.File) error {
 		h.mapped, h.words = nil, nil
 		return errors.New("media: hot memory of another form")
 	}
-	if h.gen = uint16(h.words[1]) + 1; h.gen == 0 {
-		h.gen = 1
-	}
-	atomic.StoreUint64(&h.words[1], uint64(h.gen)) // the one before is to stop
+	h.own() // the one before is to stop
 	for i := size/slotBytes - 1; i > 0; i-- {
 		if s := h.at(i); s.load(wordState) != slotFree {
 			h.left[who{s.load(wordWho), s.load(wordWho + 1)}] = i
@@ -252,6 +249,15 @@ func (h *hot) adopt(f *os.File) error {
 		}
 	}
 	return nil
+}
+
+// own makes this process the owner of all slots. Each counter is its own from the
+// moment it says so (slot.own).
+func (h *hot) own() {
+	if h.gen = uint16(h.words[1]) + 1; h.gen == 0 {
+		h.gen = 1
+	}
+	atomic.StoreUint64(&h.words[1], uint64(h.gen))
 }
 
 // fence is a word that changes when another process takes all slots over.

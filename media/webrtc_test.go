@@ -198,7 +198,7 @@ func (b *browser) must(n int) *rtp.Packet {
 func (n *node) dialled(call string, key *secrets.Key, active bool, profiles ...dtls.SRTPProtectionProfile) (ports [2]int, a *browser, b *phone, legs [2]codecore.MediaLeg) {
 	n.t.Helper()
 	ports = n.alloc(call)
-	a, b = newBrowser(n.t, profiles...), newPhone(n.t, ports[1], 0xffd0) // whose sequence number wraps soon
+	a, b = newBrowser(n.t, profiles...), newPhone(n.t, ports[1], 2000)
 	offer := a.offer(nil)
 	legs[0] = a.secured(talk("a", ports[0], "", 1), key, call, "a.1", offer, active)
 	legs[1] = talk("b", ports[1], b.addr(), 1)
