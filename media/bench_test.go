@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// senderEnv makes the test binary a sender of RTP: "<first port>,<legs>".
+// senderEnv makes the test binary a sender of RTP: "<first port>,<legs>,<kind>".
 const senderEnv = "MEDIA_BENCH_SENDER"
 
 // BenchmarkRelay is the CPU of the relay's thread (kernel included) per packet
@@ -28,12 +28,15 @@ func BenchmarkRelay(b *testing.B) {
 		sendForEver(spec)
 	}
 	for _, calls := range []int{20, 400} {
-		b.Run(fmt.Sprint("calls=", calls), func(b *testing.B) { relayBench(b, calls) })
+		b.Run(fmt.Sprint("calls=", calls), func(b *testing.B) { relayBench(b, calls, "rtp") })
+	}
+	for _, kind := range []string{"sdes", "webrtc"} { // leg a; leg b is plain
+		b.Run(kind+"/calls=400", func(b *testing.B) { relayBench(b, 400, kind) })
 	}
 }
 
-func relayBench(b *testing.B, calls int) {
-	cfg := config(&memBus{})
+func relayBench(b *testing.B, calls int, kind string) {
+	cfg, key := secureConfig(b)
 	cfg.PortMin, cfg.PortMax, cfg.Ahead = 30000, 31999, 2*calls
 	m, err := New(cfg)
 	if err != nil {
@@ -69,10 +72,10 @@ func relayBench(b *testing.B, calls int) {
 	for i := range calls {
 		call := fmt.Sprint("c", i)
 		p := n.alloc(call)
-		n.do(call, 1, 1, talk("a", p[0], fmt.Sprint("127.0.0.1:", far+p[0]-30000), 1), talk("b", p[1], fmt.Sprint("127.0.0.1:", far+p[1]-30000), 1))
+		n.benchLeg(kind, call, key, talk("a", p[0], fmt.Sprint("127.0.0.1:", far+p[0]-30000), 1), talk("b", p[1], fmt.Sprint("127.0.0.1:", far+p[1]-30000), 1))
 	}
 	sender := exec.Command(os.Args[0], "-test.run=^$", "-test.bench=Relay$", "-test.benchtime=1x")
-	sender.Env = append(os.Environ(), senderEnv+"="+fmt.Sprint(far, ",", 2*calls))
+	sender.Env = append(os.Environ(), senderEnv+"="+fmt.Sprint(far, ",", 2*calls, ",", kind))
 	out, _ := sender.StdoutPipe()
 	if err := sender.Start(); err != nil {
 		b.Fatal(err)
@@ -110,10 +113,10 @@ func threadCPU(b *testing.B, tid int) time.Duration {
 // sendForEver is the far end of every leg: 50 packets/s each, spread over the
 // 20 ms. Nobody reads: the kernel drops what is full.
 func sendForEver(spec string) {
-	port, count, _ := strings.Cut(spec, ",")
-	first, _ := strconv.Atoi(port)
-	legs, _ := strconv.Atoi(count)
-	conns := make([]*net.UDPConn, legs)
+	f := strings.Split(spec, ",")
+	first, _ := strconv.Atoi(f[0])
+	legs, _ := strconv.Atoi(f[1])
+	conns, seal := make([]*net.UDPConn, legs), make([]func([]byte) []byte, legs)
 	for i := range conns {
 		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: first + 2*i})
 		if err != nil {
@@ -121,7 +124,7 @@ func sendForEver(spec string) {
 			os.Exit(1)
 		}
 		_ = c.SetReadBuffer(1)
-		conns[i] = c
+		conns[i], seal[i] = c, benchSealer(f[2], i)
 	}
 	fmt.Println("sending")
 	start := time.Now()
@@ -136,7 +139,7 @@ func sendForEver(spec string) {
 			binary.BigEndian.PutUint16(b[2:], uint16(round))
 			binary.BigEndian.PutUint32(b[4:], uint32(round)*160)
 			binary.BigEndian.PutUint32(b[8:], uint32(i))
-			_, _ = c.WriteToUDP(b, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: first + 2*i - 10000})
+			_, _ = c.WriteToUDP(seal[i](b), &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: first + 2*i - 10000})
 		}
 	}
 }
