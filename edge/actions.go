@@ -185,7 +185,11 @@ func (e *Edge) ackAgain(c *call, a *codecore.SendResponse, now time.Time) {
 func (e *Edge) flowByVia(via string) (flow, bool) {
 	head, params, _ := strings.Cut(via, ";")
 	protocol, sentBy, _ := strings.Cut(strings.TrimSpace(head), " ")
-	tcp := strings.HasSuffix(strings.ToUpper(protocol), "/TCP")
+	protocol = strings.ToUpper(strings.TrimSpace(protocol[strings.LastIndexByte(protocol, '/')+1:]))
+	if protocol != "UDP" && protocol != "TCP" {
+		return flow{}, false // a client's TLS or WebSocket connection only the client can make again
+	}
+	tcp := protocol == "TCP"
 	host, port := splitHostPort(strings.TrimSpace(sentBy))
 	if port == 0 {
 		port = 5060
@@ -208,5 +212,5 @@ func (e *Edge) flowByVia(via string) (flow, bool) {
 	if err != nil {
 		return flow{}, false
 	}
-	return e.reach(tcp, netip.AddrPortFrom(addr.Unmap(), port))
+	return e.reach(hop{strings.ToLower(protocol), netip.AddrPortFrom(addr.Unmap(), port)}, "")
 }

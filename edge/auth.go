@@ -102,9 +102,7 @@ func (e *Edge) authenticate(f flow, p *packet, auth *registrar.Auth, header stri
 	switch verdict {
 	case registrar.Granted:
 		e.friends.add(f.remote.Addr(), now.Add(friendFor), now)
-		if c, isTCP := f.link.(*tcpLink); isTCP {
-			c.known = true
-		}
+		e.prove(f.link)
 		return account, true
 	case registrar.Slowed:
 		e.complain(f.remote, digestSlowed, now)
@@ -135,7 +133,7 @@ func (e *Edge) authenticate(f flow, p *packet, auth *registrar.Auth, header stri
 // challengeOrder is the order of algorithms on a listener: browsers' clients give
 // up unless MD5 comes first, inside TLS (RFC 8760 2.3).
 func challengeOrder(l link) []string {
-	if strings.HasPrefix(l.transport(), "WS") {
+	if isWeb(l) {
 		return registrar.OldFirst
 	}
 	return registrar.StrongFirst

@@ -77,7 +77,11 @@ func (e *Edge) newClient(c *call, a *codecore.SendRequest, now time.Time) {
 		now := time.Now()
 		if tx.hop, tx.others = r.hop, r.others; !r.ok {
 			e.stats.count(r.why)
-			tx.fail(e, 503, r.why, now)
+			code := 503
+			if r.why == noFlow {
+				code = 480 // its client is away: nothing is broken here
+			}
+			tx.fail(e, code, r.why, now)
 			return
 		}
 		tx.quiet = tx.patience(e, now)

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"crypto/x509"
 	"log/slog"
 	"os"
 	"time"
@@ -15,12 +16,21 @@ import (
 type Config struct {
 	Node   string   // "n1": the edge is receiver and sender "edge.n1"
 	Boot   string   // incarnation of this process; sorts after those of its predecessors
-	Listen []string // "udp:127.0.0.1:5060", "tcp:[::1]:5060"; port 0 lets the system choose
+	Listen []string // "udp:127.0.0.1:5060", "tcp:[::1]:5060", "tls:…", "ws:…", "wss:…"; port 0 lets the system choose
 
 	// Advertise is the host, or host:port, that goes into Via and Contact.
 	// Default: the address of the listening socket. Needed when listening on an
 	// unspecified address (0.0.0.0) and behind a 1:1 NAT.
 	Advertise string
+
+	// Certificate is shown by tls: and wss: listeners, which need it, and to next
+	// hops that ask for one. Default: none.
+	Certificate *Certificate
+	// Roots vouch for the next hops that we reach by TLS. Default: the system's.
+	Roots *x509.CertPool
+	// Origins are the web pages ("https://phone.example.com") that may open a
+	// WebSocket; "*": any. Default: those of our own addresses (Edge.allows).
+	Origins []string
 
 	// Sockets are inherited sockets by their Listen entry; used instead of
 	// binding. They are duplicated: the caller may close them after New.

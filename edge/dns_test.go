@@ -146,6 +146,7 @@ func TestLocate(t *testing.T) {
 		`naptr.example. 300 IN NAPTR 90 50 "s" "SIP+D2T" "" _sip._tcp.naptr.example.`,
 		`naptr.example. 300 IN NAPTR 100 50 "s" "SIP+D2U" "" _sip._udp.naptr.example.`,
 		`_sip._tcp.naptr.example. 300 IN SRV 10 1 5066 a.example.`,
+		`_sips._tcp.naptr.example. 300 IN SRV 10 1 5067 a.example.`,
 		`_sip._udp.naptr.example. 300 IN SRV 10 1 5066 a.example.`,
 		`srv.example. 300 IN A 192.0.2.9`,
 		`_sip._udp.srv.example. 300 IN SRV 20 0 5062 b.example.`,
@@ -166,7 +167,7 @@ func TestLocate(t *testing.T) {
 		"sip:192.0.2.1":                       "udp/192.0.2.1:5060",
 		"sip:192.0.2.1:5070;transport=tcp":    "tcp/192.0.2.1:5070",
 		"sip:[2001:db8::1]":                   "udp/[2001:db8::1]:5060",
-		"sip:x@naptr.example":                 "tcp/192.0.2.1:5066", // the best that we speak: TLS we do not
+		"sip:x@naptr.example":                 "tcp/192.0.2.1:5066", // TLS is for who asks for it
 		"sip:naptr.example;transport=udp":     "udp/192.0.2.1:5066",
 		"sip:NAPTR.example.":                  "tcp/192.0.2.1:5066",
 		"sip:srv.example":                     "udp/192.0.2.1:5061 udp/192.0.2.2:5062",
@@ -179,12 +180,16 @@ func TestLocate(t *testing.T) {
 		"sip:round.example":                   "",
 		"sip:x@plain.example;maddr=192.0.2.7": "udp/192.0.2.7:5060",
 		"<sip:192.0.2.5;lr>":                  "udp/192.0.2.5:5060",
+		"sips:192.0.2.5":                      "tls/192.0.2.5:5061",
+		"sip:192.0.2.5:5070;transport=TLS":    "tls/192.0.2.5:5070",
+		"sips:x@naptr.example":                "tls/192.0.2.1:5067",
+		"sips:plain.example;transport=tcp":    "tls/192.0.2.9:5061 tls/[2001:db8::9]:5061",
 	} {
 		if got, l := z.find(t, uri, "s"); got != want || l.unknown {
 			t.Errorf("%s is at %q (%v), want %q", uri, got, l, want)
 		}
 	}
-	for _, uri := range []string{"sips:a.example", "tel:123", "sip:a.example;transport=sctp"} {
+	for _, uri := range []string{"sips:a.example;transport=udp", "tel:123", "sip:a.example;transport=sctp"} {
 		if q, ok := target(uri); ok {
 			t.Errorf("%s is taken for %v", uri, q)
 		}

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -42,11 +43,12 @@ type Edge struct {
 	stats *Stats
 	log   *slog.Logger
 
-	udp   []*udpLink
-	tcp   []*tcpListener
-	loop  *loopLink
-	specs []string         // of cfg.Listen, in order
-	addrs []netip.AddrPort // bound, in the same order
+	udp       []*udpLink
+	listeners []*listener
+	loop      *loopLink
+	tlsServer *tls.Config      // nil: no certificate
+	specs     []string         // of cfg.Listen, in order
+	addrs     []netip.AddrPort // bound, in the same order
 
 	born time.Time
 	ctx  context.Context // ends with Run
@@ -55,6 +57,7 @@ type Edge struct {
 
 	peers      *buckets
 	strangers  *buckets
+	shakes     *buckets // TLS handshakes of strangers
 	complaints complaints
 	conns      conns
 	names      *names
@@ -66,7 +69,7 @@ type Edge struct {
 	strayCancels *buckets      // one bucket for all
 	registering  chan struct{} // slots
 
-	vault        vault
+	vault vault
 
 	mu        sync.Mutex // guards what follows
 	calls     map[codecore.CallID]*call
@@ -75,6 +78,9 @@ type Edge struct {
 	merge     map[uint64]*serverTx         // open INVITEs by mergeKey
 	noTCP     map[netip.AddrPort]time.Time // where no TCP is listened to, and until when we believe it
 	timers    timers
+	footholds map[string]*foothold // by contactKey
+	waiting   map[string]waiters   // likewise
+	waits     int                  // in waiting
 	registers map[string]*registerTx
 	idle      []chan *call // postmen that wait
 }
@@ -91,7 +97,7 @@ func New(cfg Config) (*Edge, error) {
 	e := &Edge{
 		cfg: cfg, lim: cfg.Limits.withDefaults(), name: "edge." + cfg.Node, ids: newIDs(cfg.ClusterKey), stats: cfg.Stats, log: cfg.Log,
 		calls: map[codecore.CallID]*call{}, server: map[string]*serverTx{}, client: map[string]*clientTx{}, merge: map[uint64]*serverTx{}, noTCP: map[netip.AddrPort]time.Time{},
-		conns: conns{byID: map[string]*tcpLink{}, byRemote: map[netip.AddrPort]*tcpLink{}, bySource: map[netip.Addr]int{}},
+		conns: newConns(),
 	}
 	var err error
 	if e.vault, err = newVault(cfg.ClusterKey); err != nil {
@@ -102,12 +108,17 @@ func New(cfg Config) (*Edge, error) {
 	e.friends.by = map[netip.Addr]time.Time{}
 	e.strayCancels, e.registering = newBuckets(maxStrayCancels, 1), make(chan struct{}, maxRegisters)
 	e.registers = map[string]*registerTx{}
+	e.footholds, e.waiting = map[string]*foothold{}, map[string]waiters{}
 	or(&e.cfg.Keepalive, 25*time.Second)
 	e.peers, e.strangers = newBuckets(e.lim.PeerRate, peerCells), newBuckets(e.lim.StrangerRate, strangerCells)
+	e.shakes = newBuckets(e.lim.StrangerRate, peerCells)
 	e.timers.kick = make(chan struct{}, 1)
 	e.timers.slot = int64(max(e.lim.T1/25, time.Millisecond))
 	e.circuits.by = map[hop]*circuit{}
 	e.ctx, e.stop = context.WithCancel(context.Background())
+	if cfg.Certificate != nil {
+		e.tlsServer = &tls.Config{GetCertificate: cfg.Certificate.get, MinVersion: tls.VersionTLS12}
+	}
 	for _, spec := range cfg.Listen {
 		if err := e.listen(spec); err != nil {
 			e.Close()
@@ -142,7 +153,7 @@ func (e *Edge) listen(spec string) error {
 	proto, addr, ok := strings.Cut(spec, ":")
 	ap, err := netip.ParseAddrPort(addr)
 	if !ok || err != nil {
-		return fmt.Errorf("%w: want udp:IP:port or tcp:IP:port", ErrConfig)
+		return fmt.Errorf("%w: want udp, tcp, tls, ws or wss, as in udp:IP:port", ErrConfig)
 	}
 	if ap.Addr().IsUnspecified() && e.cfg.Advertise == "" {
 		return fmt.Errorf("%w: an unspecified address needs Advertise", ErrConfig)
@@ -162,7 +173,11 @@ func (e *Edge) listen(spec string) error {
 		bound = netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
 		e.udp = append(e.udp, &udpLink{conn: c, bound: bound, v6: bound.Addr().Is6()})
 		e.addrs = append(e.addrs, bound)
-	case "tcp":
+	case "tcp", "tls", "ws", "wss":
+		p := protos[proto]
+		if p.secure && e.cfg.Certificate == nil {
+			return fmt.Errorf("%w: TLS needs a Certificate", ErrConfig)
+		}
 		ln, err := tcpSocket(ap, file)
 		if err != nil {
 			return err
@@ -172,7 +187,7 @@ func (e *Edge) listen(spec string) error {
 		}
 		bound := ln.Addr().(*net.TCPAddr).AddrPort()
 		bound = netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
-		e.tcp = append(e.tcp, &tcpListener{ln, bound})
+		e.listeners = append(e.listeners, &listener{p, ln, bound})
 		e.addrs = append(e.addrs, bound)
 	default:
 		return fmt.Errorf("%w: transport %q", ErrConfig, proto)
@@ -226,7 +241,7 @@ func (e *Edge) Files() (map[string]*os.File, error) {
 			f, err = e.udp[u].conn.File()
 			u++
 		} else {
-			f, err = e.tcp[t].ln.File()
+			f, err = e.listeners[t].ln.File()
 			t++
 		}
 		if err != nil {
@@ -246,11 +261,11 @@ func (e *Edge) Close() {
 	for _, u := range e.udp {
 		_ = u.conn.Close()
 	}
-	for _, t := range e.tcp {
-		_ = t.ln.Close()
+	for _, l := range e.listeners {
+		_ = l.ln.Close()
 	}
 	e.conns.mu.Lock()
-	open := make([]*tcpLink, 0, len(e.conns.byID))
+	open := make([]*streamLink, 0, len(e.conns.byID))
 	for _, c := range e.conns.byID {
 		open = append(open, c)
 	}
@@ -272,7 +287,7 @@ func (e *Edge) Run(ctx context.Context) error {
 	defer func() { _ = sub.Unsubscribe() }()
 	e.cfg.Bus.OnReconnect(e.announce)
 	e.announce()
-	e.wg.Add(3 + len(e.udp) + len(e.tcp))
+	e.wg.Add(3 + len(e.udp) + len(e.listeners))
 	go e.runTrunks(e.ctx)
 	go e.runTimers()
 	go e.serveLoop()
@@ -283,8 +298,8 @@ func (e *Edge) Run(ctx context.Context) error {
 	for _, u := range e.udp {
 		go e.serveUDP(u)
 	}
-	for _, t := range e.tcp {
-		go e.acceptTCP(t)
+	for _, l := range e.listeners {
+		go e.accept(l)
 	}
 	tick := time.NewTicker(announceEvery)
 	defer tick.Stop()

@@ -17,14 +17,14 @@ func (e *Edge) handle(f flow, data []byte) {
 		return
 	}
 	now := time.Now()
-	e.stats.Received.Add(1)
+	e.stats.received(f.link)
 	peer, known := e.identify(f.remote)
 	response := len(data) > 4 && string(data[:4]) == "SIP/"
 	if response && e.answersPing(data, now) {
 		e.stats.KeepAlives.Add(1)
 		return
 	}
-	isPeer := known
+	isPeer := known && !isWeb(f.link)
 	known = known || e.friends.has(f.remote.Addr(), now)
 	if !e.admit(f, data, known, response, now) {
 		return
@@ -41,8 +41,8 @@ func (e *Edge) handle(f flow, data []byte) {
 		}
 		return
 	}
-	if c, ok := f.link.(*tcpLink); ok && known {
-		c.known = true
+	if known {
+		e.prove(f.link)
 	}
 	if response {
 		e.onResponse(f, p, now)
@@ -115,7 +115,7 @@ func (e *Edge) findBranch(data []byte) (codecore.CallID, bool) {
 }
 
 func (e *Edge) write(f flow, b []byte) bool {
-	e.stats.Sent.Add(1)
+	e.stats.sent(f.link)
 	if err := f.link.send(f.remote, b); err != nil {
 		e.stats.count(sendFailed)
 		e.log.Debug("edge: not sent", "to", f.remote, "err", err)

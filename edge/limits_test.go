@@ -178,9 +178,8 @@ func FuzzDatagram(f *testing.F) {
 func checkOne(t *testing.T, b []byte) {
 	t.Helper()
 	lim := Limits{}.withDefaults()
-	s := stream{lim: &lim, buf: b}
-	msg, ping, why := s.next()
-	if why != okay || ping || len(msg) != len(b) {
+	p, why := nextInStream(&half{Raw: b}, &lim)
+	if why != okay || len(p.msg) != len(b) {
 		t.Fatalf("not one message (%v): %q", why, b)
 	}
 }
@@ -199,20 +198,20 @@ func FuzzStream(f *testing.F) {
 
 func split(data []byte, n int) (out []string, broken bool) {
 	lim := Limits{MaxMessage: 1 << 20}.withDefaults()
-	s := stream{lim: &lim}
+	h := half{}
 	for len(data) > 0 {
 		k := min(n, len(data))
-		s.buf, data = append(s.buf, data[:k]...), data[k:]
+		h.Raw, data = append(h.Raw, data[:k]...), data[k:]
 		for {
-			msg, ping, why := s.next()
+			p, why := nextInStream(&h, &lim)
 			if why != okay {
 				return out, true
 			}
-			if msg == nil && !ping {
+			if p.none() {
 				break
 			}
-			if msg != nil {
-				out = append(out, string(msg))
+			if p.msg != nil {
+				out = append(out, string(p.msg))
 			}
 		}
 	}

@@ -4,17 +4,17 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"callswitch/codecore"
 )
 
-// A link carries messages: a UDP socket, a TCP connection, later a TLS or
-// WebSocket connection. send never blocks and never keeps b's backing array
+// A link carries messages: a UDP socket, or a connection (TCP, TLS, WebSocket). send never blocks and never keeps b's backing array
 // changed: callers do not write to b afterwards.
 type link interface {
 	send(to netip.AddrPort, b []byte) error
-	transport() string     // as in Via: "UDP", "TCP"
+	transport() string     // as in Via: "UDP", "TCP", "TLS", "WS", "WSS"
 	local() netip.AddrPort // bound address
 	reliable() bool        // RFC 3261 17: no retransmissions of ours
 	alive() bool
@@ -110,11 +110,24 @@ func (e *Edge) serveUDP(u *udpLink) {
 			}
 			continue // an ICMP error of an earlier send: no reason to stop
 		}
-		e.handle(flow{u, netip.AddrPortFrom(from.Addr().Unmap(), from.Port())}, buf[:n])
+		f := flow{u, netip.AddrPortFrom(from.Addr().Unmap(), from.Port())}
+		if isSTUN(buf[:n]) {
+			e.onSTUN(f, buf[:n])
+			continue
+		}
+		e.handle(f, buf[:n])
 	}
 }
 
-// sentBy is the host:port that the far end of a link knows us by.
+// isWeb tells a WebSocket. Its far end is a browser, in which pages of others
+// run: an address alone is nobody there, whatever the dialplan says of it.
+func isWeb(l link) bool {
+	c, ok := l.(*streamLink)
+	return ok && c.proto.web
+}
+
+// sentBy is the host:port that the far end of a link knows us by. The port of
+// Advertise is that of UDP and TCP.
 func (e *Edge) sentBy(l link) string {
 	host, port := e.cfg.Advertise, ""
 	if h, p, err := net.SplitHostPort(host); err == nil {
@@ -124,17 +137,20 @@ func (e *Edge) sentBy(l link) string {
 	if host == "" {
 		host = own.Addr().String()
 	}
-	if c, ok := l.(*tcpLink); ok && c.dialed { // our end of it is not where we listen
-		for _, t := range e.tcp {
-			own = t.bound
+	if c, ok := l.(*streamLink); ok {
+		if c.proto != overTCP {
+			port = ""
 		}
-		if own == l.local() && len(e.udp) > 0 {
-			own = e.udp[0].bound
+		if c.dialed { // our end of it is not where we listen
+			if there := e.listening(c.proto); there != nil {
+				own = there.bound
+			} else if len(e.udp) > 0 {
+				own = e.udp[0].bound
+			}
 		}
 	}
 	if port == "" {
-		port = netip.AddrPortFrom(own.Addr(), own.Port()).String()
-		_, port, _ = net.SplitHostPort(port)
+		port = strconv.Itoa(int(own.Port()))
 	}
 	return net.JoinHostPort(host, port)
 }

@@ -21,6 +21,7 @@ import (
 //	sip:192.0.2.1              that address, port 5060, UDP
 //	sip:host:5080              A and AAAA of host, UDP
 //	sip:host;transport=tcp     SRV _sip._tcp.host, else A and AAAA, port 5060
+//	sips:host, ;transport=tls  SRV _sips._tcp.host, else A and AAAA, port 5061
 //	sip:host                   NAPTR of host and the SRV it names, else SRV _sip._udp
 //	                           and _sip._tcp of host, else A and AAAA, UDP, port 5060
 //
@@ -31,36 +32,42 @@ import (
 
 // A hop is where a request can go: "udp/192.0.2.1:5060".
 type hop struct {
-	tcp  bool
-	addr netip.AddrPort
+	proto string // "udp", "tcp", "tls"
+	addr  netip.AddrPort
 }
 
-func (h hop) String() string {
-	if h.tcp {
-		return "tcp/" + h.addr.String()
-	}
-	return "udp/" + h.addr.String()
-}
+func (h hop) String() string { return h.proto + "/" + h.addr.String() }
 
 // hopOf is where a flow leads.
 func hopOf(f flow) hop {
 	if f.link == nil {
 		return hop{}
 	}
-	return hop{f.link.reliable(), f.remote}
+	return hop{strings.ToLower(f.link.transport()), f.remote}
 }
 
 // question is what a URI asks of DNS.
 type question struct {
 	host  string
 	port  uint16 // 0 = none was said
-	proto string // "udp", "tcp"; "" = none was said
+	proto string // "udp", "tcp", "tls"; "" = none was said
+}
+
+// transport is what is used without service records.
+func (q question) transport() string { return cmp.Or(q.proto, "udp") }
+
+// portOf likewise (RFC 3261 19.1.2).
+func (q question) portOf() uint16 {
+	if q.proto == "tls" {
+		return cmp.Or(q.port, defaultPort+1)
+	}
+	return cmp.Or(q.port, defaultPort)
 }
 
 // server is one of those that an answer names.
 type server struct {
 	priority, weight uint16
-	tcp              bool
+	proto            string
 	addrs            []netip.AddrPort
 }
 
@@ -109,7 +116,7 @@ func (l *located) order(seed string) []hop {
 func shuffled(s server, r *rand.Rand) []hop {
 	hops := make([]hop, len(s.addrs))
 	for i, at := range r.Perm(len(s.addrs)) {
-		hops[i] = hop{s.tcp, s.addrs[at]}
+		hops[i] = hop{s.proto, s.addrs[at]}
 	}
 	slices.SortStableFunc(hops, func(a, b hop) int { return cmp.Compare(a.addr.Addr().BitLen(), b.addr.Addr().BitLen()) })
 	return hops
@@ -124,7 +131,7 @@ func (q question) numeric() (l located, ok bool) {
 	if err != nil {
 		return l, false
 	}
-	s := server{tcp: q.proto == "tcp", addrs: []netip.AddrPort{netip.AddrPortFrom(addr.Unmap(), cmp.Or(q.port, defaultPort))}}
+	s := server{proto: q.transport(), addrs: []netip.AddrPort{netip.AddrPortFrom(addr.Unmap(), q.portOf())}}
 	return located{servers: []server{s}}, true
 }
 
@@ -138,10 +145,10 @@ type locator struct {
 // locate answers a question; it takes as long as ctx lets it.
 func (n *locator) locate(ctx context.Context, q question) located {
 	if found := inHosts(n.hosts, q.host); len(found) > 0 {
-		s := server{tcp: q.proto == "tcp"}
+		s := server{proto: q.transport()}
 		for _, a := range found {
 			if n.reachable(a) {
-				s.addrs = append(s.addrs, netip.AddrPortFrom(a, cmp.Or(q.port, defaultPort)))
+				s.addrs = append(s.addrs, netip.AddrPortFrom(a, q.portOf()))
 			}
 		}
 		return located{servers: []server{s}, ttl: ttlOfHosts}
@@ -164,18 +171,22 @@ func (n *locator) locate(ctx context.Context, q question) located {
 
 // way is an SRV name to ask for.
 type way struct {
-	name string
-	tcp  bool
+	name  string
+	proto string
 }
 
 // ways are the services that a name may have, the best first (RFC 3263 4.1). What
 // we do not speak is left out.
 func (n *locator) ways(ctx context.Context, servers []string, q question, l *located) (ways []way) {
 	host := dns.Fqdn(q.host)
-	if q.proto != "" {
-		return []way{{"_sip._" + q.proto + "." + host, q.proto == "tcp"}}
+	switch q.proto {
+	case "":
+	case "tls":
+		return []way{{"_sips._tcp." + host, q.proto}}
+	default:
+		return []way{{"_sip._" + q.proto + "." + host, q.proto}}
 	}
-	both := []way{{"_sip._udp." + host, false}, {"_sip._tcp." + host, true}}
+	both := []way{{"_sip._udp." + host, "udp"}, {"_sip._tcp." + host, "tcp"}}
 	rrs, ttl, err := n.records(ctx, servers, host, dns.TypeNAPTR)
 	if !l.note(ttl, err) {
 		return both
@@ -192,9 +203,9 @@ func (n *locator) ways(ctx context.Context, servers []string, q question, l *loc
 	for _, p := range all {
 		switch strings.ToUpper(p.Service) {
 		case "SIP+D2U":
-			ways = append(ways, way{p.Replacement, false})
+			ways = append(ways, way{p.Replacement, "udp"})
 		case "SIP+D2T":
-			ways = append(ways, way{p.Replacement, true})
+			ways = append(ways, way{p.Replacement, "tcp"})
 		}
 	}
 	if len(ways) == 0 {
@@ -217,7 +228,7 @@ func (n *locator) service(ctx context.Context, servers []string, w way, l *locat
 		if !ok || s.Target == "." || s.Port == 0 {
 			continue
 		}
-		all[i] = server{priority: s.Priority, weight: s.Weight, tcp: w.tcp}
+		all[i] = server{priority: s.Priority, weight: s.Weight, proto: w.proto}
 		wg.Go(func() {
 			parts[i].ttl = maxTTL
 			all[i].addrs = n.addresses(ctx, servers, dns.Fqdn(s.Target), s.Port, &parts[i])
@@ -244,8 +255,8 @@ func (n *locator) plain(ctx context.Context, q question) located {
 	servers, candidates := n.servers(q.host)
 	l := located{ttl: maxTTL}
 	for _, name := range candidates {
-		if addrs := n.addresses(ctx, servers, name, cmp.Or(q.port, defaultPort), &l); len(addrs) > 0 {
-			l.servers = []server{{tcp: q.proto == "tcp", addrs: addrs}}
+		if addrs := n.addresses(ctx, servers, name, q.portOf(), &l); len(addrs) > 0 {
+			l.servers = []server{{proto: q.transport(), addrs: addrs}}
 			return l
 		}
 	}

@@ -40,8 +40,8 @@ func (e *Edge) loopAddr() netip.AddrPort {
 	switch {
 	case len(e.udp) > 0:
 		return e.udp[0].bound
-	case len(e.tcp) > 0:
-		return e.tcp[0].bound
+	case len(e.listeners) > 0:
+		return e.listeners[0].bound
 	}
 	return netip.AddrPortFrom(netip.IPv4Unspecified(), 5060)
 }

@@ -31,8 +31,8 @@ const (
 // tcpForSize gives the connection for a request that is too long for UDP (RFC
 // 3261 18.1.1), nil when it shall go by UDP all the same: the URI says so, the
 // worker named the flow, we have no TCP ourselves, or the peer had none lately.
-func (e *Edge) tcpForSize(tx *clientTx, f flow, now time.Time) *tcpLink {
-	if len(tx.bytes) <= maxUDP || f.link.reliable() || tx.moved || tx.req.Flow != "" || len(e.tcp) == 0 ||
+func (e *Edge) tcpForSize(tx *clientTx, f flow, now time.Time) *streamLink {
+	if len(tx.bytes) <= maxUDP || f.link.reliable() || tx.moved || tx.req.Flow != "" || e.listening(overTCP) == nil ||
 		strings.Contains(strings.ToLower(tx.req.Target), "transport=udp") || now.Before(e.noTCP[f.remote]) {
 		return nil
 	}
@@ -54,7 +54,7 @@ func (tx *clientTx) fallBack(e *Edge, never bool, now time.Time) {
 }
 
 // linkLost deals with the transactions of a broken connection.
-func (e *Edge) linkLost(c *tcpLink) {
+func (e *Edge) linkLost(c *streamLink) {
 	if e.ctx.Err() != nil {
 		return
 	}
@@ -64,6 +64,7 @@ func (e *Edge) linkLost(c *tcpLink) {
 	c.mu.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.loseFootholds(c, now)
 	for _, tx := range e.client {
 		if tx.flow.link == link(c) && tx.state <= proceeding {
 			tx.lost(e, c, never, now)
@@ -76,13 +77,13 @@ func (e *Edge) linkLost(c *tcpLink) {
 	}
 }
 
-func (tx *clientTx) lost(e *Edge, c *tcpLink, never bool, now time.Time) {
+func (tx *clientTx) lost(e *Edge, c *streamLink, never bool, now time.Time) {
 	switch {
 	case tx.state == calling && tx.udp.link != nil:
 		tx.fallBack(e, never, now)
 		return
 	case tx.state == proceeding && tx.invite && c.dialed && !tx.moved:
-		if again := e.dialTCP(c.remote, dialWithin); again != nil {
+		if again := e.dial(c.proto, c.remote, c.name, dialWithin); again != nil {
 			tx.moved, tx.flow = true, flow{again, c.remote}
 			e.write(tx.flow, tx.bytes)
 			return
@@ -115,11 +116,19 @@ func (e *Edge) callerLost(tx *serverTx, now time.Time) {
 }
 
 // refuseStream ends a connection that cannot be read on, with a 400 when the
-// message that is to blame can be answered.
-func (e *Edge) refuseStream(c *tcpLink, s *stream, why reason) {
+// message that is to blame can be answered, or a WebSocket's close code.
+func (e *Edge) refuseStream(c *streamLink, why reason) {
 	now := time.Now()
 	e.complain(c.remote, why, now)
-	if p, _, _ := parse(s.buf[:min(len(s.buf), e.lim.MaxMessage)], &e.lim); p.msg.Method != "" && len(s.buf) <= e.lim.MaxMessage {
+	raw := c.half.Raw
+	switch {
+	case c.proto.web:
+		_ = c.put(goodbye(closeCode(why)))
+	case why != flood && len(raw) <= e.lim.MaxMessage:
+		p, _, _ := parse(raw, &e.lim)
+		if p.msg.Method == "" {
+			break
+		}
 		_, p.known = e.identify(c.remote)
 		code := 400
 		if !p.known {
@@ -127,9 +136,5 @@ func (e *Edge) refuseStream(c *tcpLink, s *stream, why reason) {
 		}
 		e.refuse(flow{c, c.remote}, p, code, why)
 	}
-	select {
-	case c.out <- nil: // the writer ends the connection when all is out
-		<-c.closed
-	default:
-	}
+	c.end()
 }

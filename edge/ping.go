@@ -5,6 +5,7 @@ import (
 	"context"
 	"hash/fnv"
 	"math/rand/v2"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -123,6 +124,8 @@ func (e *Edge) runPings(ctx context.Context) {
 			e.pings.put(account, b, f, b.Until)
 			e.pings.mu.Unlock()
 			e.friends.add(f.remote.Addr(), b.Until, time.Now())
+		} else if source, err := netip.ParseAddrPort(b.Source); err == nil { // its connection is gone, it will be back
+			e.friends.add(source.Addr().Unmap(), b.Until, time.Now())
 		}
 	})
 	if err != nil && ctx.Err() == nil {

@@ -14,7 +14,7 @@ func TestReasonsAreListed(t *testing.T) {
 		t.Fatal(err)
 	}
 	listed := map[string]string{}
-	for _, m := range regexp.MustCompile(`(?m)^\| ([a-z0-9-]+) \| (\d{3}|-|\*) \| .+ \|$`).FindAllStringSubmatch(string(text), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^\| ([a-z0-9-]+) \| (\d{3,4}|-|\*) \| .+ \|$`).FindAllStringSubmatch(string(text), -1) {
 		if listed[m[1]] != "" {
 			t.Errorf("%q stands twice", m[1])
 		}

@@ -108,11 +108,18 @@ func (e *Edge) register(tx *registerTx, f flow, p *packet, req registrar.Request
 		}
 		e.pings.keep(req, told, e.cfg.Node, f, now)
 	}
-	b := e.registerAnswer(p, told, no)
+	var extra []string
+	if no == nil {
+		extra = outboundHeaders(p, req, f)
+	}
+	b := e.registerAnswer(p, told, no, extra...)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	tx.last = b
 	e.write(tx.flow, b)
+	if no == nil { // what waited for the client goes behind its answer
+		e.keepFootholds(req, told, f)
+	}
 	if tx.flow.link.reliable() && e.registers[tx.key] == tx {
 		e.arm(tx, now) // timer J is 0: nobody asks again
 	}
@@ -120,9 +127,8 @@ func (e *Edge) register(tx *registerTx, f flow, p *packet, req registrar.Request
 
 // registerAnswer writes the answer to a REGISTER (RFC 3261 10.3, step 8; RFC
 // 3327 5.3: the path comes back).
-func (e *Edge) registerAnswer(p *packet, told []registrar.Told, no *registrar.Refusal) []byte {
+func (e *Edge) registerAnswer(p *packet, told []registrar.Told, no *registrar.Refusal, extra ...string) []byte {
 	status := 200
-	var extra []string
 	if no != nil {
 		if status = no.Status; status != 503 {
 			e.stats.count(badRegister)

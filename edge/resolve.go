@@ -2,7 +2,6 @@ package edge
 
 import (
 	"net"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,16 +23,21 @@ func splitHostPort(s string) (host string, port uint16) {
 }
 
 // reach is the flow to an address: a socket, or a connection (made if need be).
-func (e *Edge) reach(tcp bool, to netip.AddrPort) (flow, bool) {
-	if tcp {
-		c := e.dialTCP(to, dialWithin)
-		return flow{c, to}, c != nil
+// With TLS, who is there must prove to be name.
+func (e *Edge) reach(to hop, name string) (flow, bool) {
+	switch to.proto {
+	case "tcp":
+		c := e.dialTCP(to.addr, dialWithin)
+		return flow{c, to.addr}, c != nil
+	case "tls":
+		c := e.dial(overTLS, to.addr, name, dialWithin)
+		return flow{c, to.addr}, c != nil
 	}
-	u := e.udpFor(to.Addr())
+	u := e.udpFor(to.addr.Addr())
 	if u == nil {
 		return flow{}, false
 	}
-	return flow{u, to}, true
+	return flow{u, to.addr}, true
 }
 
 // A route is how a request goes out.
@@ -54,20 +58,23 @@ func (e *Edge) route(a *codecore.SendRequest, then func(route)) {
 			return
 		}
 	}
+	if e.byFoothold(a.Target, tagOf(a.Msg.Get("To")) != "", then) {
+		return
+	}
 	q, ok := target(a.Target)
 	if !ok {
 		then(route{why: noAddress})
 		return
 	}
 	if l, ok := e.names.get(q, time.Now()); ok {
-		then(e.choose(a, l, time.Now()))
+		then(e.choose(a, q, l, time.Now()))
 		return
 	}
 	e.names.find(e.ctx, &e.wg, q, func(l *located) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if e.ctx.Err() == nil {
-			then(e.choose(a, l, time.Now()))
+			then(e.choose(a, q, l, time.Now()))
 		}
 	})
 }
@@ -76,7 +83,7 @@ func (e *Edge) route(a *codecore.SendRequest, then func(route)) {
 // All requests of a dialog begin with the same one: the seed is their Call-ID.
 // Who is called for the first time is not called where nobody answers; what
 // belongs to a dialog is sent all the same.
-func (e *Edge) choose(a *codecore.SendRequest, l *located, now time.Time) route {
+func (e *Edge) choose(a *codecore.SendRequest, q question, l *located, now time.Time) route {
 	first := a.Msg.Method == "INVITE" && tagOf(a.Msg.Get("To")) == ""
 	hops := l.order(a.Msg.Get("Call-ID"))
 	left := slices.DeleteFunc(slices.Clone(hops), func(h hop) bool { return slices.Contains(a.Avoid, h.String()) })
@@ -93,7 +100,7 @@ func (e *Edge) choose(a *codecore.SendRequest, l *located, now time.Time) route 
 	if first {
 		e.circuits.try(left[0], now)
 	}
-	f, ok := e.reach(left[0].tcp, left[0].addr)
+	f, ok := e.reach(left[0], q.host)
 	return route{f, ok, noAddress, left[0], min(len(left), max(usable, 1)) > 1}
 }
 
@@ -104,8 +111,8 @@ func target(to string) (q question, ok bool) {
 		to, _, _ = strings.Cut(to[i+1:], ">")
 	}
 	u, ok := parseURI(to)
-	if !ok || u.scheme != "sip" {
-		return q, false // sips needs TLS, which is not here yet
+	if !ok || !u.sip() {
+		return q, false
 	}
 	q = question{host: strings.ToLower(strings.TrimSuffix(u.host, ".")), port: uint16(u.port)}
 	if m, ok := u.param("maddr"); ok && m != "" {
@@ -113,10 +120,16 @@ func target(to string) (q question, ok bool) {
 	}
 	switch t, _ := u.param("transport"); strings.ToLower(t) {
 	case "":
-	case "udp", "tcp":
+	case "udp", "tcp", "tls":
 		q.proto = strings.ToLower(t)
 	default:
 		return q, false
+	}
+	if u.scheme == "sips" { // RFC 3261 26.2.2
+		if q.proto == "udp" {
+			return q, false
+		}
+		q.proto = "tls"
 	}
 	return q, q.host != ""
 }

@@ -1,6 +1,8 @@
 package edge
 
 import (
+	"slices"
+	"strings"
 	"sync/atomic"
 )
 
@@ -29,7 +31,43 @@ type Stats struct {
 	Calls       atomic.Int64 // calls in memory now
 	Open        atomic.Int64 // transactions in memory now
 
-	reasons [len(reasonNames)]atomic.Uint64
+	reasons    [len(reasonNames)]atomic.Uint64
+	transports [len(transportNames)]TransportStats
+}
+
+// TransportStats counts what comes and goes by one transport.
+type TransportStats struct {
+	Received    atomic.Uint64 // messages
+	Sent        atomic.Uint64
+	Accepted    atomic.Uint64 // connections whose hands were shaken
+	Failed      atomic.Uint64 // handshakes that came to nothing, ours as a client too
+	Connections atomic.Int64  // open now, in their handshake too
+}
+
+// transportNames are those of a Via.
+var transportNames = [...]string{"UDP", "TCP", "TLS", "WS", "WSS"}
+
+func (s *Stats) of(transport string) *TransportStats {
+	return &s.transports[max(0, slices.Index(transportNames[:], transport))]
+}
+
+// Transports are the counts by transport: "udp", "tcp", "tls", "ws", "wss".
+func (s *Stats) Transports() map[string]*TransportStats {
+	m := map[string]*TransportStats{}
+	for _, name := range transportNames {
+		m[strings.ToLower(name)] = s.of(name)
+	}
+	return m
+}
+
+func (s *Stats) received(l link) {
+	s.Received.Add(1)
+	s.of(l.transport()).Received.Add(1)
+}
+
+func (s *Stats) sent(l link) {
+	s.Sent.Add(1)
+	s.of(l.transport()).Sent.Add(1)
 }
 
 // Reasons are the counts of refused, dropped or unusual input by reason code.
@@ -105,6 +143,14 @@ const (
 	noSign
 	portClosed
 	unavailable
+	badTLS
+	badUpgrade
+	badOrigin
+	badProtocol
+	badFrame
+	badUTF8
+	badSTUN
+	noFlow
 )
 
 var reasonNames = [...]string{
@@ -119,6 +165,8 @@ var reasonNames = [...]string{
 	badRegister: "register", registrarBusy: "registrar-busy", directoryAway: "directory-away",
 	slowReader: "slow-reader", noStream: "no-tcp",
 	circuitOpen: "circuit-open", noSign: "no-sign", portClosed: "port-closed", unavailable: "unavailable",
+	badTLS: "tls", badUpgrade: "ws-handshake", badOrigin: "ws-origin", badProtocol: "ws-subprotocol", badFrame: "ws-frame", badUTF8: "ws-text",
+	badSTUN: "stun", noFlow: "no-flow",
 }
 
 func (r reason) String() string { return reasonNames[r] }

@@ -217,7 +217,8 @@ func (e *Edge) pingTrunks(now time.Time) (next time.Time) {
 
 // pingTrunk sends one ping; it returns it when there is no way. e.trunks.mu is held.
 func (e *Edge) pingTrunk(uri string, h hop, now time.Time) (dead []probe) {
-	f, ok := e.reach(h.tcp, h.addr)
+	q, _ := target(uri)
+	f, ok := e.reach(h, q.host)
 	if !ok {
 		return []probe{{at: h}}
 	}

@@ -95,7 +95,7 @@ func Read(m *codecore.Message, account string) (Request, *Refusal) {
 func unsupported(required []string) (unknown []string) {
 	for _, list := range required {
 		for _, tag := range strings.Split(list, ",") {
-			if tag = strings.TrimSpace(tag); tag != "" && !strings.EqualFold(tag, "path") {
+			if tag = strings.TrimSpace(tag); tag != "" && !strings.EqualFold(tag, "path") && !strings.EqualFold(tag, "outbound") {
 				unknown = append(unknown, clip(tag))
 			}
 		}

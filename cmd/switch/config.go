@@ -54,8 +54,10 @@ type NATSConfig struct {
 
 // EdgeConfig is the key edge.
 type EdgeConfig struct {
-	Listen    []string     `yaml:"listen" json:"listen" doc:"transports, as udp:address:port or tcp:address:port; IPv6 in brackets"`
-	Advertise string       `yaml:"advertise" json:"advertise" doc:"host or host:port in Via and Contact; empty: the listening address. Needed behind a 1:1 NAT and when listening on 0.0.0.0"`
+	Listen    []string     `yaml:"listen" json:"listen" doc:"transports, as udp:address:port; also tcp, tls, ws and wss (WebSocket, for browsers); IPv6 in brackets"`
+	Advertise string       `yaml:"advertise" json:"advertise" doc:"host or host:port in Via and Contact; empty: the listening address. Needed behind a 1:1 NAT and when listening on 0.0.0.0. The port is that of udp and tcp"`
+	TLS       TLSConfig    `yaml:"tls" json:"tls" doc:"of tls and wss"`
+	WS        WSConfig     `yaml:"ws" json:"ws" doc:"of ws and wss"`
 	DSCP      bool         `yaml:"dscp" json:"dscp" doc:"mark SIP packets CS3, as RFC 4594 has signalling"`
 	DNS       DNSConfig    `yaml:"dns" json:"dns" doc:"how the names in SIP URIs are found (RFC 3263)"`
 	Limits    LimitsConfig `yaml:"limits" json:"limits" doc:"what the network may make the edge do"`
@@ -66,11 +68,23 @@ type DNSConfig struct {
 	Servers []string `yaml:"servers" json:"servers" doc:"name servers, as address or address:port, at most 4; empty: those of /etc/resolv.conf"`
 }
 
+// TLSConfig is the key edge.tls.
+type TLSConfig struct {
+	Cert string `yaml:"cert" json:"cert" doc:"PEM file of the certificate with its chain; read again when it changes. Empty: a self-signed one, made in <state>/tls, which only those trust who are told to"`
+	Key  string `yaml:"key" json:"key" doc:"PEM file of its key"`
+	CA   string `yaml:"ca" json:"ca" doc:"PEM file of the roots that vouch for the TLS servers we call (sips: and transport=tls targets); empty: the system's"`
+}
+
+// WSConfig is the key edge.ws.
+type WSConfig struct {
+	Origins []string `yaml:"origins" json:"origins" doc:"web pages that may open a WebSocket, such as https://phone.example.com; *: any. Empty: pages of edge.advertise or of a listening address, and of localhost to browsers on this machine. What is no browser names no page and may"`
+}
+
 // LimitsConfig is the key edge.limits.
 type LimitsConfig struct {
 	MaxCalls     int     `yaml:"max_calls" json:"max_calls" doc:"calls in the edge's memory; more get 503"`
-	MaxConns     int     `yaml:"max_conns" json:"max_conns" doc:"TCP connections"`
-	MaxPerSource int     `yaml:"max_per_source" json:"max_per_source" doc:"TCP connections of one known address"`
+	MaxConns     int     `yaml:"max_conns" json:"max_conns" doc:"connections: TCP, TLS and WebSocket together"`
+	MaxPerSource int     `yaml:"max_per_source" json:"max_per_source" doc:"connections of one known address"`
 	MaxMessage   int     `yaml:"max_message" json:"max_message" doc:"bytes of a SIP message"`
 	PeerRate     float64 `yaml:"peer_rate" json:"peer_rate" doc:"messages a second from one known address"`
 	StrangerRate float64 `yaml:"stranger_rate" json:"stranger_rate" doc:"messages a second from any other address"`
@@ -137,7 +151,7 @@ func DefaultConfig() Config {
 		NATS: NATSConfig{Replicas: 1, Listen: "127.0.0.1:0", SyncInterval: 2 * time.Minute},
 		Edge: EdgeConfig{
 			Listen: []string{"udp:127.0.0.1:5060", "tcp:127.0.0.1:5060"}, DSCP: true,
-			DNS:    DNSConfig{Servers: []string{}},
+			DNS: DNSConfig{Servers: []string{}}, WS: WSConfig{Origins: []string{}},
 			Limits: LimitsConfig{MaxCalls: 100_000, MaxConns: 10_000, MaxPerSource: 1000, MaxMessage: 65535, PeerRate: 20_000, StrangerRate: 10, Silence: 4 * time.Second},
 		},
 		Media:     MediaConfig{Listen: "127.0.0.1", Ports: "20000-39999", Timeout: time.Minute},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -92,8 +93,8 @@ func (c *EdgeConfig) check(bad func(key, format string, a ...any)) {
 		kind, at, _ := strings.Cut(l, ":")
 		ap, err := netip.ParseAddrPort(at)
 		switch {
-		case kind != "udp" && kind != "tcp" || err != nil:
-			bad("edge.listen", "%q cannot be used: write udp:address:port or tcp:address:port, such as udp:192.0.2.1:5060", l)
+		case !slices.Contains([]string{"udp", "tcp", "tls", "ws", "wss"}, kind) || err != nil:
+			bad("edge.listen", "%q cannot be used: write udp, tcp, tls, ws or wss with address and port, such as udp:192.0.2.1:5060", l)
 		case seen[l] && ap.Port() != 0:
 			bad("edge.listen", "%q stands there twice: remove one", l)
 		case ap.Addr().IsUnspecified() && c.Advertise == "":
@@ -103,6 +104,21 @@ func (c *EdgeConfig) check(bad func(key, format string, a ...any)) {
 	}
 	if c.Advertise != "" && !isAdvertise(c.Advertise) {
 		bad("edge.advertise", "%q cannot be used: write host or host:port, such as 203.0.113.7", c.Advertise)
+	}
+	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
+		bad("edge.tls.cert", "and edge.tls.key belong together: write both, or none")
+	} else if c.TLS.Cert != "" && c.needsTLS() {
+		if _, err := tls.LoadX509KeyPair(c.TLS.Cert, c.TLS.Key); err != nil {
+			bad("edge.tls.cert", "%v", err)
+		}
+	}
+	if _, err := c.roots(); err != nil {
+		bad("edge.tls.ca", "%v", err)
+	}
+	for _, o := range c.WS.Origins {
+		if u, err := url.Parse(o); o != "*" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Scheme+"://"+u.Host != o) {
+			bad("edge.ws.origins", "%q cannot be used: write scheme and host as a browser does, such as https://phone.example.com, or *", o)
+		}
 	}
 	l := c.Limits
 	for _, n := range []struct {

@@ -60,20 +60,20 @@ func TestEmptyConfigIsTheDefault(t *testing.T) {
 // Each error names the place, the key and what to write.
 func TestConfigErrors(t *testing.T) {
 	for _, tc := range []struct{ source, env, flag, want string }{
-		{source: "node: a\nedge:\n  listn: [x]\n", want: "switch.yaml:3: unknown key edge.listn; there are: listen, advertise, dscp, dns, limits"},
+		{source: "node: a\nedge:\n  listn: [x]\n", want: "switch.yaml:3: unknown key edge.listn; there are: listen, advertise, tls, ws, dscp, dns, limits"},
 		{source: "workers:\n  n: 1\n", want: "switch.yaml:1: workers: n: 1 is not valid: write a whole number"},
 		{source: "nodes: a\n", want: "switch.yaml:1: unknown key nodes; there are: node, state"},
 		{source: "node: a\nnode: b\n", want: `switch.yaml:2: mapping key "node" already defined`},
 		{source: "node: [\n", want: "switch.yaml:1: "},
 		{source: "node: a\nworkers: many\n", want: "switch.yaml:2: workers: many is not valid: write a whole number"},
-		{source: "edge: 7\n", want: "switch.yaml:1: edge has keys of its own; there are: listen, advertise, dscp, dns, limits"},
+		{source: "edge: 7\n", want: "switch.yaml:1: edge has keys of its own; there are: listen, advertise, tls, ws, dscp, dns, limits"},
 		{source: "just words\n", want: "switch.yaml: not a list of keys"},
 		{source: "node: a\n---\nnode: b\n", want: "switch.yaml: more than one YAML document; keep one"},
 		{source: "\nmedia:\n  ports: 20000\n", want: `switch.yaml:3: media.ports: "20000" cannot be used: write the first (even`},
 		{env: "SWITCH_WORKERS=x", want: `SWITCH_WORKERS: workers: "x" is not valid: write a whole number`},
 		{env: "SWITCH_WORKERS=0", want: "SWITCH_WORKERS: workers: 0 cannot be used: write 1 to 64"},
 		{flag: "media.timeout=5", want: `--media.timeout: media.timeout: "5" is not valid: write a duration such as 30s or 2m`},
-		{flag: "edge.listen=sip:x", want: `--edge.listen: edge.listen: "sip:x" cannot be used: write udp:address:port`},
+		{flag: "edge.listen=sip:x", want: `--edge.listen: edge.listen: "sip:x" cannot be used: write udp, tcp, tls, ws or wss with address and port`},
 		{flag: "edge.listen=", want: "--edge.listen: edge.listen: is empty"},
 		{flag: "edge.listen=udp:0.0.0.0:5060", want: "edge.advertise: is empty and edge.listen has udp:0.0.0.0:5060: write"},
 		{flag: "edge.advertise=a b", want: "edge.advertise: \"a b\" cannot be used"},

@@ -47,6 +47,14 @@ func runEdge(ctx context.Context, c *child) error {
 	if err != nil {
 		return err
 	}
+	cert, err := certificate(c.cfg, c.log)
+	if err != nil {
+		return err
+	}
+	roots, err := c.cfg.Edge.roots()
+	if err != nil {
+		return err
+	}
 	stats := &edge.Stats{}
 	e, err := edge.New(edge.Config{
 		Node: c.cfg.Node, Boot: c.id, Listen: c.cfg.Edge.Listen, Advertise: c.cfg.Edge.Advertise, Unmarked: !c.cfg.Edge.DSCP, Sockets: sockets,
@@ -54,7 +62,7 @@ func runEdge(ctx context.Context, c *child) error {
 		Limits:   edgeLimits(c.cfg.Edge.Limits),
 		Auth:     registrar.NewAuth(registrar.AuthConfig{Key: c.key, Realm: c.cfg.Registrar.Realm, Accounts: accounts, Born: time.Now()}),
 		Accounts: accounts, Directory: registrations(c), Keepalive: c.cfg.Registrar.Keepalive,
-		Secrets: secrets, DNS: c.cfg.Edge.DNS.Servers,
+		Secrets: secrets, DNS: c.cfg.Edge.DNS.Servers, Certificate: cert, Roots: roots, Origins: c.cfg.Edge.WS.Origins,
 		Weights: func() []edge.Weight {
 			var out []edge.Weight
 			for _, s := range weights(rollout(), dir.Processes()) {
@@ -100,12 +108,14 @@ func (c *child) keepSockets(e *edge.Edge) error {
 }
 
 var (
-	edgeMessages  = prometheus.NewDesc("switch_sip_messages_total", "SIP messages, by direction.", []string{"direction"}, nil)
+	edgeMessages  = prometheus.NewDesc("switch_sip_messages_total", "SIP messages, by direction and transport.", []string{"direction", "transport"}, nil)
 	edgeRepeats   = prometheus.NewDesc("switch_sip_retransmissions_total", "Retransmissions absorbed (in) and sent (out).", []string{"direction"}, nil)
 	edgeRefused   = prometheus.NewDesc("switch_sip_refused_total", "SIP input refused, dropped or unusual, by reason.", []string{"reason"}, nil)
 	edgeEvents    = prometheus.NewDesc("switch_edge_events_total", "Events between edge and workers, by kind.", []string{"kind"}, nil)
 	edgeRegisters = prometheus.NewDesc("switch_registrar_total", "Challenges, granted REGISTERs, their writes to the directory, OPTIONS to phones behind NAT.", []string{"what"}, nil)
 	edgeTrunks    = prometheus.NewDesc("switch_trunks_total", "Requests that failed at one address and could go to another, and OPTIONS to trunks.", []string{"what"}, nil)
+	edgeLinks     = prometheus.NewDesc("switch_edge_connections", "Connections open now, in their handshake too, by transport.", []string{"transport"}, nil)
+	edgeShakes    = prometheus.NewDesc("switch_edge_handshakes_total", "Connections that came to be, and those that did not, by transport.", []string{"transport", "result"}, nil)
 	edgeOpen      = prometheus.NewDesc("switch_edge_open", "What the edge has in memory, by kind.", []string{"kind"}, nil)
 )
 
@@ -129,11 +139,19 @@ func (c edgeCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.Describ
 
 func (c edgeCollector) Collect(ch chan<- prometheus.Metric) {
 	s := c.stats
-	count := func(d *prometheus.Desc, v uint64, label string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), label)
+	count := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
-	count(edgeMessages, s.Received.Load(), "in")
-	count(edgeMessages, s.Sent.Load(), "out")
+	for name, t := range s.Transports() {
+		count(edgeMessages, t.Received.Load(), "in", name)
+		count(edgeMessages, t.Sent.Load(), "out", name)
+		if name == "udp" {
+			continue
+		}
+		count(edgeShakes, t.Accepted.Load(), name, "done")
+		count(edgeShakes, t.Failed.Load(), name, "failed")
+		ch <- prometheus.MustNewConstMetric(edgeLinks, prometheus.GaugeValue, float64(t.Connections.Load()), name)
+	}
 	count(edgeRepeats, s.Absorbed.Load(), "in")
 	count(edgeRepeats, s.Repeated.Load(), "out")
 	for reason, n := range s.Reasons() {

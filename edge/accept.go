@@ -1,0 +1,158 @@
+package edge
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A listener takes connections of one transport.
+type listener struct {
+	proto *proto
+	ln    *net.TCPListener
+	bound netip.AddrPort
+}
+
+// protoWord is a transport's word in Config.Listen.
+func protoWord(p *proto) string { return strings.ToLower(p.name) }
+
+// listening is a listener of a transport; nil: there is none.
+func (e *Edge) listening(p *proto) *listener {
+	for _, l := range e.listeners {
+		if l.proto == p {
+			return l
+		}
+	}
+	return nil
+}
+
+// accept never waits for a connection to say something: hands are shaken in the
+// connection's own goroutine.
+func (e *Edge) accept(l *listener) {
+	defer e.wg.Done()
+	for {
+		conn, err := l.ln.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // out of descriptors: let some go
+			select {
+			case <-e.ctx.Done():
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+			continue
+		}
+		remote := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+		remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
+		c := e.newConn(l.proto, remote, conn, "")
+		if c == nil {
+			e.complain(remote, connLimit, time.Now())
+			_ = conn.Close()
+			continue
+		}
+		e.wg.Add(1)
+		go e.serve(c, conn)
+	}
+}
+
+// serve is the life of an accepted connection.
+func (e *Edge) serve(c *streamLink, raw net.Conn) {
+	defer e.wg.Done()
+	defer e.dropConn(c)
+	conn, why := e.shake(c, raw)
+	if why != okay {
+		e.stats.of(c.proto.name).Failed.Add(1)
+		if e.ctx.Err() == nil {
+			e.complain(c.remote, why, time.Now())
+		}
+		return
+	}
+	e.stats.of(c.proto.name).Accepted.Add(1)
+	c.open(conn)
+	e.read(c, conn)
+}
+
+// shake makes what lies between the bytes and the messages, within shakeWithin.
+func (e *Edge) shake(c *streamLink, raw net.Conn) (net.Conn, reason) {
+	if !c.proto.secure && !c.proto.web {
+		return raw, okay
+	}
+	conn := raw
+	_ = conn.SetDeadline(time.Now().Add(shakeWithin))
+	if c.proto.secure {
+		if c.stranger && !e.shakes.take(c.remote.Addr(), time.Now()) {
+			return nil, flood // of handshakes, which cost us more than them
+		}
+		secure := tls.Server(raw, e.tlsServer)
+		if err := secure.HandshakeContext(e.ctx); err != nil {
+			e.log.Debug("edge: TLS handshake", "source", c.remote, "err", err)
+			return nil, badTLS
+		}
+		conn = secure
+	}
+	if c.proto.web {
+		if why := e.upgrade(c, conn); why != okay {
+			return nil, why
+		}
+	}
+	_ = conn.SetDeadline(time.Time{})
+	return conn, okay
+}
+
+// dial gives the connection to an address, an open one if there is one. The
+// connection is made meanwhile; what is sent waits in its queue. With TLS, the
+// far end must prove that it is name.
+func (e *Edge) dial(p *proto, remote netip.AddrPort, name string, within time.Duration) *streamLink {
+	e.conns.mu.Lock()
+	c := e.conns.byRemote[connKey{p, remote, name}]
+	e.conns.mu.Unlock()
+	if c != nil && c.alive() {
+		return c
+	}
+	if c = e.newConn(p, remote, nil, name); c == nil {
+		e.stats.count(connLimit)
+		return nil
+	}
+	e.wg.Add(1)
+	go func() {
+		defer e.wg.Done()
+		defer e.dropConn(c)
+		d := net.Dialer{Timeout: within, Control: func(_, _ string, raw syscall.RawConn) error {
+			e.mark(raw, remote.Addr().Is6())
+			return nil
+		}}
+		conn, err := d.DialContext(e.ctx, "tcp", remote.String())
+		if err != nil {
+			e.stats.count(sendFailed)
+			return
+		}
+		if !c.made(conn) {
+			return
+		}
+		if p.secure {
+			secure := tls.Client(conn, e.tlsClient(name))
+			_ = conn.SetDeadline(time.Now().Add(shakeWithin))
+			if err := secure.HandshakeContext(e.ctx); err != nil {
+				e.stats.of(p.name).Failed.Add(1)
+				e.complain(remote, badTLS, time.Now())
+				e.log.Warn("edge: no TLS to a next hop", "name", name, "address", remote, "err", err)
+				return
+			}
+			_ = conn.SetDeadline(time.Time{})
+			conn = secure
+		}
+		c.open(conn)
+		e.read(c, conn)
+	}()
+	return c
+}
+
+// dialTCP is dial without TLS.
+func (e *Edge) dialTCP(remote netip.AddrPort, within time.Duration) *streamLink {
+	return e.dial(overTCP, remote, "", within)
+}
