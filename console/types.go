@@ -191,12 +191,14 @@ type Account struct {
 	Name       string   `json:"name"`
 	Algorithms []string `json:"algorithms"` // "SHA-256", "MD5"
 	Configured bool     `json:"configured,omitempty"`
+	SRTP       string   `json:"srtp,omitempty"` // "required", "preferred", "off"
 }
 
 // AccountHashes are HA1 = H(name:realm:password) in lower-case hex; one may be missing.
 type AccountHashes struct {
 	SHA256 string `json:"ha1_sha256,omitempty"`
 	MD5    string `json:"ha1_md5,omitempty"`
+	SRTP   string `json:"srtp,omitempty"` // as Account.SRTP
 }
 
 // Registration is one address at which an account can be reached.

@@ -218,6 +218,10 @@ func (e *Edge) onRequest(f flow, peer string, p *packet, now time.Time) {
 	ev := codecore.SIPRequest{
 		Edge: e.cfg.Node, Flow: f.id(), Source: source.String(), Peer: peer, Token: token, Tx: key, At: now, Msg: p.msg,
 	}
+	if account, ok := codecore.AccountOf(peer); ok && e.cfg.Accounts != nil {
+		a, _ := e.cfg.Accounts.Get(account)
+		ev.SRTP = a.SRTP
+	}
 	it := &item{kind: kindRequest, method: method, flow: f, expires: now.Add(e.lim.gone())}
 	switch method {
 	case "ACK":

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+
+	"callswitch/codecore"
 )
 
 // Errors of accounts.
@@ -23,6 +25,9 @@ type Account struct {
 	Name   string `json:"name" yaml:"name"`
 	SHA256 string `json:"ha1_sha256,omitempty" yaml:"ha1_sha256"`
 	MD5    string `json:"ha1_md5,omitempty" yaml:"ha1_md5"`
+	// SRTP is the policy for its phones: "required", "preferred", "off"; "" = as they
+	// offer, and offered plain. Those on WebSockets have WebRTC whatever it says.
+	SRTP string `json:"srtp,omitempty" yaml:"srtp,omitempty"`
 }
 
 // Algorithms of RFC 8760 that are served, as they stand in a challenge.
@@ -85,6 +90,8 @@ func (a Account) Check() error {
 	switch {
 	case !ValidName(a.Name):
 		return fmt.Errorf("%w: name %q: 1 to %d letters, digits and - _ . ! ~ * ' +", ErrAccount, a.Name, maxName)
+	case !codecore.ValidSRTP(a.SRTP):
+		return fmt.Errorf("%w: srtp %q of %s: required, preferred or off", ErrAccount, a.SRTP, a.Name)
 	case a.SHA256 == "" && a.MD5 == "":
 		return fmt.Errorf("%w: %s has neither ha1_sha256 nor ha1_md5", ErrAccount, a.Name)
 	case !isHex(a.SHA256, sha256.Size):

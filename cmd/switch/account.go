@@ -43,6 +43,7 @@ that is no terminal. Only its hashes leave this process.`,
 			}
 			a := registrar.NewAccount(names[0], known.Realm, password)
 			body := console.AccountHashes{SHA256: a.SHA256, MD5: a.MD5}
+			body.SRTP, _ = cmd.Flags().GetString("srtp")
 			if old, _ := cmd.Flags().GetBool("md5-only"); old {
 				body.SHA256 = ""
 			}
@@ -55,6 +56,7 @@ that is no terminal. Only its hashes leave this process.`,
 		},
 	}
 	add.Flags().Bool("md5-only", false, "keep no SHA-256 hash: for a phone that gives up when it is offered SHA-256 at all")
+	add.Flags().String("srtp", "", "SRTP by SDES to and from its phones: required, preferred or off; by default as they offer, and offered plain")
 	outputFlag(add)
 	list := &cobra.Command{
 		Use:   "list",

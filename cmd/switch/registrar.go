@@ -127,7 +127,7 @@ func watchAccounts(ctx context.Context, c *child) (*registrar.Accounts, error) {
 func locate(as *registrar.Accounts, dir *registrar.Directory) func(context.Context, string) codecore.Located {
 	return func(ctx context.Context, account string) codecore.Located {
 		bindings, err := dir.Lookup(ctx, account, time.Now())
-		_, exists := as.Get(account)
+		settings, exists := as.Get(account)
 		switch {
 		case err != nil, !exists && !as.Ready():
 			return codecore.Located{Reason: "directory-away"}
@@ -143,7 +143,7 @@ func locate(as *registrar.Accounts, dir *registrar.Directory) func(context.Conte
 				continue
 			}
 			phones[b.Instance] = true
-			at := codecore.Located{Target: b.Contact, Path: b.Path, Edge: b.Edge, Flow: b.Flow}
+			at := codecore.Located{Target: b.Contact, Path: b.Path, Edge: b.Edge, Flow: b.Flow, SRTP: settings.SRTP}
 			if len(b.Path) > 0 {
 				at.Flow, at.Edge = "", "" // by the proxies that it came through, from any edge
 			}
@@ -161,7 +161,7 @@ func (b *backend) Accounts(context.Context) (console.Accounts, error) {
 		if !ok {
 			continue
 		}
-		x := console.Account{Name: name, Configured: b.accounts.Configured(name), Algorithms: []string{}}
+		x := console.Account{Name: name, Configured: b.accounts.Configured(name), Algorithms: []string{}, SRTP: a.SRTP}
 		if a.SHA256 != "" {
 			x.Algorithms = append(x.Algorithms, registrar.SHA256)
 		}
@@ -175,7 +175,7 @@ func (b *backend) Accounts(context.Context) (console.Accounts, error) {
 }
 
 func (b *backend) SetAccount(ctx context.Context, name string, h console.AccountHashes) error {
-	a := registrar.Account{Name: name, SHA256: h.SHA256, MD5: h.MD5}
+	a := registrar.Account{Name: name, SHA256: h.SHA256, MD5: h.MD5, SRTP: h.SRTP}
 	if err := a.Check(); err != nil {
 		return &console.Error{Status: 400, Code: "account", Text: strings.TrimPrefix(err.Error(), "registrar: ")}
 	}
