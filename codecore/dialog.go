@@ -224,6 +224,7 @@ func (c *call) close(l *Leg, t ClientTx) {
 // final takes the final response to a transaction of ours on the leg.
 func (c *call) final(leg LegID, t ClientTx, e SIPResponse) {
 	switch {
+	case t.Method == "INVITE" && t.Tag == "" && c.plainly(leg, t, e):
 	case t.Method == "INVITE" && t.Tag == "" && c.isTarget(leg):
 		c.targetSaid(leg, t, e)
 	case t.Method == "NOTIFY":

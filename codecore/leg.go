@@ -10,6 +10,7 @@ type Leg struct {
 	Local   string        `json:"local,omitempty"`   // our From/To value, without tag
 	Remote  string        `json:"remote,omitempty"`  // theirs, without tag
 	CSeq    uint32        `json:"cseq,omitempty"`    // our last
+	SDPs    uint32        `json:"sdps,omitempty"`    // version of our last o= line
 	Dialogs []Dialog      `json:"dialogs,omitempty"` // by their tag; the first confirmed one is the leg's
 	Srv     []ServerTx    `json:"srv,omitempty"`     // their requests
 	Cli     []ClientTx    `json:"cli,omitempty"`     // our requests
@@ -17,7 +18,6 @@ type Leg struct {
 	Offer   *Sound        `json:"offer,omitempty"`   // theirs, not answered yet
 	Lines   []string      `json:"lines,omitempty"`   // m= lines of the session with it, refused ones with what stands under them; "" = the audio; none = the audio alone
 	Media   MediaEndpoint `json:"media,omitzero"`    // ours
-	SDPs    uint64        `json:"sdps,omitempty"`    // version of our last o= line
 	Told    string        `json:"told,omitempty"`    // hash of the SDP of that version
 	Answers int           `json:"answers,omitempty"` // completed offer/answer exchanges: their address may be learned anew
 	ByeDue  bool          `json:"bye_due,omitempty"` // BYE waits for the ACK to our 2xx (RFC 3261 15)

@@ -22,6 +22,8 @@ func (w *world) choices() []string {
 			"a INVITE sdp supported=100rel allow=UPDATE", "a INVITE sdp require=100rel", "a INVITE supported=100rel",
 			"a INVITE sdp to=2", "a INVITE sdp to=2", "a INVITE sdp to=3", "a INVITE sdp to=3", "a INVITE sdp to=707", "a INVITE sdp to=807", "a INVITE sdp to=5", "a INVITE sdp to=0", "a INVITE sdp to=0", "a INVITE sdp supported=100rel to=0",
 			"a INVITE to=2", "a INVITE supported=100rel to=3", "a INVITE sdp supported=100rel to=2", "a INVITE sdp require=100rel to=2", "a INVITE sdp supported=100rel to=3",
+			"a INVITE webrtc,video", "a INVITE webrtc to=720", "a INVITE sdp to=720", "a INVITE sdes,gcm", "a INVITE sdp to=*1", "a INVITE sdp to=*2", "a INVITE sdes to=*5", "a INVITE webrtc to=*6",
+			"a INVITE webrtc to=*7", "a INVITE to=*8", "a INVITE peer=page", "a INVITE sdes,plain peer=fred to=*2",
 			"a INVITE sdp supported=timer se=120 allow=UPDATE", "a INVITE sdp supported=timer,100rel se=120;refresher=uas", "a INVITE sdp supported=timer se=60",
 		}
 	}
@@ -37,8 +39,9 @@ func (w *world) choices() []string {
 					"180", "183 sdp", "200 sdp", "200 held", "200 sdp", "200 sdp tag=t2", "200 video", "486", "487", "481", "200",
 					"180 rseq=1", "183 sdp rseq=2 allow=UPDATE", "183 sdp rseq=3", "183 sdp rseq=2 tag=t2", "401 auth=n1", "407 auth=n2,stale",
 					"603", "302 contact=<sip:600@198.51.100.1>", "302 contact=<sip:707@x> contact=<sip:123@x>;q=0.5",
-					"200 fax", "200 sdp se=100;refresher=uac allow=UPDATE", "200 sdp se=100;refresher=uac", "200 sdp se=100;refresher=uas", "422 minse=2000", "491", "500 retry-After=1",
 					"503 at=1", "503 at=2", "timeout INVITE at=1", "timeout INVITE at=3", "timeout INVITE circuit-open at=2", "timeout INVITE circuit-open",
+					"200 fax", "200 webrtc,active", "200 webrtc,passive", "200 webrtc,video,active", "200 sdes,1", "200 sdes,3", "200 sdes,again,held", "200 sdes,best", "183 webrtc,active", "183 sdes,3 rseq=1", "488",
+					"200 sdp se=100;refresher=uac allow=UPDATE", "200 sdp se=100;refresher=uac", "200 sdp se=100;refresher=uas", "422 minse=2000", "491", "500 retry-After=1",
 				} {
 					out = append(out, string(leg)+" "+x)
 				}
@@ -55,11 +58,12 @@ func (w *world) choices() []string {
 		if w.toTag[leg] == "" {
 			continue
 		}
-		for _, x := range []string{"INVITE hold", "INVITE sdp", "INVITE moved", "INVITE fax", "INVITE", "INFO dtmf", "OPTIONS", "REFER", "REFER refer=600", "REFER refer=600", "REFER refer=707 quiet", "BYE", "PRACK", "PRACK sdp", "UPDATE", "UPDATE moved", "UPDATE hold allow=UPDATE", "UPDATE supported=timer se=100", "INVITE sdp supported=timer se=100;refresher=uas", "INVITE moved supported=timer se=10"} {
+		for _, x := range []string{"INVITE webrtc", "INVITE webrtc,hold", "INVITE webrtc,restart", "INVITE webrtc,other", "INVITE sdes", "INVITE sdes,rekeyed,hold", "UPDATE webrtc,restart", "REFER refer=*4 quiet", "REFER refer=*2",
+			"INVITE hold", "INVITE sdp", "INVITE moved", "INVITE fax", "INVITE", "INFO dtmf", "OPTIONS", "REFER", "REFER refer=600", "REFER refer=600", "REFER refer=707 quiet", "BYE", "PRACK", "PRACK sdp", "UPDATE", "UPDATE moved", "UPDATE hold allow=UPDATE", "UPDATE supported=timer se=100", "INVITE sdp supported=timer se=100;refresher=uas", "INVITE moved supported=timer se=10"} {
 			out = append(out, string(leg)+" "+x)
 		}
 		if w.open[leg].Tx != "" {
-			out = append(out, string(leg)+" ACK", string(leg)+" ACK sdp", string(leg)+" CANCEL", "noack "+string(leg))
+			out = append(out, string(leg)+" ACK", string(leg)+" ACK sdp", string(leg)+" ACK webrtc,active", string(leg)+" ACK sdes,1", string(leg)+" CANCEL", "noack "+string(leg))
 		}
 	}
 	return out
@@ -233,6 +237,16 @@ var harms = map[string]func(*State){
 	"forgets who refreshes":       func(s *State) { s.A.Interval, s.B.Interval = 0, 0 },
 	"forgets who takes UPDATE":    func(s *State) { s.A.Update, s.B.Update = false, false },
 	"forgets how a party codes":   func(s *State) { s.A.Sound.Coding, s.B.Sound.Coding = "", "" },
+	"forgets the labels in use":   func(s *State) { s.Labels = 0 },
+	"forgets how a leg was asked": func(s *State) {
+		s.A.set(Terms{SRTP: s.A.policy()})
+		s.B.set(Terms{SRTP: s.B.policy()})
+	},
+	"forgets a policy": func(s *State) {
+		s.A.set(Terms{Ask: s.A.ask()})
+		s.B.set(Terms{Ask: s.B.ask()})
+	},
+	"forgets how a leg is protected": func(s *State) { s.A.Sound.Line, s.B.Sound.Line = nil, nil },
 	"forgets the SDP version": func(s *State) {
 		s.A.Told, s.B.Told = "", ""
 	},

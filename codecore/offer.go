@@ -16,8 +16,8 @@ import (
 type Sound struct {
 	Addr     string `json:"addr,omitempty"` // "ip:port"; "" = nothing may be sent to it
 	RTCP     string `json:"rtcp,omitempty"` // "ip:port" when it is not the port above
-	Mux      bool   `json:"mux,omitempty"`  // RFC 5761
 	Payloads []byte `json:"payloads,omitempty"`
+	Mux      bool   `json:"mux,omitempty"`  // RFC 5761
 	DTMF     byte   `json:"dtmf,omitempty"` // telephone-event (RFC 4733)
 	Sends    bool   `json:"sends,omitempty"`
 	Hears    bool   `json:"hears,omitempty"`
@@ -134,12 +134,13 @@ func hear(body []byte, w want) (d *sdp.SessionDescription, t said, spoken *sdp.M
 	}
 	m := found.media
 	spoken, t.audio, t.actpass = m, m, found.actpass
-	if _, marked := m.Attribute("fingerprint"); marked || strings.HasPrefix(protoOf(m), "UDP/TLS/") {
+	ice := found.secure.is(SecureDTLS) || w.coding && isWebRTC(d, m)
+	if ice {
 		if t.audio, err = phoned(m); err != nil {
 			return d, t, nil, err
 		}
 	}
-	if t.sound, err = sounds(d, m, t.audio.MediaName.Formats, found.secure.is(SecureDTLS)); err != nil {
+	if t.sound, err = sounds(d, m, t.audio.MediaName.Formats, ice); err != nil {
 		return d, t, nil, err
 	}
 	s := &t.sound

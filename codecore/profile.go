@@ -173,13 +173,16 @@ func chooseAnswer(d *sdp.SessionDescription, ask *Ask, plain, secure []*sdp.Medi
 
 // protection reads what a line of a protected profile says of its keys.
 func protection(d *sdp.SessionDescription, m *sdp.MediaDescription) (choice, error) {
-	p := protoOf(m)
-	_, all := d.Attribute("fingerprint")
-	_, own := m.Attribute("fingerprint")
-	if strings.HasPrefix(p, "UDP/TLS/") || all || own {
+	if isWebRTC(d, m) {
 		return identity(d, m, false)
 	}
 	return keysIn(m, nil)
+}
+
+func isWebRTC(d *sdp.SessionDescription, m *sdp.MediaDescription) bool {
+	_, all := d.Attribute("fingerprint")
+	_, own := m.Attribute("fingerprint")
+	return strings.HasPrefix(protoOf(m), "UDP/TLS/") || (all || own) && secureProto(protoOf(m))
 }
 
 // webrtc reports whether a destination is offered what browsers speak.

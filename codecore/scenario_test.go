@@ -117,6 +117,11 @@ func picture(w *world, a Action) string {
 		if err != nil {
 			return fmt.Sprintf(" %q", m.Body)
 		}
+		if s.sound.Addr == "" { // it is in the candidate
+			if _, at, ok := strings.Cut(string(m.Body), "a=candidate:1 1 UDP 2130706431 "); ok {
+				s.sound.Addr = strings.Join(strings.Fields(at)[:2], ":")
+			}
+		}
 		_, o, _ := strings.Cut(string(m.Body), "o=- ")
 		version := strings.Fields(o)[1]
 		more := ""

@@ -95,7 +95,7 @@ type Ask struct {
 // label is one that this call has never used.
 func (c *call) label(slot LegID) string {
 	c.Labels++
-	return string(slot) + "." + strconv.Itoa(c.Labels)
+	return string(slot) + "." + strconv.FormatUint(uint64(c.Labels), 10)
 }
 
 // hears takes down a party's offer.
@@ -174,4 +174,29 @@ func (s *Sound) again() *Ask {
 		a.Mid = s.Line.Mid
 	}
 	return &a
+}
+
+// plainly calls a party that will have no SRTP once more, for plain RTP, where that
+// is second best: in an INVITE of its own, for one that offers both (RTP/AVP with
+// a=crypto) is refused by as many as it helps.
+func (c *call) plainly(leg LegID, t ClientTx, e SIPResponse) bool {
+	l := c.leg(leg)
+	ask := l.ask()
+	if ask == nil || !ask.Try || l.Leaving || c.closed == nil || c.Phase == PhaseEnded {
+		return false
+	}
+	switch e.Msg.Status {
+	case 415, 488, 606:
+	default:
+		return false
+	}
+	s, err := describe(c.closed.Msg.Body, want{coding: true})
+	if err != nil {
+		return false
+	}
+	l.set(Terms{SRTP: l.policy()})
+	again := *c.closed
+	again.Msg.Body = c.offer(leg, s)
+	c.closed = &again
+	return c.askAgain(leg, t)
 }

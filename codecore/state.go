@@ -97,14 +97,14 @@ type State struct {
 	Timers   []Deadline      `json:"timers,omitempty"`
 	Media    Media           `json:"media,omitzero"`
 	MediaDue bool            `json:"media_due,omitempty"`
-	Early    *Early          `json:"early,omitempty"` // while inviting
-	Transfer *Transfer       `json:"transfer,omitempty"`
-	Fork     *Fork           `json:"fork,omitempty"`  // likewise
-	Avoid    []string        `json:"avoid,omitempty"` // addresses that failed, for what goes by name in a dialog (failover.go)
-
 	// Labels is how many labels of secrets the call has used, on all legs: none is
 	// used twice, or two packets might be encrypted alike.
-	Labels int `json:"labels,omitempty"`
+	Labels uint32 `json:"labels,omitempty"`
+
+	Early    *Early    `json:"early,omitempty"` // while inviting
+	Transfer *Transfer `json:"transfer,omitempty"`
+	Fork     *Fork     `json:"fork,omitempty"`  // likewise
+	Avoid    []string  `json:"avoid,omitempty"` // addresses that failed, for what goes by name in a dialog (failover.go)
 
 	// AnswerAt is when the callee answered, while the 200 to the caller waits for a
 	// PRACK (reliable.go); the answer is in Early.

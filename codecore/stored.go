@@ -40,7 +40,7 @@ type stored struct {
 	Transfer    *Transfer `json:"transfer,omitempty"`
 	Transferred bool      `json:"transferred,omitzero"` // the CDR says so: v0.1.0 would lose it
 	Fork        *Fork     `json:"fork,omitzero"`
-	Labels      int       `json:"labels,omitzero"`
+	Labels      uint32    `json:"labels,omitzero"`
 	Avoid       []string  `json:"avoid,omitempty"`
 }
 
@@ -60,7 +60,7 @@ type storedLeg struct {
 	Lines    []string         `json:"lines,omitempty"`
 	Addr     string           `json:"addr,omitzero"` // of Media
 	Port     int              `json:"port,omitzero"`
-	SDPs     uint64           `json:"sdps,omitzero"`
+	SDPs     uint32           `json:"sdps,omitzero"`
 	Told     string           `json:"told,omitzero"`
 	Answers  int              `json:"answers,omitzero"`
 	ByeDue   bool             `json:"bye_due,omitzero"`
