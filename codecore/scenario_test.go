@@ -15,7 +15,8 @@ var rewriteFlag = flag.Bool("rewrite", false, "write testdata/call/*.txt anew fr
 
 // TestCalls plays testdata/call/*.txt. A line at the margin is what happens; the
 // indented lines under it are what the switch does then, and "= phase" where
-// that has changed. Lines that begin with # are the story.
+// that has changed. "takeover" is a new owner, from the stored record: what it does
+// is what was pending, again. Lines that begin with # are the story.
 func TestCalls(t *testing.T) {
 	files, err := filepath.Glob("testdata/call/*.txt")
 	if err != nil || len(files) < 20 {
@@ -55,7 +56,9 @@ func play(t *testing.T, text string) string {
 		}
 		media := w.s.Media
 		var results []Result
-		if d, ok := strings.CutPrefix(line, "wait "); ok {
+		if line == "takeover" {
+			results = []Result{{Actions: w.takenOver()}}
+		} else if d, ok := strings.CutPrefix(line, "wait "); ok {
 			span, err := time.ParseDuration(d)
 			if err != nil {
 				t.Fatal(err)
@@ -89,6 +92,16 @@ func play(t *testing.T, text string) string {
 		fmt.Fprintln(&out, "    = settled")
 	}
 	return out.String()
+}
+
+// takenOver has another owner go on from the record as stored: in the lowest
+// schema that says it, as one that is killed leaves it.
+func (w *world) takenOver() []Action {
+	var err error
+	if w.s, err = move(w.s, 0); err != nil {
+		w.t.Fatal(err)
+	}
+	return w.s.Pending
 }
 
 func flowing(legs []MediaLeg) string {
@@ -130,6 +143,10 @@ func picture(w *world, a Action) string {
 		}
 		if s.sound.Fax {
 			more += " t38"
+		}
+		if _, fmtp, ok := strings.Cut(string(m.Body), "a=fmtp:96 "); ok {
+			fmtp, _, _ = strings.Cut(fmtp, "\r")
+			more += " opus " + fmtp
 		}
 		for i, l := range s.lines {
 			if l != "" {
@@ -195,4 +212,52 @@ func picture(w *world, a Action) string {
 		sent = fmt.Sprintf("  transferred to %s by %s at %s", d.TransferredTo, d.TransferredBy, d.Transferred.Format("15:04:05"))
 	}
 	return fmt.Sprintf("%s CDR %s %d %gs by %s %s%s", num, d.Result, d.Code, d.Seconds, d.HungUpBy, d.Cause, sent)
+}
+
+// The index of testdata/call names only what exists: scenarios, tests of ours and
+// of loadtest, and sipp plays.
+func TestIndexOfCallsNamesWhatExists(t *testing.T) {
+	index, err := os.ReadFile("testdata/call/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sources strings.Builder
+	for _, glob := range []string{"*_test.go", "../loadtest/*_test.go"} {
+		files, _ := filepath.Glob(glob)
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sources.Write(b)
+		}
+	}
+	named := 0
+	for i, word := range strings.Split(string(index), "`") {
+		if i%2 == 0 {
+			for _, cell := range strings.Split(word, "|") {
+				for _, play := range strings.Split(cell, ";") {
+					if play, ok := strings.CutPrefix(strings.TrimSpace(play), "sipp: "); ok && !strings.Contains(sources.String(), `{"`+play+`", `) {
+						t.Errorf("there is no sipp play %q", play)
+					}
+				}
+			}
+			continue
+		}
+		switch {
+		case strings.HasSuffix(word, ".txt"):
+			if _, err := os.Stat(filepath.Join("testdata/call", word)); err != nil {
+				t.Error(err)
+			}
+			named++
+		case strings.HasPrefix(word, "Test"):
+			if !strings.Contains(sources.String(), "func "+word+"(t *testing.T)") {
+				t.Errorf("there is no %s", word)
+			}
+			named++
+		}
+	}
+	if named < 40 {
+		t.Errorf("the index names %d scenarios and tests", named)
+	}
 }

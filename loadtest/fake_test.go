@@ -240,8 +240,10 @@ func (f *fake) talk(ctx context.Context, c *fakeCall) {
 }
 
 func (f *fake) bye(ctx context.Context, l *Leg) {
-	_ = l.Bye(ctx)
-	if f.fault == "bye-twice" {
-		_ = l.Bye(ctx)
+	if f.fault == "bye-twice" { // at once: the verdict does not wait for a later one
+		l.mu.Lock()
+		_, _ = l.start("BYE", "", nil, nil)
+		l.mu.Unlock()
 	}
+	_ = l.Bye(ctx)
 }

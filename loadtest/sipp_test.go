@@ -81,7 +81,7 @@ func playSipp(t *testing.T, to netip.AddrPort, number string, caller sippRole, c
 			pause(ctx, 20*time.Millisecond)
 		}
 	}
-	a, outA := play(caller, "-r", "5", "-s", number, to.String())
+	a, outA := play(caller, "-r", "10", "-s", number, to.String())
 	if err := a.Wait(); err != nil {
 		t.Errorf("caller: %v\n%s", err, tail(outA.String()))
 	}
