@@ -168,10 +168,11 @@ func (e *Edge) listen(spec string) error {
 		_ = c.SetReadBuffer(4 << 20) // a burst while we are stopped waits in the kernel
 		if raw, err := c.SyscallConn(); err == nil {
 			e.mark(raw, ap.Addr().Is6())
+			hearErrors(raw, ap.Addr().Is6())
 		}
 		bound := c.LocalAddr().(*net.UDPAddr).AddrPort()
 		bound = netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
-		e.udp = append(e.udp, &udpLink{conn: c, bound: bound, v6: bound.Addr().Is6()})
+		e.udp = append(e.udp, &udpLink{conn: c, bound: bound, v6: bound.Addr().Is6(), errs: make(chan struct{}, 1)})
 		e.addrs = append(e.addrs, bound)
 	case "tcp", "tls", "ws", "wss":
 		p := protos[proto]
@@ -287,7 +288,7 @@ func (e *Edge) Run(ctx context.Context) error {
 	defer func() { _ = sub.Unsubscribe() }()
 	e.cfg.Bus.OnReconnect(e.announce)
 	e.announce()
-	e.wg.Add(3 + len(e.udp) + len(e.listeners))
+	e.wg.Add(3 + 2*len(e.udp) + len(e.listeners))
 	go e.runTrunks(e.ctx)
 	go e.runTimers()
 	go e.serveLoop()
@@ -297,6 +298,7 @@ func (e *Edge) Run(ctx context.Context) error {
 	}
 	for _, u := range e.udp {
 		go e.serveUDP(u)
+		go e.readErrors(u)
 	}
 	for _, l := range e.listeners {
 		go e.accept(l)

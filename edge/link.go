@@ -42,14 +42,14 @@ type udpLink struct {
 	conn  *net.UDPConn
 	bound netip.AddrPort
 	v6    bool
+	errs  chan struct{} // asks for its error queue to be read
 }
 
 func (u *udpLink) send(to netip.AddrPort, b []byte) error {
 	if u.v6 && to.Addr().Is4() {
 		to = netip.AddrPortFrom(netip.AddrFrom16(to.Addr().As16()), to.Port())
 	}
-	_, err := u.conn.WriteToUDPAddrPort(b, to)
-	return err
+	return u.sendUDP(b, to)
 }
 
 func (u *udpLink) transport() string     { return "UDP" }
@@ -108,7 +108,8 @@ func (e *Edge) serveUDP(u *udpLink) {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			continue // an ICMP error of an earlier send: no reason to stop
+			u.troubled() // an ICMP error of an earlier send: no reason to stop
+			continue
 		}
 		f := flow{u, netip.AddrPortFrom(from.Addr().Unmap(), from.Port())}
 		if isSTUN(buf[:n]) {

@@ -1,0 +1,117 @@
+package edge
+
+import (
+	"bytes"
+	"errors"
+	"net/netip"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A host that has nobody on a port says so by ICMP, with the head of the datagram
+// that it could not deliver. A socket that is bound but not connected hears of it
+// only through its error queue (ip(7), IP_RECVERR). Anybody can forge an ICMP
+// message: one is believed if it quotes a branch of ours, with its MAC, and goes
+// for a request that waits at that address.
+
+// hearErrors has the errors of a UDP socket kept.
+func hearErrors(c syscall.RawConn, v6 bool) {
+	_ = c.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVERR, 1)
+		if v6 {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
+		}
+	})
+}
+
+// sendUDP sends one datagram. An error that an earlier one met is told to the
+// next call of any kind, which has nothing to do with it: that one is made again.
+func (u *udpLink) sendUDP(b []byte, to netip.AddrPort) (err error) {
+	for range 4 {
+		if _, err = u.conn.WriteToUDPAddrPort(b, to); !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.EHOSTUNREACH) {
+			return err
+		}
+		u.troubled()
+	}
+	return err
+}
+
+// troubled has the error queue read, once for all who ask meanwhile.
+func (u *udpLink) troubled() {
+	select {
+	case u.errs <- struct{}{}:
+	default:
+	}
+}
+
+// readErrors empties the error queue of a socket whenever it is told to.
+func (e *Edge) readErrors(u *udpLink) {
+	defer e.wg.Done()
+	raw, err := u.conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	quote, control := make([]byte, 2048), make([]byte, 512)
+	for {
+		select {
+		case <-e.ctx.Done():
+			return
+		case <-u.errs:
+		}
+		for more := true; more; {
+			n, to := 0, netip.AddrPort{}
+			_ = raw.Control(func(fd uintptr) {
+				got, _, _, from, err := unix.Recvmsg(int(fd), quote, control, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+				if more = err == nil; more {
+					n, to = got, addressOf(from)
+				}
+			})
+			if more && n > 0 {
+				e.undelivered(quote[:n], to, time.Now())
+			}
+		}
+	}
+}
+
+func addressOf(s unix.Sockaddr) netip.AddrPort {
+	switch s := s.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(s.Addr), uint16(s.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(s.Addr).Unmap(), uint16(s.Port))
+	}
+	return netip.AddrPort{}
+}
+
+// undelivered takes the head of a request that found nobody. Only who has an
+// alternative hears of it at once: a phone that starts again is back before its
+// INVITE is given up.
+func (e *Edge) undelivered(head []byte, to netip.AddrPort, now time.Time) {
+	if r, ok := e.pingIn(head, trunkBranch); ok {
+		e.stats.count(portClosed)
+		e.refusedPing(r, now)
+		return
+	}
+	method, _, _ := strings.Cut(string(head[:min(len(head), 16)]), " ")
+	_, rest, ok := bytes.Cut(head, []byte(";branch="))
+	if !ok {
+		return
+	}
+	if end := bytes.IndexAny(rest, ";\r\n"); end >= 0 {
+		rest = rest[:end]
+	}
+	if _, _, ok := e.ids.verify(string(rest)); !ok {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	tx := e.client[clientKey(string(rest), method)]
+	if tx == nil || tx.state != calling || tx.left || tx.flow.remote != to || tx.req == nil || !tx.others && !tx.req.Hurry {
+		return
+	}
+	e.stats.count(portClosed)
+	tx.fail(e, 503, portClosed, now)
+}
