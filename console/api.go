@@ -32,6 +32,7 @@ type Backend interface {
 	Accounts(ctx context.Context) (Accounts, error)
 	SetAccount(ctx context.Context, name string, hashes AccountHashes) error
 	RemoveAccount(ctx context.Context, name string) error
+	Trunks(ctx context.Context) (Trunks, error)
 	Registrations(ctx context.Context, fn func(Registration) error) error
 	Carriers(ctx context.Context) (Carriers, error)
 	TestPlan(ctx context.Context, from, number string) (codecore.RouteResult, error)
@@ -131,6 +132,7 @@ func Handler(b Backend) http.Handler {
 		})
 	})
 	get("/v1/registrations/out", func(r *http.Request) (any, error) { return b.Carriers(r.Context()) })
+	get("/v1/trunks", func(r *http.Request) (any, error) { return b.Trunks(r.Context()) })
 	get("/v1/dialplan/test", func(r *http.Request) (any, error) {
 		return b.TestPlan(r.Context(), r.FormValue("from"), r.FormValue("number"))
 	})

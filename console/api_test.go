@@ -111,6 +111,7 @@ func TestEndpoints(t *testing.T) {
 		{"PUT", "/v1/accounts/bob", `{"ha1_sha256":"aa","ha1_md5":"bb"}`, "account bob aa bb", "{}"},
 		{"DELETE", "/v1/accounts/bob", "", "account bob goes", "{}"},
 		{"GET", "/v1/registrations", "", "registrations", `"account":"bob"`},
+		{"GET", "/v1/trunks", "", "trunks", `"circuit":"up"`},
 		{"GET", "/v1/cdrs?since=2026-01-02T15:04:05Z", "", "cdrs 2026-01-02T15:04:05Z", "}\n{"},
 	} {
 		f := &fake{}
@@ -242,6 +243,11 @@ func (f *fake) SetAccount(_ context.Context, name string, h AccountHashes) error
 
 func (f *fake) RemoveAccount(_ context.Context, name string) error {
 	return f.note("account %s goes", name)
+}
+
+func (f *fake) Trunks(context.Context) (Trunks, error) {
+	f.asked = "trunks"
+	return Trunks{Trunks: []Trunk{{Name: "carrier", Addresses: []TrunkAddress{{Node: "n1", Circuit: "up"}}}}}, nil
 }
 
 func (f *fake) Registrations(_ context.Context, fn func(Registration) error) error {

@@ -238,6 +238,43 @@ type Carrier struct {
 	CSeq    uint32    `json:"cseq,omitempty"`    // of the last REGISTER
 }
 
+// Trunks are the peers of kind trunk, as each node's edge sees them. Silent are
+// the edges that did not answer.
+type Trunks struct {
+	Trunks []Trunk  `json:"trunks"`
+	Silent []string `json:"silent,omitempty"`
+}
+
+// Trunk is one of them.
+type Trunk struct {
+	Name   string `json:"name"`
+	Target string `json:"target,omitempty"` // where calls are sent; "" = it only calls us
+	Ping   int    `json:"ping,omitempty"`   // seconds between two OPTIONS
+
+	CallsIn  int     `json:"calls_in"` // now
+	CallsOut int     `json:"calls_out"`
+	MaxCalls int     `json:"max_calls,omitempty"`
+	MaxRate  float64 `json:"max_rate,omitempty"`
+
+	// Registered is the state of our registration there; "" = there is none to be.
+	Registered string `json:"registered,omitempty"`
+
+	Addresses []TrunkAddress `json:"addresses"`
+}
+
+// TrunkAddress is one address of a trunk, and what one edge knows of it.
+type TrunkAddress struct {
+	Node    string    `json:"node"`
+	Address string    `json:"address"` // "udp/192.0.2.1:5060"
+	Circuit string    `json:"circuit"` // "up", "down", "half-open"
+	Since   time.Time `json:"since"`
+	Pinged  time.Time `json:"pinged,omitzero"`  // last answer to a ping
+	RTTMS   float64   `json:"rtt_ms,omitempty"` // its time
+	Fails   int       `json:"fails,omitempty"`  // in a row
+	Failed  time.Time `json:"failed,omitzero"`  // last failure
+	Reason  string    `json:"reason,omitempty"` // then: a code of edge/reasons.md
+}
+
 // Transfer sends one party of a call elsewhere.
 type Transfer struct {
 	Leg    string `json:"leg,omitempty"` // who leaves: "a", who called, or "b"; "" = b

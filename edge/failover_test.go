@@ -262,7 +262,7 @@ func TestASuccessorGoesWhereTheEdgeWent(t *testing.T) {
 func TestACircuitGoesDownAndComesBack(t *testing.T) {
 	now := time.Now()
 	c := circuits{by: map[hop]*circuit{}}
-	h, other := hop{}, hop{tcp: true}
+	h, other := hop{proto: "udp"}, hop{proto: "tcp"}
 	c.watch(map[hop]bool{h: true}, now)
 	for i := range breakAfter {
 		if down := c.broke(h, "no-sign", false, now); down != (i == breakAfter-1) {

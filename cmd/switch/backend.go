@@ -70,12 +70,17 @@ func askAll[Out any](ctx context.Context, b *backend, verb string, in any, take 
 // for which it failed. An answer is waited for as long as the worker lives, at
 // most workerLimit: the request to a worker that dies is answered by nobody.
 func eachWorker(ctx context.Context, b *backend, verb string, do func(context.Context, sessions.Process) error) (silent []string) {
+	return eachProcess(ctx, b, "worker", verb, do)
+}
+
+// eachProcess is eachWorker for any role.
+func eachProcess(ctx context.Context, b *backend, role, verb string, do func(context.Context, sessions.Process) error) (silent []string) {
 	ctx, cancel := context.WithTimeout(ctx, workerLimit)
 	defer cancel()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, p := range b.dir.Processes() {
-		if p.Role != "worker" {
+		if p.Role != role {
 			continue
 		}
 		wg.Go(func() {
@@ -83,7 +88,7 @@ func eachWorker(ctx context.Context, b *backend, verb string, do func(context.Co
 			defer stop()
 			go whileAlive(one, b.dir, p.ID, stop)
 			if err := do(one, p); err != nil {
-				b.log.Warn("worker does not answer", "worker", p.ID, "verb", verb, "err", err)
+				b.log.Warn(role+" does not answer", role, p.ID, "verb", verb, "err", err)
 				mu.Lock()
 				defer mu.Unlock()
 				silent = append(silent, p.ID)

@@ -92,6 +92,6 @@ Exit codes: 0 ok, 1 error, 2 usage, 3 rolled back, 4 time-out, 5 refused.`,
 	})
 	root.PersistentFlags().String("api", "", "unix socket (or http://host:port) of the switch's API (default <state>/run/api.sock)")
 	root.AddCommand(serveCommand(), childCommand(), demoCommand(), callsCommand(), callCommand(), transferCommand(), rolloutCommand(),
-		cdrCommand(), dialplanCommand(), accountCommand(), registrationsCommand(), statusCommand(), loadtestCommand(), versionCommand())
+		cdrCommand(), dialplanCommand(), accountCommand(), registrationsCommand(), trunksCommand(), statusCommand(), loadtestCommand(), versionCommand())
 	return root
 }

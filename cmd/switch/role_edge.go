@@ -87,6 +87,9 @@ func runEdge(ctx context.Context, c *child) error {
 	}
 	c.busy = c.othersLive // a talking call leaves no trace here: the media plane knows
 	c.metrics.MustRegister(edgeCollector{stats})
+	if err := serveTrunks(c, e); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return e.Run(ctx) })
 	g.Go(func() error { c.beat(ctx); return nil })
