@@ -118,7 +118,7 @@ func (e *Edge) authenticate(f flow, p *packet, auth *registrar.Auth, header stri
 	}
 	claimed := registrar.UserOf(p.msg.Get("From"))
 	var extra []string
-	for _, c := range auth.Challenges(challengeOrder(f.link), claimed, f.remote.Addr(), verdict == registrar.Stale, now) {
+	for _, c := range auth.Challenges(registrar.StrongFirst, claimed, f.remote.Addr(), verdict == registrar.Stale, now) {
 		extra = append(extra, name, c)
 	}
 	b := reply(&p.msg, code, e.ids.sum(16, "stateless", p.callID, p.fromTag), extra...)
@@ -128,15 +128,6 @@ func (e *Edge) authenticate(f flow, p *packet, auth *registrar.Auth, header stri
 	}
 	e.write(back, b)
 	return "", false
-}
-
-// challengeOrder is the order of algorithms on a listener: browsers' clients give
-// up unless MD5 comes first, inside TLS (RFC 8760 2.3).
-func challengeOrder(l link) []string {
-	if isWeb(l) {
-		return registrar.OldFirst
-	}
-	return registrar.StrongFirst
 }
 
 // strip takes the answers to challenges out of a request: they are not for calls,

@@ -121,7 +121,7 @@ func TestChallengeAndAnswer(t *testing.T) {
 	if _, v := again.Check("REGISTER", []string{first}, home, morning.Add(time.Second)); v != Stale {
 		t.Errorf("replayed to an edge that was born since: %v", v)
 	}
-	if c := a.Challenges(OldFirst, "bob", home, true, morning); !strings.Contains(c[0], "algorithm=MD5,") || !strings.Contains(c[0], "stale=true") {
+	if c := a.Challenges([]string{MD5, SHA256}, "bob", home, true, morning); !strings.Contains(c[0], "algorithm=MD5,") || !strings.Contains(c[0], "stale=true") {
 		t.Errorf("%q", c)
 	}
 }
