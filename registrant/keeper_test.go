@@ -130,6 +130,28 @@ func TestEdgeDies(t *testing.T) {
 	})
 }
 
+// An owner dies while the registrar thinks: its successor waits for the answer to
+// what was asked (RFC 3261 10.2: no second REGISTER before that), and an edge
+// that has forgotten it is told the same again.
+func TestOwnerDiesWhileTheRegistrarThinks(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.deaf = true
+		w.worker("w1", "d1", Form)
+		w.after(soon, "1")
+		w.kill("w1")
+		w.worker("w2", "d1", Form)
+		w.after(2*soon, "")
+		w.mu.Lock()
+		w.deaf = false
+		w.mu.Unlock()
+		w.restartEdge()
+		w.after(soon, "1 again")
+		if r, _ := w.shelf.record(); r.Owner != "w2" || !r.State.Bound(time.Now()) || r.State.CSeq != 1 {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
 // A registration moves with the release that takes the new calls, and back,
 // without a word to the carrier.
 func TestRelease(t *testing.T) {

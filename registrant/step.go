@@ -52,7 +52,7 @@ func (s *State) ask() codecore.Seconds { return max(s.Account.Seconds(), s.Min) 
 // follow takes a newer dialplan. An account that has changed is left before the
 // new one is entered.
 func (s *State) follow(p *codecore.Plan, now time.Time) {
-	if p.Version < s.Plan || p.Version == 0 {
+	if p.Version < s.Plan {
 		return
 	}
 	want, named := p.Enlisted()[s.Peer]
