@@ -48,6 +48,7 @@ type Tx struct {
 	Expires codecore.Seconds     `json:"expires"`         // 0 removes the binding
 	Tries   int                  `json:"tries,omitempty"` // it follows on so many that were asked for more
 	Auth    []codecore.Authorize `json:"auth,omitempty"`
+	Avoid   []string             `json:"avoid,omitempty"` // addresses of the registrar that have failed in this round
 }
 
 // Reasons of failures: stable codes, for people, logs and metrics.
@@ -67,6 +68,7 @@ const (
 const (
 	// txGiveUp is later than any answer: the edge's own time-out is 32 s.
 	txGiveUp = 45 * time.Second
+	maxAvoid = 4 // addresses of a registrar that are given up in a round, and one more is tried
 	maxTries = 5 // REGISTERs of one round: of two realms each stale once, and a 423
 
 	quickFirst, quickMost = 30 * time.Second, 10 * time.Minute // between rounds that failed by chance
@@ -156,15 +158,15 @@ func (s *State) Request() (codecore.Action, bool) {
 	m.Add("Expires", strconv.Itoa(int(t.Expires)))
 	m.Add("Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, PRACK, UPDATE, REFER")
 	return codecore.Action{To: "edge." + s.Edge, Seq: uint64(t.CSeq), First: true, Effect: codecore.Effect{Request: &codecore.SendRequest{
-		Msg: m, Branch: t.Branch, Target: target, ContactUser: s.Contact(), Auth: t.Auth,
+		Msg: m, Branch: t.Branch, Target: target, ContactUser: s.Contact(), Auth: t.Auth, Avoid: t.Avoid,
 	}}}, true
 }
 
-// send decides the next REGISTER.
-func (s *State) send(expires codecore.Seconds, tries int, now time.Time) {
+// send decides the next REGISTER; avoid are addresses that failed in this round.
+func (s *State) send(expires codecore.Seconds, tries int, avoid []string, now time.Time) {
 	s.CSeq++
 	n := strconv.FormatUint(uint64(s.CSeq), 10)
-	s.Tx = &Tx{Branch: "z9hG4bK" + s.Token + "." + s.hash(8, "branch", n), CSeq: s.CSeq, At: now, Expires: expires, Tries: tries}
+	s.Tx = &Tx{Branch: "z9hG4bK" + s.Token + "." + s.hash(8, "branch", n), CSeq: s.CSeq, At: now, Expires: expires, Tries: tries, Avoid: avoid}
 	s.Challenges = slices.Clone(s.Challenges)
 	for i := range s.Challenges {
 		q := &s.Challenges[i]

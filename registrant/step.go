@@ -29,9 +29,9 @@ func (s State) Tick(p *codecore.Plan, edges []string, now time.Time) State {
 	switch {
 	case s.Tx != nil || s.Gone(), s.Next.After(now):
 	case s.Leaving:
-		s.send(0, 0, now)
+		s.send(0, 0, nil, now)
 	default:
-		s.send(s.ask(), 0, now)
+		s.send(s.ask(), 0, nil, now)
 	}
 	return s
 }
@@ -96,6 +96,7 @@ func (s State) Answered(r codecore.SIPResponse, now time.Time) State {
 		return s
 	}
 	switch {
+	case s.elsewhere(r.Failed, now):
 	case status < 300:
 		s.granted(&r.Msg, now)
 	case status == 401 || status == 407:
@@ -119,6 +120,9 @@ func (s State) TimedOut(e codecore.SIPTimeout, now time.Time) State {
 	if s.Tx == nil || e.Branch != s.Tx.Branch {
 		return s
 	}
+	if s.elsewhere(e.Failed, now) {
+		return s
+	}
 	reason := ReasonNoAnswer
 	switch e.Code {
 	case 407:
@@ -128,6 +132,17 @@ func (s State) TimedOut(e codecore.SIPTimeout, now time.Time) State {
 	}
 	s.fail(e.Code, reason, 0, now)
 	return s
+}
+
+// elsewhere asks the registrar's next address (RFC 3263 4.3), when the edge says
+// that one has failed and that there are others.
+func (s *State) elsewhere(failed string, now time.Time) bool {
+	t := s.Tx
+	if failed == "" || len(t.Avoid) >= maxAvoid || slices.Contains(t.Avoid, failed) {
+		return false
+	}
+	s.send(t.Expires, t.Tries, append(slices.Clone(t.Avoid), failed), now)
+	return true
 }
 
 // granted takes a 2xx (RFC 3261 10.2.4).
@@ -220,7 +235,7 @@ func (s *State) challenged(m *codecore.Message, now time.Time) {
 		}
 	}
 	s.Challenges = kept
-	s.send(t.Expires, t.Tries+1, now)
+	s.send(t.Expires, t.Tries+1, t.Avoid, now)
 }
 
 // tooBrief asks for what the registrar wants at least (RFC 3261 10.2.8).
@@ -232,7 +247,7 @@ func (s *State) tooBrief(m *codecore.Message, now time.Time) {
 		return
 	}
 	s.Min = codecore.Seconds(n)
-	s.send(s.ask(), s.Tx.Tries+1, now)
+	s.send(s.ask(), s.Tx.Tries+1, s.Tx.Avoid, now)
 }
 
 // fail ends a round, and says when the next one begins.

@@ -228,6 +228,30 @@ func TestRefreshLeavesTimeForASecondOne(t *testing.T) {
 	}
 }
 
+// A registrar of several addresses: the next one is asked at once, with what was
+// learned, until all have failed.
+func TestAddressesOfARegistrar(t *testing.T) {
+	s := asked(t)
+	s = s.Answered(says(s, 401, `WWW-Authenticate: Digest realm="a", nonce="n", qop="auth"`), start)
+	s = s.TimedOut(codecore.SIPTimeout{Branch: s.Tx.Branch, Code: 408, Failed: "udp/192.0.2.1:5060"}, start)
+	if a, _ := s.Request(); s.CSeq != 3 || len(a.Request.Auth) != 1 || strings.Join(a.Request.Avoid, " ") != "udp/192.0.2.1:5060" {
+		t.Fatalf("%+v", a)
+	}
+	busy := says(s, 503)
+	busy.Failed = "udp/192.0.2.2:5060"
+	s = s.Answered(busy, start)
+	s = s.Answered(says(s, 401, `WWW-Authenticate: Digest realm="a", nonce="n2", stale=true, qop="auth"`), start)
+	if a, _ := s.Request(); s.CSeq != 5 || len(a.Request.Avoid) != 2 {
+		t.Fatalf("%+v", a)
+	}
+	if again := s.TimedOut(codecore.SIPTimeout{Branch: s.Tx.Branch, Code: 408, Failed: "udp/192.0.2.2:5060"}, start); again.Tx != nil || again.Reason != ReasonNoAnswer {
+		t.Errorf("all have failed: %+v", again)
+	}
+	if s = s.Answered(says(s, 200), start).Tick(plan1, nodes, start.Add(time.Hour)); s.Tx == nil || len(s.Tx.Avoid) != 0 {
+		t.Errorf("the next round does not begin anew: %+v", s.Tx)
+	}
+}
+
 func TestLeaving(t *testing.T) {
 	gone, old := planOf(2), planOf(0)
 	s := bound(t)
