@@ -25,6 +25,7 @@ type Backend interface {
 	Call(ctx context.Context, id codecore.CallID) (Call, error)
 	HangUp(ctx context.Context, id codecore.CallID, cause string) error // id "": all calls
 	Transfer(ctx context.Context, id codecore.CallID, t Transfer) error
+	Inherit(ctx context.Context, in Inherit) (Inherited, error)
 	Admit(ctx context.Context, on bool) error
 	CDRs(ctx context.Context, since time.Time, fn func(codecore.CDR) error) error
 	Plan(ctx context.Context) (codecore.Plan, error)
@@ -93,6 +94,13 @@ func Handler(b Backend) http.Handler {
 		return struct{}{}, b.Transfer(r.Context(), codecore.CallID(r.PathValue("id")), t)
 	})
 	post("/v1/hangup-all", func(r *http.Request) (any, error) { return struct{}{}, b.HangUp(r.Context(), "", "shutdown") })
+	post("/v1/inherit", func(r *http.Request) (any, error) {
+		var in Inherit
+		if err := decode(r, &in); err != nil {
+			return nil, err
+		}
+		return b.Inherit(r.Context(), in)
+	})
 	post("/v1/admit", func(r *http.Request) (any, error) {
 		var on bool
 		if err := decode(r, &on); err != nil {

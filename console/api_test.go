@@ -51,6 +51,10 @@ func (f *fake) Transfer(_ context.Context, id codecore.CallID, t Transfer) error
 	return f.note("transfer %q %s %s", id, t.Leg, t.Target)
 }
 
+func (f *fake) Inherit(_ context.Context, in Inherit) (Inherited, error) {
+	return Inherited{Role: in.Role, Before: 1, PID: 2}, f.note("inherit %s %s", in.Role, in.Binary)
+}
+
 func (f *fake) Admit(_ context.Context, on bool) error { return f.note("admit %v", on) }
 
 func (f *fake) CDRs(_ context.Context, since time.Time, fn func(codecore.CDR) error) error {
@@ -98,6 +102,7 @@ func TestEndpoints(t *testing.T) {
 		{"POST", "/v1/calls/c9/hangup", "", `hangup "c9" operator`, `{}`},
 		{"POST", "/v1/calls/c9/transfer", `{"target":"600","leg":"a"}`, `transfer "c9" a 600`, `{}`},
 		{"POST", "/v1/hangup-all", "", `hangup "" shutdown`, `{}`},
+		{"POST", "/v1/inherit", `{"role":"media","binary":"/x"}`, "inherit media /x", `"pid":2`},
 		{"POST", "/v1/admit", "false", "admit false", `{}`},
 		{"GET", "/v1/moves", "", "moves", `"moved":7`},
 		{"GET", "/v1/dialplan", "", "plan", `"version":3`},

@@ -275,6 +275,21 @@ type TrunkAddress struct {
 	Reason  string    `json:"reason,omitempty"` // then: a code of edge/reasons.md
 }
 
+// Inherit replaces a process by its next generation.
+type Inherit struct {
+	Role   string `json:"role"`             // "media"
+	Binary string `json:"binary,omitempty"` // "" = the executable that runs
+}
+
+// Inherited is who went on.
+type Inherited struct {
+	Role    string `json:"role"`
+	Before  int    `json:"before"` // pid
+	PID     int    `json:"pid"`
+	Release string `json:"release"`
+	MS      int64  `json:"ms"` // from the request to the end
+}
+
 // Transfer sends one party of a call elsewhere.
 type Transfer struct {
 	Leg    string `json:"leg,omitempty"` // who leaves: "a", who called, or "b"; "" = b

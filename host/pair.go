@@ -36,7 +36,7 @@ const maxState = 256 << 20
 // freeze stops the work and returns what the heir needs besides the host's files
 // and the store; it has to be quick. A nil error means that the heir has
 // everything: this process does no more work, closes nothing, and ends. With an
-// error nothing has been handed over: thaw, if freeze had been called, goes on.
+// error nothing has been handed over: after a freeze that succeeded, thaw goes on.
 //
 // patience is how long the heir may take with the frozen state.
 func HandOver(ctx context.Context, pair *net.UnixConn, patience time.Duration, freeze func() (state []byte, files []Kept, err error), thaw func()) error {
@@ -49,10 +49,10 @@ func HandOver(ctx context.Context, pair *net.UnixConn, patience time.Duration, f
 	}
 	_ = pair.SetDeadline(time.Now().Add(patience))
 	state, files, err := freeze()
-	if err == nil {
-		err = p.handOver(state, files)
-	}
 	if err != nil {
+		return err
+	}
+	if err := p.handOver(state, files); err != nil {
 		thaw()
 		return err
 	}

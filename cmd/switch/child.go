@@ -154,7 +154,11 @@ func (c *child) close() {
 		c.nats.Close()
 	}
 	c.host.Close()
-	_ = os.Remove(filepath.Join(c.run, c.host.Name()+"."+birth(c.id)+".metrics"))
+	_ = os.Remove(c.metricsPath())
+}
+
+func (c *child) metricsPath() string {
+	return filepath.Join(c.run, c.host.Name()+"."+birth(c.id)+".metrics")
 }
 
 // natsToken is the secret of the embedded server, derived from the cluster key.

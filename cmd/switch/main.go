@@ -91,7 +91,7 @@ Exit codes: 0 ok, 1 error, 2 usage, 3 rolled back, 4 time-out, 5 refused.`,
 		return usagef("%w; see '%s --help'", err, cmd.CommandPath())
 	})
 	root.PersistentFlags().String("api", "", "unix socket (or http://host:port) of the switch's API (default <state>/run/api.sock)")
-	root.AddCommand(serveCommand(), childCommand(), demoCommand(), callsCommand(), callCommand(), transferCommand(), rolloutCommand(),
+	root.AddCommand(serveCommand(), childCommand(), demoCommand(), callsCommand(), callCommand(), transferCommand(), inheritCommand(), rolloutCommand(),
 		cdrCommand(), dialplanCommand(), accountCommand(), registrationsCommand(), trunksCommand(), statusCommand(), loadtestCommand(), versionCommand())
 	return root
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"callswitch/codecore"
+	"callswitch/host"
 	"callswitch/media"
 	"callswitch/nats"
 	"callswitch/secrets"
@@ -34,23 +35,31 @@ func runMedia(ctx context.Context, c *child) error {
 			return fmt.Errorf("media.advertise: %w", err)
 		}
 	}
-	inherited, err := c.inherit(ctx, keptMedia)
-	if err != nil {
-		return err
-	}
 	own, err := secrets.New(c.key)
 	if err != nil {
 		return err
 	}
 	first, last := c.cfg.Media.PortRange()
-	m, err := media.New(media.Config{
-		Node: c.cfg.Node, Boot: c.id, Listen: listen, Advertise: advertise, PortMin: first, PortMax: last,
-		Bus: c.bus, Legs: legs{nats.NewLegStore(c.nats, 0)}, Keep: keeper{c, keptMedia}, Inherited: inherited,
-		Secrets: own, Timeout: c.cfg.Media.Timeout, Log: c.log,
+	var m *media.Media
+	err = c.heir(ctx, func(state []byte, _ []host.Kept) (err error) {
+		inherited, err := c.inherit(ctx, keptMedia)
+		if err != nil {
+			return err
+		}
+		m, err = media.New(media.Config{
+			Node: c.cfg.Node, Boot: c.id, Listen: listen, Advertise: advertise, PortMin: first, PortMax: last,
+			Bus: c.bus, Legs: legs{nats.NewLegStore(c.nats, 0)}, Keep: keeper{c, keptMedia}, Inherited: inherited, Handed: state,
+			Secrets: own, Timeout: c.cfg.Media.Timeout, Log: c.log,
+		})
+		return err
 	})
 	if err != nil {
 		return err
 	}
+	c.yields(func(ctx context.Context) ([]byte, []host.Kept, error) {
+		state, err := m.Freeze(ctx)
+		return state, nil, err
+	}, m.Thaw)
 	c.busy = func() bool { return m.Stats().Calls > 0 }
 	c.metrics.MustRegister(mediaCollector{m.Stats})
 	g, ctx := errgroup.WithContext(ctx)

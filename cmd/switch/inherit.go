@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"callswitch/console"
+	"callswitch/host"
+)
+
+// Times of a change of generation.
+const (
+	freezeWithin = 5 * time.Second // handshakes under way may end first
+	heirPatience = 5 * time.Second // what the heir may take with the state, frozen
+)
+
+// heir has this process begin where its predecessor stops, if it has one: start
+// is called with what that one said, when it is frozen, and must not act on it
+// yet. Without predecessor it is called with nil. An error of the first kind ends
+// this process, and its predecessor goes on.
+func (c *child) heir(ctx context.Context, start func(state []byte, files []host.Kept) error) error {
+	pair, err := host.Heir()
+	if err != nil {
+		return err
+	}
+	if pair == nil {
+		return start(nil, nil)
+	}
+	if err := host.TakeOver(ctx, pair, start); err != nil {
+		return fmt.Errorf("nothing inherited: %w", err)
+	}
+	c.log.Info("inherited from the generation before")
+	go func() {
+		if err := c.host.Took(ctx); err != nil && ctx.Err() == nil {
+			c.log.Warn("the host will be told later who is at work", "err", err)
+		}
+	}()
+	return nil
+}
+
+// yields lets this process be replaced by an heir: freeze stops its work and says
+// everything, thaw goes on. Replaced, it ends at once and closes nothing.
+func (c *child) yields(freeze func(ctx context.Context) (state []byte, files []host.Kept, err error), thaw func()) {
+	c.host.OnYield(func(pair *net.UnixConn) {
+		began := time.Now()
+		var frozen time.Time
+		err := host.HandOver(context.Background(), pair, freezeWithin+heirPatience, func() ([]byte, []host.Kept, error) {
+			ctx, cancel := context.WithTimeout(context.Background(), freezeWithin)
+			defer cancel()
+			state, files, err := freeze(ctx)
+			if err != nil {
+				return nil, nil, err
+			}
+			frozen = time.Now()
+			if _, err := c.host.List(ctx); err != nil { // answered: it has all that was kept before
+				thaw()
+				return nil, nil, err
+			}
+			return state, files, nil
+		}, thaw)
+		if err != nil {
+			c.log.Error("not handed over, going on", "err", err)
+			c.host.Disown()
+			return
+		}
+		c.log.Info("handed over to the next generation", "prepared_ms", frozen.Sub(began).Milliseconds(), "frozen_ms", time.Since(frozen).Milliseconds())
+		_ = os.Remove(c.metricsPath())
+		os.Exit(0)
+	})
+}
+
+// inheritable are the roles that have heirs.
+var inheritable = []string{"media"}
+
+// Inherit replaces the process of a role by its next generation, of the running
+// executable or of another.
+func (b *backend) Inherit(ctx context.Context, in console.Inherit) (console.Inherited, error) {
+	var out console.Inherited
+	list, err := b.host.List(ctx)
+	if err != nil {
+		return out, err
+	}
+	var old *host.Child
+	for i, k := range list.Children {
+		if k.Spec.Role == in.Role && k.Ready {
+			old = &list.Children[i]
+		}
+	}
+	if old == nil {
+		return out, console.Refused("not-running", "no "+in.Role+" is at work here", "switch status shows what runs")
+	}
+	var argv []string
+	if in.Binary != "" {
+		side, err := b.install(ctx, in.Binary)
+		if err != nil {
+			return out, err
+		}
+		argv = append([]string{side.Binary}, old.Spec.Argv[1:]...)
+	}
+	began := time.Now()
+	if err := b.host.Replace(ctx, old.Spec.Name, argv); err != nil {
+		if errors.Is(err, host.ErrNotTaken) || errors.Is(err, host.ErrExists) {
+			return out, console.Refused("not-taken-over", err.Error(), "the old process goes on; its log says why")
+		}
+		return out, err
+	}
+	out = console.Inherited{Role: in.Role, Before: old.PID, MS: time.Since(began).Milliseconds()}
+	if list, err = b.host.List(ctx); err == nil {
+		for _, k := range list.Children {
+			if k.Spec.Name == old.Spec.Name {
+				out.PID, out.Release = k.PID, k.Hello.Release
+			}
+		}
+	}
+	return out, nil
+}
+
+func inheritCommand() *cobra.Command {
+	var in console.Inherit
+	cmd := &cobra.Command{
+		Use:       "inherit media",
+		Short:     "replace the process that carries sound by its next generation, under live calls",
+		Args:      args(1, "media"),
+		ValidArgs: inheritable,
+		RunE: func(cmd *cobra.Command, words []string) error {
+			in.Role = words[0]
+			known := false
+			for _, r := range inheritable {
+				known = known || r == in.Role
+			}
+			if !known {
+				return usagef("no heir for %q: %v", in.Role, inheritable)
+			}
+			var out console.Inherited
+			if err := apiClient(cmd).Do(cmd.Context(), http.MethodPost, "/v1/inherit", in, &out); err != nil {
+				return apiError(err)
+			}
+			return show(cmd, out, func(w io.Writer) {
+				row(w, fmt.Sprintf("%s: pid %d goes on where %d stopped (release %s, %d ms in all)", out.Role, out.PID, out.Before, out.Release, out.MS))
+			})
+		},
+	}
+	cmd.Flags().StringVar(&in.Binary, "binary", "", "executable of the next generation (default: the one that runs)")
+	outputFlag(cmd)
+	return cmd
+}

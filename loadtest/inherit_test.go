@@ -1,0 +1,45 @@
+package loadtest
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+)
+
+// inherit replaces a role's process and says who went on.
+func (b *bed) inherit(t *testing.T, args ...string) {
+	t.Helper()
+	var out struct {
+		Before, PID int
+		MS          int
+	}
+	said := b.cli(t, "", append([]string{"inherit", "--json"}, args...)...)
+	if err := json.Unmarshal([]byte(said), &out); err != nil {
+		t.Fatal(err, said)
+	}
+	if out.PID == out.Before || out.PID == 0 || b.only(t, args[0]).PID != out.PID {
+		t.Errorf("%s", said)
+	}
+	t.Logf("%s: %d -> %d in %d ms", args[0], out.Before, out.PID, out.MS)
+}
+
+// The media process is replaced three times under talking calls, once by another
+// release, and nobody at the far ends can tell.
+func TestInheritMedia(t *testing.T) {
+	b, calls := realSwitch(t, 200, nil)
+	bin, _ := binaries()
+	for _, more := range [][]string{nil, {"--binary", bin[1]}, {"--binary", bin[0]}} {
+		pause(t.Context(), time.Second)
+		b.inherit(t, append([]string{"media"}, more...)...)
+	}
+	pause(t.Context(), time.Second)
+	longest := 0.0
+	for _, c := range calls {
+		longest = max(longest, c.Hearing().GapMS)
+	}
+	t.Logf("longest silence %.0f ms", longest)
+	if longest > 60+20 { // a packet is due every 20 ms
+		t.Errorf("somebody heard nothing for %.0f ms", longest)
+	}
+	b.verdict(t, calls, 0)
+}
