@@ -58,8 +58,10 @@ func (w *world) choices() []string {
 		if w.toTag[leg] == "" {
 			continue
 		}
-		for _, x := range []string{"INVITE webrtc", "INVITE webrtc,hold", "INVITE webrtc,restart", "INVITE webrtc,other", "INVITE sdes", "INVITE sdes,rekeyed,hold", "UPDATE webrtc,restart", "REFER refer=*4 quiet", "REFER refer=*2",
-			"INVITE hold", "INVITE sdp", "INVITE moved", "INVITE fax", "INVITE", "INFO dtmf", "OPTIONS", "REFER", "REFER refer=600", "REFER refer=600", "REFER refer=707 quiet", "BYE", "PRACK", "PRACK sdp", "UPDATE", "UPDATE moved", "UPDATE hold allow=UPDATE", "UPDATE supported=timer se=100", "INVITE sdp supported=timer se=100;refresher=uas", "INVITE moved supported=timer se=10"} {
+		for _, x := range []string{
+			"INVITE webrtc", "INVITE webrtc,hold", "INVITE webrtc,restart", "INVITE webrtc,other", "INVITE sdes", "INVITE sdes,rekeyed,hold", "UPDATE webrtc,restart", "REFER refer=*4 quiet", "REFER refer=*2",
+			"INVITE hold", "INVITE sdp", "INVITE moved", "INVITE fax", "INVITE", "INFO dtmf", "OPTIONS", "REFER", "REFER refer=600", "REFER refer=600", "REFER refer=707 quiet", "BYE", "PRACK", "PRACK sdp", "UPDATE", "UPDATE moved", "UPDATE hold allow=UPDATE", "UPDATE supported=timer se=100", "INVITE sdp supported=timer se=100;refresher=uas", "INVITE moved supported=timer se=10",
+		} {
 			out = append(out, string(leg)+" "+x)
 		}
 		if w.open[leg].Tx != "" {

@@ -49,8 +49,8 @@ func identity(d *sdp.SessionDescription, m *sdp.MediaDescription, answer bool) (
 			candidates++
 		}
 	}
-	sealed := false
-	s.Pwd, sealed = unsealed(pwd)
+	text, sealed := unsealed(pwd)
+	s.Pwd = text
 	switch {
 	case hash == "":
 		return found, ErrFingerprint

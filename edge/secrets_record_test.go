@@ -51,8 +51,11 @@ func TestNoSecretInARecord(t *testing.T) {
 	}
 	headers := func(more ...codecore.Header) []codecore.Header {
 		return append([]codecore.Header{
-			{Name: "Via", Value: "SIP/2.0/WS x.invalid;branch=z9hG4bK1"}, {Name: "From", Value: "<sip:7@x>;tag=1"}, {Name: "Call-ID", Value: "c1"},
-			{Name: "Contact", Value: "<sip:7@x.invalid;transport=ws>"}, {Name: "Content-Type", Value: "application/sdp"},
+			{Name: "Via", Value: "SIP/2.0/WS x.invalid;branch=z9hG4bK1"},
+			{Name: "From", Value: "<sip:7@x>;tag=1"},
+			{Name: "Call-ID", Value: "c1"},
+			{Name: "Contact", Value: "<sip:7@x.invalid;transport=ws>"},
+			{Name: "Content-Type", Value: "application/sdp"},
 		}, more...)
 	}
 	var s codecore.State
