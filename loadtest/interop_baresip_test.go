@@ -103,8 +103,22 @@ func TestBaresipTransfersHoldsAndDials(t *testing.T) {
 		t.Error("the transferor has not heard of the 404")
 	}
 	carol.mustHearTone(t, 2)
-	cdrs, err := b.sw.API.CDRs(t.Context())
-	if err != nil || len(cdrs) != 2 || cdrs[0].HungUpBy != "b" || cdrs[1].Result != "answered" || cdrs[1].HungUpBy != "a" {
-		t.Errorf("%+v, %v", cdrs, err)
+	if cdrs := b.cdrs(t, 2); cdrs[0].HungUpBy != "b" || cdrs[1].Result != "answered" || cdrs[1].HungUpBy != "a" {
+		t.Errorf("%+v", cdrs)
+	}
+}
+
+// cdrs waits until so many are stored.
+func (b *bed) cdrs(t *testing.T, n int) []CDR {
+	t.Helper()
+	ctx := patient(t, 20*time.Second)
+	for {
+		cdrs, err := b.sw.API.CDRs(ctx)
+		if err == nil && len(cdrs) >= n {
+			return cdrs
+		}
+		if !pause(ctx, 50*time.Millisecond) {
+			t.Fatalf("%d CDRs, not %d: %v", len(cdrs), n, err)
+		}
 	}
 }

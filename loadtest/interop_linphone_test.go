@@ -211,9 +211,8 @@ func TestLinphoneRegistersAndCalls(t *testing.T) {
 	lina.mustHearTone(t, "heard.wav", 35, 12)
 	linb.mustHearTone(t, "heard.wav", 35, 12)
 	lina.mustHearTone(t, "again.wav", 15, 5)
-	cdrs, err := b.sw.API.CDRs(t.Context())
-	if err != nil || len(cdrs) != 2 || cdrs[0].Result != "answered" || cdrs[0].HungUpBy != "b" || cdrs[1].Result != "answered" || cdrs[1].HungUpBy != "a" {
-		t.Errorf("%+v, %v", cdrs, err)
+	if cdrs := b.cdrs(t, 2); cdrs[0].Result != "answered" || cdrs[0].HungUpBy != "b" || cdrs[1].Result != "answered" || cdrs[1].HungUpBy != "a" {
+		t.Errorf("%+v", cdrs)
 	}
 	b.mustKeepSecrets(t, "sesame")
 }
@@ -285,7 +284,7 @@ func TestLinphoneChangesTheCodecAndTransfers(t *testing.T) {
 	}
 	lina.quit(t)
 	lina.mustHearTone(t, "heard.wav", 15, 40)
-	if cdrs, err := b.sw.API.CDRs(t.Context()); err != nil || len(cdrs) != 2 {
-		t.Errorf("%+v, %v", cdrs, err)
+	if cdrs := b.cdrs(t, 2); len(cdrs) != 2 {
+		t.Errorf("%+v", cdrs)
 	}
 }
