@@ -197,6 +197,8 @@ type DialplanPeer struct {
 
 	Reliable string `json:"reliable,omitempty"` // provisional responses: "off", "allowed", "required"
 	Redirect string `json:"redirect,omitempty"` // of its 3xx: "follow", "pass", "refuse"
+	SRTP     string `json:"srtp,omitempty"`     // "required", "preferred", "off"
+	Media    string `json:"media,omitempty"`    // "webrtc"
 
 	Register *DialplanRegister `json:"register,omitempty"` // at the registrar of a trunk
 }

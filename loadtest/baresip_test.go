@@ -88,6 +88,12 @@ func startPhone(t *testing.T, ip, user string, args ...string) *phone {
 	return startPhoneAs(t, ip, user, "", args...)
 }
 
+// startPhoneWith has more in its account, say ";mediaenc=srtp-mand".
+func startPhoneWith(t *testing.T, ip, user, more string, args ...string) *phone {
+	t.Helper()
+	return startPhoneAs(t, ip, user, more, args...)
+}
+
 // startAccount starts a phone that registers; its password is sesame-<user>.
 func startAccount(t *testing.T, ip, user string, at netip.AddrPort, args ...string) *phone {
 	t.Helper()
@@ -117,13 +123,14 @@ module g711.so
 module aufile.so
 module aubridge.so
 module sndfile.so
+module srtp.so
 module_tmp account.so
 module_app menu.so
 module_app ctrl_tcp.so
 ctrl_tcp_listen %s
 `, p.at, user, tone, user, p.dir, "/usr/lib/baresip/modules", p.ctl)
-	if account == "" {
-		account = fmt.Sprintf("<sip:%s@%s>;regint=0;answermode=auto;audio_codecs=PCMU/8000/1\n", user, p.at)
+	if account == "" || account[0] == ';' {
+		account = fmt.Sprintf("<sip:%s@%s>;regint=0;answermode=auto;audio_codecs=PCMU/8000/1%s\n", user, p.at, account)
 	}
 	for name, s := range map[string]string{"config": config, "accounts": account, "contacts": ""} {
 		if err := os.WriteFile(filepath.Join(p.dir, name), []byte(s), 0o600); err != nil {
@@ -182,12 +189,17 @@ func (p *phone) heard(t *testing.T) []int16 {
 // second (the jitter buffer fills) and its last half (hanging up).
 func (p *phone) mustHearTone(t *testing.T, seconds float64) {
 	t.Helper()
+	p.mustHear(t, toneHz, seconds)
+}
+
+func (p *phone) mustHear(t *testing.T, hz, seconds float64) {
+	t.Helper()
 	s := p.heard(t)
 	if float64(len(s))/8000 < seconds {
 		t.Errorf("recording is %.1f s long, the talk was %.1f s", float64(len(s))/8000, seconds)
 	}
 	for i := 8000; i+800 < len(s)-4000; i += 800 {
-		if share := toneShare(s[i:i+800], toneHz); share < 0.8 {
+		if share := toneShare(s[i:i+800], hz); share < 0.8 {
 			t.Errorf("at %.1f s only %.0f %% of the sound is the tone", float64(i)/8000, 100*share)
 		}
 	}

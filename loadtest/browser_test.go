@@ -45,7 +45,7 @@ func startBrowser(t *testing.T, hz float64) *browser {
 		chromedp.Flag("ignore-certificate-errors", true),
 		chromedp.Flag("allow-loopback-in-peer-connection", true),
 		chromedp.Flag("disable-features", "WebRtcHideLocalIpsWithMdns,Translate"),
-		chromedp.UserDataDir(t.TempDir()),
+		chromedp.UserDataDir(t.TempDir()), chromedp.Env("TMPDIR="+t.TempDir()),
 	)
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
@@ -123,17 +123,17 @@ func evaluate[T any](p *tab, expression string) T {
 const ear = `(async (id) => {
   const stream = document.getElementById(id).srcObject;
   if (!stream) return {rate: 0, samples: []};
-  window.ears ??= new Map();
-  if (!window.ears.has(stream.id)) {
+  window.ears ??= new WeakMap();
+  if (!window.ears.has(stream)) {
     const context = new AudioContext();
     const analyser = context.createAnalyser();
     analyser.fftSize = 4096;
     context.createMediaStreamSource(stream).connect(analyser);
     await context.resume();
-    window.ears.set(stream.id, analyser);
+    window.ears.set(stream, analyser);
     await new Promise((f) => setTimeout(f, 300));
   }
-  const analyser = window.ears.get(stream.id);
+  const analyser = window.ears.get(stream);
   const samples = new Float32Array(analyser.fftSize);
   analyser.getFloatTimeDomainData(samples);
   return {rate: analyser.context.sampleRate, samples: Array.from(samples)};

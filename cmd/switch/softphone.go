@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"callswitch/codecore"
@@ -20,8 +21,11 @@ import (
 	"callswitch/sessions"
 )
 
-// demoPage is where a demo listens, unless it is said otherwise.
-const demoPage = "127.0.0.1:8080"
+// Where a demo listens, unless it is said otherwise.
+const (
+	demoPage   = "127.0.0.1:8080"
+	demoSocket = "ws:127.0.0.1:8081"
+)
 
 // demoNames are the accounts of a demo.
 var demoNames = []string{"anna", "bert"}
@@ -33,6 +37,9 @@ func (c *Config) fillDemo() {
 	}
 	if c.Softphone.Listen == "" {
 		c.Softphone.Listen = demoPage
+	}
+	if !slices.ContainsFunc(c.Edge.Listen, func(l string) bool { return strings.HasPrefix(l, "ws") }) {
+		c.Edge.Listen = append(slices.Clone(c.Edge.Listen), demoSocket)
 	}
 }
 
@@ -69,11 +76,21 @@ func (c *child) demoAccounts() (page []console.SoftphoneAccount, hashes []regist
 	return page, hashes
 }
 
-// demoPlan lets the accounts call each other.
+// demoPlan lets the accounts call each other, themselves and a tone.
 const demoPlan = `
 routes:
+  - {prefix: "600", to: "service:echo", from: account}
+  - {prefix: "601", to: "service:tone", from: account}
   - {prefix: "", to: "account:{number}", from: account}
 `
+
+// demoNumbers are told while the plan may be the demo's own.
+func demoNumbers(c Config) []console.SoftphoneNumber {
+	if !c.Softphone.Demo || c.Plan != "" {
+		return nil
+	}
+	return []console.SoftphoneNumber{{Number: "600", Label: "echo"}, {Number: "601", Label: "tone"}}
+}
 
 // serveSoftphone serves the page for as long as ctx lives. A port that is taken
 // is waited for: the calls do not need the page.
@@ -81,6 +98,7 @@ func (b *backend) serveSoftphone(ctx context.Context) error {
 	accounts, _ := b.demoAccounts()
 	page := console.Softphone{
 		Release: codecore.Release, Sockets: b.cfg.Softphone.Sockets, Accounts: accounts,
+		Numbers:  demoNumbers(b.cfg),
 		Listen:   func(context.Context) []string { return b.listening() },
 		Releases: b.releasesOf(edge.TagReader(b.key)),
 	}
@@ -123,18 +141,23 @@ func (b *backend) releasesOf(read func(tag string) (codecore.CallID, bool)) func
 		if err != nil {
 			return nil, err
 		}
-		// Lines of several workers come in the order in which they were sent; the
-		// epoch says in which the call was theirs.
-		slices.SortStableFunc(story, func(x, y sessions.StoryLine) int { return cmp.Compare(x.Epoch, y.Epoch) })
-		var stays []console.OnRelease
-		for _, l := range story {
-			if n := len(stays); l.Release != "" && (n == 0 || stays[n-1].Release != l.Release) {
-				stays = append(stays, console.OnRelease{Release: l.Release, Since: l.At, FreezeMS: l.Freeze})
-			}
-		}
+		stays := staysOf(story)
 		if len(stays) == 0 {
 			return nil, console.ErrNoCall
 		}
 		return stays, nil
 	}
+}
+
+// staysOf are the releases of a story, one after the other. Lines of several
+// workers come in the order in which they were sent; the epoch says in which the
+// call was theirs.
+func staysOf(story []sessions.StoryLine) (stays []console.OnRelease) {
+	slices.SortStableFunc(story, func(x, y sessions.StoryLine) int { return cmp.Compare(x.Epoch, y.Epoch) })
+	for _, l := range story {
+		if n := len(stays); l.Release != "" && (n == 0 || stays[n-1].Release != l.Release) {
+			stays = append(stays, console.OnRelease{Release: l.Release, Since: l.At, FreezeMS: l.Freeze})
+		}
+	}
+	return stays
 }

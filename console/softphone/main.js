@@ -97,7 +97,10 @@ at('sign-out').addEventListener('click', () => {
   document.title = 'Softphone';
 });
 
-phone.addEventListener('state', show);
+phone.addEventListener('state', () => {
+  notice(phone.wrong || (phone.state === 'off' ? at('notice').textContent : ''));
+  show();
+});
 
 // show puts on the page what fits the state of phone and call.
 function show() {

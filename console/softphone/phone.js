@@ -9,7 +9,8 @@ const again = 5000; // ms until a registration that failed by no fault of ours
 
 export class Phone extends EventTarget {
   state = 'off';
-  words = 'not signed in';
+  words = 'not signed in'; // its state, for the corner of the page
+  wrong = ''; // why it is refused
   call = null;
   #ua = null;
   #host = '';
@@ -29,7 +30,7 @@ export class Phone extends EventTarget {
       connection_recovery_max_interval: 8,
     });
     this.#ua = ua;
-    const tell = (state, text) => this.#ua === ua && this.#tell(state, text);
+    const tell = (...news) => this.#ua === ua && this.#tell(...news);
     ua.on('connecting', ({ attempts }) => attempts ? tell('away', away) : tell('connecting', 'connecting'));
     ua.on('connected', () => tell('connecting', 'registering'));
     ua.on('disconnected', ({ error }) => error && tell('away', away));
@@ -40,9 +41,9 @@ export class Phone extends EventTarget {
       if (!ua.isConnected()) {
         tell('away', away);
       } else if (status >= 400 && status < 500 && status !== 408 && status !== 480) {
-        tell('refused', words.registration(status, cause));
+        tell('refused', 'not registered', words.registration(status, cause));
       } else {
-        tell('away', `${words.registration(status, cause)} Trying again.`);
+        tell('away', 'not registered; trying again', words.registration(status, cause));
         setTimeout(() => this.#ua === ua && ua.isConnected() && ua.register(), again);
       }
     });
@@ -86,9 +87,10 @@ export class Phone extends EventTarget {
     this.dispatchEvent(new CustomEvent('call', { detail: call }));
   }
 
-  #tell(state, text) {
+  #tell(state, text, wrong = '') {
     this.state = state;
     this.words = text;
+    this.wrong = wrong;
     this.dispatchEvent(new Event('state'));
   }
 }
