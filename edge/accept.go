@@ -77,13 +77,13 @@ func (e *Edge) serve(c *streamLink, raw net.Conn) {
 	e.read(c, conn)
 }
 
-// shake makes what lies between the bytes and the messages, within shakeWithin.
+// shake makes what lies between the bytes and the messages, within Limits.Shake.
 func (e *Edge) shake(c *streamLink, raw net.Conn) (net.Conn, reason) {
 	if !c.proto.secure && !c.proto.web {
 		return raw, okay
 	}
 	conn := raw
-	_ = conn.SetDeadline(time.Now().Add(shakeWithin))
+	_ = conn.SetDeadline(time.Now().Add(e.lim.Shake))
 	if c.proto.secure {
 		if c.stranger && !e.shakes.take(c.remote.Addr(), time.Now()) {
 			return nil, flood // of handshakes, which cost us more than them
@@ -136,7 +136,7 @@ func (e *Edge) dial(p *proto, remote netip.AddrPort, name string, within time.Du
 		}
 		if p.secure {
 			secure := tls.Client(conn, e.tlsClient(name))
-			_ = conn.SetDeadline(time.Now().Add(shakeWithin))
+			_ = conn.SetDeadline(time.Now().Add(e.lim.Shake))
 			if err := secure.HandshakeContext(e.ctx); err != nil {
 				e.stats.of(p.name).Failed.Add(1)
 				e.complain(remote, badTLS, time.Now())

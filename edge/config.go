@@ -79,6 +79,8 @@ type Limits struct {
 	MaxConns     int // 10000: stream connections
 	MaxPerSource int // 1000: stream connections of one address; 8 of a stranger
 
+	Shake time.Duration // 5 s: a new connection has shaken hands (TLS, WebSocket) by then
+
 	PeerRate     float64 // 20000: messages per second of one known address; the burst is a second's worth
 	StrangerRate float64 // 10: messages per second of any other address
 
@@ -113,6 +115,7 @@ func (l Limits) withDefaults() Limits {
 	or(&l.MaxQueue, 64)
 	or(&l.MaxConns, 10_000)
 	or(&l.MaxPerSource, 1000)
+	or(&l.Shake, 5*time.Second)
 	or(&l.PeerRate, 20_000)
 	or(&l.StrangerRate, 10)
 	or(&l.T1, 500*time.Millisecond)

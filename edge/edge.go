@@ -272,6 +272,7 @@ func (e *Edge) Close() {
 	}
 	e.conns.mu.Unlock()
 	for _, c := range open {
+		c.farewell()
 		c.close()
 	}
 }

@@ -211,6 +211,20 @@ func (e *Edge) byFoothold(target string, inDialog bool, then func(route)) (done 
 	return true
 }
 
+// latest is the connection that a contact was registered over last, or the one
+// that a request names: a client that changes its network leaves a connection
+// behind that looks alive for minutes. e.mu is held.
+func (e *Edge) latest(f flow, target string) flow {
+	if _, ok := f.link.(*streamLink); !ok || len(e.footholds) == 0 {
+		return f
+	}
+	key, _, _ := contactKey(target)
+	if h := e.footholds[key]; h != nil && h.lost.IsZero() && h.flow.link.alive() {
+		return h.flow
+	}
+	return f
+}
+
 // waitFor is until when a client is expected back: in a dialog as long as a
 // transaction may take, at the beginning of a call only when it went just now, or
 // when this edge is new. Longer, and the caller would listen to nothing.

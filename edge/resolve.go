@@ -54,7 +54,7 @@ type route struct {
 func (e *Edge) route(a *codecore.SendRequest, then func(route)) {
 	if a.Flow != "" {
 		if f, ok := e.flowByID(a.Flow); ok && f.link.alive() {
-			then(route{flow: f, ok: true})
+			then(route{flow: e.latest(f, a.Target), ok: true})
 			return
 		}
 	}

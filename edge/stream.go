@@ -14,8 +14,7 @@ import (
 
 const (
 	dialWithin    = 5 * time.Second
-	shakeWithin   = 5 * time.Second  // a new connection has shaken hands by then
-	firstWithin   = 5 * time.Second  // and says something sensible so long after
+	firstWithin   = 5 * time.Second  // a new connection, its hands shaken, says something sensible by then
 	firstWebIn    = 30 * time.Second // a browser may wait for its user to log in
 	messageWithin = 10 * time.Second // and ends each message that it has begun
 	writeWithin   = 10 * time.Second
@@ -195,6 +194,17 @@ func (c *streamLink) close() {
 		if c.raw != nil {
 			_ = c.raw.Close() // a goodbye in TLS could wait for its reader
 		}
+	}
+}
+
+// farewell tells a browser that we go (RFC 6455 7.4.1), if that costs no wait:
+// its client then comes back at once.
+func (c *streamLink) farewell() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.proto.web && c.conn != nil && !c.writing && !c.gone {
+		_ = c.conn.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
+		_, _ = c.conn.Write(goodbye(closeCode(okay)))
 	}
 }
 
