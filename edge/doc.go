@@ -1,5 +1,5 @@
-// Package edge is where SIP meets the switch: UDP and TCP sockets, limits and
-// validation, transactions (RFC 3261 section 17, RFC 6026), and the delivery of
+// Package edge is where SIP meets the switch: UDP, TCP, TLS and WebSocket, limits
+// and validation, transactions (RFC 3261 section 17, RFC 6026), and the delivery of
 // what was received to the call it belongs to. It does not decide anything
 // about a call: every response but 100, 4xx for malformed or unknown requests,
 // and the answer to an OPTIONS outside a dialog, is an action of a worker.
@@ -11,14 +11,21 @@
 // illegal ones; torture_test.go holds the right answer to all 49. Why something
 // was refused is told by a stable code, listed in reasons.md. Then one mutex
 // guards transactions, calls and the one timer heap; nothing is awaited under
-// it: UDP sends do not block, TCP sends are queued. Everything kept here may be lost at any moment: an edge
-// that restarts finds calls again by the token in tags and branches (ids.go),
+// it: UDP sends do not block, those of connections are queued. Everything kept
+// here may be lost at any moment: an edge that restarts finds calls again by the token in tags and branches (ids.go),
 // and workers repeat the actions that are not over.
 //
 // Requests over 1300 bytes go by TCP where the peer listens (lost.go, which also
 // says what a broken connection means for the calls on it).
 //
-// Not done yet: TLS and WebSocket (a [link] is their seam), and SRV and NAPTR
-// records (RFC 3263: an address literal or the A and AAAA records of a name are
-// used). Merged requests and loops are seen by one edge, not across a cluster.
+// Connections of all kinds have one home (stream.go). accept.go and upgrade.go
+// shake hands, each in its connection's goroutine; cut.go and ws.go find messages
+// in bytes, and what they have read of one is plain data (half), so that another
+// generation can read on. Clients that only their own connection leads to, those
+// in browsers first, are in outbound.go. An address is a peer by UDP, TCP and TLS,
+// never on a WebSocket: behind it may be a browser with anybody's page in it.
+//
+// Not done yet: a sips: Contact towards who called with sips:, a TLS hop that only
+// NAPTR names, RFC 5626's 439, and flows of a client that came back to another
+// host's edge. Merged requests and loops are seen by one edge, not across a cluster.
 package edge
