@@ -203,6 +203,12 @@ func (h *Host) take(c *conn, f frame, fds []int) {
 		if c.child != nil {
 			h.disown(c.child)
 		}
+	case opRenew:
+		if h.closing {
+			done(ErrClosing)
+			return
+		}
+		done(h.renew(f.Name))
 	case opStart:
 		done(h.startNew(f.Spec))
 	case opStop:

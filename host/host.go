@@ -153,6 +153,7 @@ func (h *Host) listen() (l *net.UnixListener, err error) {
 
 // begin takes back what an earlier host left running and starts the rest.
 func (h *Host) begin() {
+	h.takeKept()
 	alive, dead := readLedger(h.cfg.Dir)
 	specs := map[string]Spec{}
 	for _, s := range h.cfg.Children {
@@ -174,6 +175,7 @@ func (h *Host) begin() {
 		h.event(Event{Kind: Adopted, Child: c.spec.Name, Role: c.spec.Role, PID: r.PID})
 	}
 	for _, r := range dead {
+		_, _ = unix.Wait4(r.PID, nil, unix.WNOHANG, nil) // our own, if this host took another one's place
 		h.report(Exit{Name: r.Spec.Name, Role: r.Spec.Role, ID: r.ID, PID: r.PID, Code: -1, At: time.Now()})
 		if _, ok := specs[r.Spec.Name]; !ok && r.Spec.Restart != Temporary && r.Spec.check() == nil && (h.cfg.Restore == nil || h.cfg.Restore(r.Spec)) {
 			h.add(r.Spec).start() // a child that somebody started by Client.Start

@@ -55,6 +55,7 @@ const (
 	opYield   = "yield"   // Name: the heir's; one end of the pair rides with it
 	opTook    = "took"    // the heir has taken over
 	opDisown  = "disown"  // my heir gets nothing: end it
+	opRenew   = "renew"   // Name: an executable; answered only if it cannot be
 	opList    = "list"
 	opDone    = "done" // the last answer
 	opExit    = "exit" // Exit, pushed

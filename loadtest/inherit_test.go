@@ -2,6 +2,7 @@ package loadtest
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 )
@@ -40,6 +41,28 @@ func TestInheritMedia(t *testing.T) {
 	t.Logf("longest silence %.0f ms", longest)
 	if longest > 60+20 { // a packet is due every 20 ms
 		t.Errorf("somebody heard nothing for %.0f ms", longest)
+	}
+	b.verdict(t, calls, 0)
+}
+
+// The host executes itself anew under talking calls, by another release and back,
+// and is killed; its children go on, and it is the supervisor of the same ones.
+func TestInheritHost(t *testing.T) {
+	b, calls := realSwitch(t, 100, nil)
+	bin, _ := binaries()
+	media, edge, worker := b.only(t, RoleMedia), b.only(t, RoleEdge), b.only(t, RoleWorker)
+	for _, more := range [][]string{nil, {"--binary", bin[1]}, {"--binary", bin[0]}} {
+		pause(t.Context(), time.Second)
+		t.Log(strings.TrimSpace(b.cli(t, "", append([]string{"inherit", "host"}, more...)...)))
+		b.inherit(t, "media")
+	}
+	for _, p := range []Process{edge, worker} {
+		if now := b.only(t, p.Role); now.PID != p.PID {
+			t.Errorf("%s: %d, was %d", p.Role, now.PID, p.PID)
+		}
+	}
+	if b.only(t, RoleMedia).PID == media.PID {
+		t.Error("media was not replaced")
 	}
 	b.verdict(t, calls, 0)
 }

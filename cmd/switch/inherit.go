@@ -77,8 +77,8 @@ func (c *child) yields(freeze func(ctx context.Context) (state []byte, files []h
 	})
 }
 
-// inheritable are the roles that have heirs.
-var inheritable = []string{"media"}
+// inheritable are the roles that can be replaced under calls.
+var inheritable = []string{"media", "host"}
 
 // Inherit replaces the process of a role by its next generation, of the running
 // executable or of another.
@@ -87,6 +87,9 @@ func (b *backend) Inherit(ctx context.Context, in console.Inherit) (console.Inhe
 	list, err := b.host.List(ctx)
 	if err != nil {
 		return out, err
+	}
+	if in.Role == "host" {
+		return b.renewHost(ctx, in)
 	}
 	var old *host.Child
 	for i, k := range list.Children {
@@ -123,12 +126,31 @@ func (b *backend) Inherit(ctx context.Context, in console.Inherit) (console.Inhe
 	return out, nil
 }
 
+// renewHost has the host execute itself, or another release, in its own place.
+func (b *backend) renewHost(ctx context.Context, in console.Inherit) (console.Inherited, error) {
+	pid := hostPID(b.cfg.State)
+	out := console.Inherited{Role: in.Role, Before: pid, PID: pid}
+	if in.Binary != "" {
+		side, err := b.install(ctx, in.Binary)
+		if err != nil {
+			return out, err
+		}
+		in.Binary, out.Release = side.Binary, side.Release
+	}
+	began := time.Now()
+	if err := b.host.Renew(ctx, in.Binary); err != nil {
+		return out, console.Refused("not-taken-over", err.Error(), "the old host goes on")
+	}
+	out.MS = time.Since(began).Milliseconds()
+	return out, nil
+}
+
 func inheritCommand() *cobra.Command {
 	var in console.Inherit
 	cmd := &cobra.Command{
-		Use:       "inherit media",
-		Short:     "replace the process that carries sound by its next generation, under live calls",
-		Args:      args(1, "media"),
+		Use:       "inherit {media|host}",
+		Short:     "replace a process that calls depend on by its next generation, while people talk",
+		Args:      args(1, "media or host"),
 		ValidArgs: inheritable,
 		RunE: func(cmd *cobra.Command, words []string) error {
 			in.Role = words[0]
@@ -144,6 +166,10 @@ func inheritCommand() *cobra.Command {
 				return apiError(err)
 			}
 			return show(cmd, out, func(w io.Writer) {
+				if out.PID == out.Before {
+					row(w, fmt.Sprintf("%s: pid %d executed itself anew (%d ms)", out.Role, out.PID, out.MS))
+					return
+				}
 				row(w, fmt.Sprintf("%s: pid %d goes on where %d stopped (release %s, %d ms in all)", out.Role, out.PID, out.Before, out.Release, out.MS))
 			})
 		},
