@@ -84,18 +84,12 @@ var inheritable = []string{"media", "host"}
 // executable or of another.
 func (b *backend) Inherit(ctx context.Context, in console.Inherit) (console.Inherited, error) {
 	var out console.Inherited
-	list, err := b.host.List(ctx)
-	if err != nil {
-		return out, err
-	}
 	if in.Role == "host" {
 		return b.renewHost(ctx, in)
 	}
-	var old *host.Child
-	for i, k := range list.Children {
-		if k.Spec.Role == in.Role && k.Ready {
-			old = &list.Children[i]
-		}
+	old, err := b.atWork(ctx, in.Role)
+	if err != nil {
+		return out, err
 	}
 	if old == nil {
 		return out, console.Refused("not-running", "no "+in.Role+" is at work here", "switch status shows what runs")
@@ -116,7 +110,7 @@ func (b *backend) Inherit(ctx context.Context, in console.Inherit) (console.Inhe
 		return out, err
 	}
 	out = console.Inherited{Role: in.Role, Before: old.PID, MS: time.Since(began).Milliseconds()}
-	if list, err = b.host.List(ctx); err == nil {
+	if list, err := b.host.List(ctx); err == nil {
 		for _, k := range list.Children {
 			if k.Spec.Name == old.Spec.Name {
 				out.PID, out.Release = k.PID, k.Hello.Release
@@ -124,6 +118,30 @@ func (b *backend) Inherit(ctx context.Context, in console.Inherit) (console.Inhe
 		}
 	}
 	return out, nil
+}
+
+// atWork is the child of a role that does its work, nil if there is none. After the
+// host itself has been replaced, or a child was killed, it takes a moment.
+func (b *backend) atWork(ctx context.Context, role string) (*host.Child, error) {
+	for end := time.Now().Add(5 * time.Second); ; {
+		list, err := b.host.List(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for i, k := range list.Children {
+			if k.Spec.Role == role && k.Ready {
+				return &list.Children[i], nil
+			}
+		}
+		if time.Now().After(end) {
+			return nil, nil //nolint:nilnil // nobody is
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // renewHost has the host execute itself, or another release, in its own place.
