@@ -25,6 +25,15 @@
 // in browsers first, are in outbound.go. An address is a peer by UDP, TCP and TLS,
 // never on a WebSocket: behind it may be a browser with anybody's page in it.
 //
+// A name in a URI is looked up by RFC 3263 (locate.go, dns.go, names.go), never
+// under the mutex. One action goes to one address: when that fails, the call is
+// told which, and decides on the next by a new action (failover.go, and
+// codecore/failover.go), so that the address in force is in the record before
+// anything is sent to it. What is known of addresses, by calls and by pings of the
+// dialplan's trunks, is each edge's own and may be lost (circuit.go, trunks.go,
+// icmp.go): it changes the order in which they are tried, and lets a call that can
+// only meet dead ones fail at once.
+//
 // Not done yet: a sips: Contact towards who called with sips:, a TLS hop that only
 // NAPTR names, RFC 5626's 439, and flows of a client that came back to another
 // host's edge. Merged requests and loops are seen by one edge, not across a cluster.

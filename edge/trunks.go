@@ -36,14 +36,12 @@ type trunk struct {
 	name, target string
 	every        time.Duration
 	hops         []hop
-	unresolved   bool
 	due          map[hop]time.Time
 }
 
 // probe is a ping without an answer.
 type probe struct {
 	at    hop
-	uri   string
 	sent  time.Time
 	again time.Time // to be repeated, over UDP
 	wait  time.Duration

@@ -199,6 +199,7 @@ type DialplanPeer struct {
 	Redirect string `json:"redirect,omitempty"` // of its 3xx: "follow", "pass", "refuse"
 	SRTP     string `json:"srtp,omitempty"`     // "required", "preferred", "off"
 	Media    string `json:"media,omitempty"`    // "webrtc"
+	Ping     int    `json:"ping,omitempty"`     // seconds between two OPTIONS
 
 	Register *DialplanRegister `json:"register,omitempty"` // at the registrar of a trunk
 }
