@@ -84,6 +84,11 @@ func (c *Certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.current(time.Now()), nil
 }
 
+// Server is for a listener of another process that shows the same certificate.
+func (c *Certificate) Server() *tls.Config {
+	return &tls.Config{GetCertificate: c.get, MinVersion: tls.VersionTLS12}
+}
+
 // Until is the end of what is shown now.
 func (c *Certificate) Until() time.Time { return c.current(time.Now()).Leaf.NotAfter }
 

@@ -117,7 +117,7 @@ func New(cfg Config) (*Edge, error) {
 	e.circuits.by = map[hop]*circuit{}
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	if cfg.Certificate != nil {
-		e.tlsServer = &tls.Config{GetCertificate: cfg.Certificate.get, MinVersion: tls.VersionTLS12}
+		e.tlsServer = cfg.Certificate.Server()
 	}
 	for _, spec := range cfg.Listen {
 		if err := e.listen(spec); err != nil {

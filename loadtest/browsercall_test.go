@@ -1,9 +1,11 @@
 package loadtest
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -44,8 +46,13 @@ window.RTCPeerConnection = class extends Plain {
 // signIn opens the page and registers, over ws or wss.
 func (b *bed) signIn(t *testing.T, chrome *browser, page netip.AddrPort, account, scheme string) *tab {
 	t.Helper()
+	return b.signInAt(t, chrome, fmt.Sprintf("http://localhost:%d/", page.Port()), account, scheme)
+}
+
+func (b *bed) signInAt(t *testing.T, chrome *browser, url, account, scheme string) *tab {
+	t.Helper()
 	b.cli(t, "sesame-"+account, "account", "add", account)
-	p := chrome.open(t, fmt.Sprintf("http://localhost:%d/", page.Port()), raw)
+	p := chrome.open(t, url, raw)
 	p.await(`document.getElementById('socket').options.length > 0`)
 	socket := evaluate[string](p, fmt.Sprintf(`[...document.getElementById('socket').options].map((o) => o.value).find((v) => v.startsWith('%s:')) || ''`, scheme))
 	if socket == "" {
@@ -201,6 +208,7 @@ func TestBrowserAndBaresip(t *testing.T) {
 			anna.phase("talking")
 			anna.mustHear("remote", toneHz, 10)
 			anna.click("hang-up")
+			anna.phase("ended")
 			phone.stop(t)
 			phone.mustHear(t, 1700, 2)
 
@@ -231,6 +239,73 @@ func TestBrowserHearsItsEcho(t *testing.T) {
 	anna.mustHear("remote", 1700, 5)
 	anna.click("hang-up")
 	anna.phase("ended")
+}
+
+// What is pressed on the page arrives at a phone (RFC 4733). The page came by
+// https, under a name that is not this machine's own.
+func TestBrowserPressesKeys(t *testing.T) {
+	chrome := startBrowser(t, 1700)
+	b, page := softphoneSwitch(t, "tls")
+	phone := startPhone(t, "127.0.0.7", "5551")
+	if err := b.sw.plan(t.Context(), browserPlan(phone.at, nil)); err != nil {
+		t.Fatal(err)
+	}
+	heard := phone.control(t)
+	anna := b.signInAt(t, chrome, fmt.Sprintf("https://phone.test:%d/", page.Port()), "anna", "wss")
+	anna.dial("5551")
+	anna.phase("talking")
+	anna.mustHear("remote", toneHz, 3)
+	for _, key := range []string{"5", "#"} {
+		since := heard.mark()
+		anna.do(chromedp.Click(chromedp.CSS(fmt.Sprintf("#keys [data-key='%s']", key))))
+		heard.says(t, since, `"type":"CALL_DTMF_START"`)
+		heard.says(t, since, `"param":"`+key+`"`)
+	}
+}
+
+// A newcomer's first minute: 'serve --demo', its one URL, and the echo.
+func TestDemoOfThePage(t *testing.T) {
+	chrome := startBrowser(t, 1700)
+	page, err := freePort(netip.MustParseAddr("127.0.0.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin, err := binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "demo") // a short path, for the unix socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	site, err := NewSite(dir, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sw, err := StartSwitch(t.Context(), ServeConfig{
+		Site: site, Argv: []string{bin[0], "serve", "--demo", "--config", dir + "/switch.yaml", "--softphone.listen", page.String()},
+		Config: func(s Site) []byte {
+			return bytes.Replace(DefaultConfig(s), []byte("listen: ["), []byte(`listen: ["ws:127.0.0.1:0", `), 1)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sw.Stop(5 * time.Second) })
+	url := fmt.Sprintf("http://localhost:%d/#anna", page.Port())
+	for limit := patient(t, 5*time.Second); !strings.Contains(sw.LogTail(), url); {
+		if !pause(limit, 20*time.Millisecond) {
+			t.Fatalf("%s is not printed:\n%s", url, sw.LogTail())
+		}
+	}
+	p := chrome.open(t, url, raw)
+	p.await(`document.getElementById('state').dataset.state === 'registered'`)
+	p.do(chromedp.Click(chromedp.CSS("#numbers button")))
+	p.phase("talking")
+	p.mustHear("remote", 1700, 3)
+	p.click("hang-up")
+	p.phase("ended")
 }
 
 // The edge dies under a browser's call: the sound goes on, the page says that the

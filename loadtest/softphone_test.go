@@ -9,7 +9,8 @@ import (
 )
 
 // softphoneSwitch is a switch with the softphone's page and further transports of
-// the edge; it returns where the page is.
+// the edge; it returns where the page is. "tls" for a transport is the page by
+// https with wss, as one that is reached by the name phone.test.
 func softphoneSwitch(t *testing.T, listen ...string) (b *bed, page netip.AddrPort) {
 	t.Helper()
 	page, err := freePort(netip.MustParseAddr("127.0.0.1"))
@@ -17,11 +18,17 @@ func softphoneSwitch(t *testing.T, listen ...string) (b *bed, page netip.AddrPor
 		t.Fatal(err)
 	}
 	b, _ = realSwitchAs(t, 0, nil, func(s Site) []byte {
-		y := DefaultConfig(s)
+		y, more := DefaultConfig(s), ""
 		for _, l := range listen {
+			if l == "tls" {
+				wss, _ := freePort(s.MediaIP)
+				l = "wss:" + wss.String()
+				more = fmt.Sprintf("  tls: true\n  sockets: [%q]\n", fmt.Sprintf("wss://phone.test:%d", wss.Port()))
+				y = bytes.Replace(y, []byte("edge:\n"), []byte("edge:\n  ws: {origins: [\"*\"]}\n"), 1)
+			}
 			y = bytes.Replace(y, []byte("listen: ["), fmt.Appendf(nil, "listen: [%q, ", l), 1)
 		}
-		return fmt.Appendf(y, "softphone:\n  listen: %q\n", page)
+		return fmt.Appendf(y, "softphone:\n  listen: %q\n%s", page, more)
 	})
 	return b, page
 }

@@ -65,9 +65,8 @@ func certificate(cfg Config, log logger) (*edge.Certificate, error) {
 // ownCertificate makes one for the names of this host, unless there is one that
 // fits and lasts. Only the owner can read the files.
 func ownCertificate(cfg Config, now time.Time) (TLSConfig, error) {
-	dir := filepath.Join(cfg.State, "tls")
-	files := TLSConfig{Cert: filepath.Join(dir, "self-signed.pem"), Key: filepath.Join(dir, "self-signed.key")}
-	names := ownNames(cfg)
+	files := ownFiles(cfg)
+	dir, names := filepath.Dir(files.Cert), ownNames(cfg)
 	if fits(files, names, now.Add(ownCertRenews)) {
 		return files, nil
 	}
@@ -79,6 +78,11 @@ func ownCertificate(cfg Config, now time.Time) (TLSConfig, error) {
 		return files, err
 	}
 	return files, errors.Join(writeAtomic(files.Key, key), writeAtomic(files.Cert, cert))
+}
+
+func ownFiles(cfg Config) TLSConfig {
+	dir := filepath.Join(cfg.State, "tls")
+	return TLSConfig{Cert: filepath.Join(dir, "self-signed.pem"), Key: filepath.Join(dir, "self-signed.key")}
 }
 
 // ownNames are what others may call this host.

@@ -122,7 +122,8 @@ type TrunksConfig struct {
 
 // SoftphoneConfig is the key softphone.
 type SoftphoneConfig struct {
-	Listen  string   `yaml:"listen" json:"listen" doc:"address:port of the page, by http; empty: not served. It needs a ws or wss listener of the edge, and browsers give a microphone to http://localhost and to https (a proxy's) only"`
+	Listen  string   `yaml:"listen" json:"listen" doc:"address:port of the page; empty: not served. It needs a ws or wss listener of the edge, and browsers give a microphone to http://localhost and to https only"`
+	TLS     bool     `yaml:"tls" json:"tls" doc:"serve the page by https, with the certificate of edge.tls; it then needs a wss listener"`
 	Sockets []string `yaml:"sockets" json:"sockets" doc:"WebSocket URLs that the page is told, such as wss://phone.example.com/sip; empty: the edge's own listeners"`
 	Demo    bool     `yaml:"demo" json:"demo" doc:"accounts anna and bert, whose passwords the page knows, a dialplan if there is none, and 127.0.0.1:8080 and ws:127.0.0.1:8081 where nothing else is set; 'switch serve --demo' is the same"`
 }

@@ -47,6 +47,9 @@ func (c *Config) check(bad func(key, format string, a ...any)) {
 		bad("api.listen", "%q is not on loopback, and the API has no login: write 127.0.0.1:port and put a proxy with a login before it", c.API.Listen)
 	}
 	c.Softphone.check(bad)
+	if c.Softphone.TLS && !c.Edge.needsTLS() {
+		bad("softphone.tls", "needs a certificate, and a browser on https needs wss: add wss:address:port to edge.listen")
+	}
 	if c.Metrics.Listen != "" && !isAddrPort(c.Metrics.Listen) {
 		bad("metrics.listen", "%q cannot be used: write address:port, such as 127.0.0.1:9464, or nothing", c.Metrics.Listen)
 	}

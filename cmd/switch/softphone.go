@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"fmt"
 	"net"
@@ -45,14 +46,17 @@ func (c *Config) fillDemo() {
 
 // pageAddress is what serve prints: a name that browsers trust with a microphone.
 func pageAddress(c SoftphoneConfig) string {
-	at := c.Listen
+	at, scheme := c.Listen, "http"
+	if c.TLS {
+		scheme = "https"
+	}
 	if ap, err := netip.ParseAddrPort(at); err == nil && (ap.Addr().IsLoopback() || ap.Addr().IsUnspecified()) {
 		at = fmt.Sprintf("localhost:%d", ap.Port())
 	}
 	if !c.Demo {
-		return fmt.Sprintf("  phone    http://%s/\n", at)
+		return fmt.Sprintf("  phone    %s://%s/\n", scheme, at)
 	}
-	return fmt.Sprintf("  phone    http://%s/#%s and, in a second window, http://%s/#%s\n", at, demoNames[0], at, demoNames[1])
+	return fmt.Sprintf("  phone    %[1]s://%[2]s/#%[3]s and, in a second window, %[1]s://%[2]s/#%[4]s\n", scheme, at, demoNames[0], demoNames[1])
 }
 
 // demoPassword is that of a demo account: another one for each state directory,
@@ -104,7 +108,7 @@ func (b *backend) serveSoftphone(ctx context.Context) error {
 	}
 	h := http.NewCrossOriginProtection().Handler(page.Handler())
 	for told := false; ctx.Err() == nil; {
-		l, err := net.Listen("tcp", b.cfg.Softphone.Listen)
+		l, err := b.pageListener()
 		if err == nil {
 			return serveHTTP(ctx, l, h)
 		}
@@ -118,6 +122,23 @@ func (b *backend) serveSoftphone(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// pageListener opens the page's port. The edge makes the certificate, if nobody
+// else does: without it there is nothing to show yet.
+func (b *backend) pageListener() (net.Listener, error) {
+	if !b.cfg.Softphone.TLS {
+		return net.Listen("tcp", b.cfg.Softphone.Listen)
+	}
+	files := b.cfg.Edge.TLS
+	if files.Cert == "" {
+		files = ownFiles(b.cfg)
+	}
+	cert, err := edge.LoadCertificate(files.Cert, files.Key, b.log)
+	if err != nil {
+		return nil, err
+	}
+	return tls.Listen("tcp", b.cfg.Softphone.Listen, cert.Server())
 }
 
 // listening are the transports of the living edges.

@@ -46,6 +46,10 @@ func TestDemoConfig(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "a demo's page tells passwords") {
 		t.Error(err)
 	}
+	_, err = readConfig("", nil, none, lookup(map[string]string{"softphone.tls": "true", "softphone.listen": "127.0.0.1:99"}))
+	if err == nil || !strings.Contains(err.Error(), "add wss:") {
+		t.Error(err)
+	}
 	for _, bad := range []string{"https://x/", "wss://", "wss://a b/", "wss://a/;script-src *"} {
 		if _, err := readConfig("", nil, none, lookup(map[string]string{"softphone.sockets": bad})); err == nil {
 			t.Errorf("%q is taken", bad)
