@@ -83,6 +83,7 @@ func (l *loop) stun(g *leg, b []byte, from *sockaddr, now int64) {
 	}
 	if *dest != *from {
 		g.latch.pin(*from)
+		g.sec.slot.putAddr(from)
 		l.markDirty(g.call)
 		l.unpark(g, now)
 		if g.peer != nil {

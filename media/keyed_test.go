@@ -1,6 +1,9 @@
 package media
 
 import (
+	"encoding/base64"
+	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -191,7 +194,7 @@ func TestHandshakeAfterACrash(t *testing.T) {
 	n.do("c1", 1, 1, a.secured(talk("a", ports[0], "", 1), key, "c1", "a.1", offer, false), talk("b", ports[1], b.addr(), 1))
 	n = n.killed(&cfg, keep, true, nil)
 	a.answer(ours(key, "c1", "a.1", "passive", ports[0]))
-	n.await("handshake", func() bool { return n.Stats().Handshakes == 1 })
+	n.await("connected", func() bool { return a.state(webrtc.PeerConnectionStateConnected) })
 	a.send(1)
 	b.must(1)
 }
@@ -234,4 +237,29 @@ func TestWokenProcessSendsNothing(t *testing.T) {
 	n.loop.mu.Unlock()
 	h.close()
 	a.silent()
+}
+
+// Who reads the store, or a log of it, learns no key and no password.
+func TestRecordHoldsNoSecret(t *testing.T) {
+	cfg, key, keep := keptConfig(t)
+	n := start(t, cfg, nil)
+	_, a, _, _ := n.dialled("c1", key, false)
+	n.await("stored", func() bool { r, _ := cfg.Legs.(*memLegs).count(); return r == 1 && keep.count() > 0 })
+	body, err := json.Marshal(n.recordOf("c1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.loop.mu.Lock()
+	s := n.calls["c1"].legs[0].sec
+	tx, rx := s.tx.keys.key, s.rx.keys.key
+	n.loop.mu.Unlock()
+	_, pwd := key.ICE("c1", "a.1")
+	for what, secret := range map[string]string{
+		"our password": pwd, "the party's password": line(a.pc.LocalDescription().SDP, "ice-pwd"),
+		"our key": base64.StdEncoding.EncodeToString(tx[:15]), "the party's key": base64.StdEncoding.EncodeToString(rx[:15]),
+	} {
+		if secret == "" || strings.Contains(string(body), secret) {
+			t.Errorf("%s %q stands in the record", what, secret)
+		}
+	}
 }

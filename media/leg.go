@@ -101,7 +101,7 @@ func (l *leg) program(d codecore.MediaLeg, v6 bool, now, window int64) {
 	l.told = l.told || d.Learn > 0 || d.Remote != "" || d.Send || d.Recv
 	remote, known := parseSockaddr(d.Remote, v6)
 	if l.sec != nil && l.sec.ice != nil {
-		known = true // where, its checks tell
+		known, d.Mux = true, true // where, its checks tell; RFC 8834 has one port
 	} else {
 		l.latch.remote(remote, d.Learn > l.learn, now, window)
 	}

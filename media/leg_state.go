@@ -89,8 +89,10 @@ func decodeRecord(body []byte) (record, error) {
 // open window stays open no longer: what was learned stands.
 func (g *leg) restore(r legRecord, age time.Duration, v6 bool, now int64) {
 	if addr, ok := parseSockaddr(r.Source, v6); ok && g.sec != nil && g.sec.ice != nil {
-		g.latch.pin(addr)
-		g.sec.ice.note(&addr)
+		if g.latch.addr.isZero() { // otherwise its slot knew better
+			g.latch.pin(addr)
+			g.sec.ice.note(&addr)
+		}
 	} else if ok {
 		g.latch.addr, g.latch.learned, g.latch.fresh = addr, r.Learned, r.Fresh
 		g.latch.confirm = false

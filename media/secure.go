@@ -137,6 +137,10 @@ func (m *Media) protect(g *leg, d *guard, now int64) error {
 		return nil
 	}
 	s.setICE(d.cred, now)
+	if at := s.slot.addr(); g.latch.addr.isZero() && !at.isZero() && at.family() == family(m.v6) {
+		g.latch.pin(at)
+		s.ice.note(&at)
+	}
 	return m.associate(g, now)
 }
 

@@ -130,7 +130,7 @@ func TestBrowserToSDES(t *testing.T) {
 	offer := a.offer(nil)
 	n.do("c1", 1, 1, a.secured(talk("a", ports[0], "", 1), key, "c1", "a.1", offer, false), b.leg(key, "c1", "b.1", talk("b", ports[1], b.addr(), 1)))
 	a.answer(ours(key, "c1", "a.1", "passive", ports[0]))
-	n.await("connected", func() bool { return n.Stats().Handshakes == 1 })
+	n.await("connected", func() bool { return a.state(webrtc.PeerConnectionStateConnected) })
 	for i := 1; i < 6; i++ {
 		a.send(i)
 		b.must(i)

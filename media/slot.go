@@ -35,7 +35,8 @@ import (
 //	24-55   four SSRCs of the party, 8 words each:
 //	        SSRC (bit 32 set), highest SRTP index plus one, two words of the
 //	        window, their check, highest SRTCP index plus one
-//	56-79   our last flight of the handshake, as it went; its length first
+//	56-75   our last flight of the handshake, as it went; its length first
+//	76-79   where the party's checks nominated, as the kernel writes addresses
 //
 // Words 19 and 20 move by compare-and-swap before the packet is encrypted, and
 // each process that takes a leg over writes its generation into them. One that was
@@ -65,7 +66,8 @@ const (
 	partyWords = 8
 	parties    = 4
 	wordFlight = 56
-	flightMost = 184
+	flightMost = 152
+	wordAddr   = 76
 
 	present = 1 << 32
 )
@@ -134,6 +136,24 @@ func (s slot) flight() []byte {
 		binary.NativeEndian.PutUint64(b[8*i:], s.load(wordFlight+1+i))
 	}
 	return b[:n]
+}
+
+// putAddr and addr keep the address that the party nominated.
+func (s slot) putAddr(a *sockaddr) {
+	var b [32]byte
+	copy(b[:], a[:])
+	for i := range 4 {
+		s.store(wordAddr+i, binary.NativeEndian.Uint64(b[8*i:]))
+	}
+}
+
+func (s slot) addr() (a sockaddr) {
+	var b [32]byte
+	for i := range 4 {
+		binary.NativeEndian.PutUint64(b[8*i:], s.load(wordAddr+i))
+	}
+	copy(a[:], b[:])
+	return a
 }
 
 // forgetTx and forgetRx are for new keys: every index is free again.

@@ -45,7 +45,16 @@ func parseSockaddr(text string, v6 bool) (s sockaddr, ok bool) {
 }
 
 func (s *sockaddr) family() uint16 { return binary.NativeEndian.Uint16(s[0:]) }
-func (s *sockaddr) isZero() bool   { return s.family() == 0 }
+
+// family is that of all sockets of a node.
+func family(v6 bool) uint16 {
+	if v6 {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
+func (s *sockaddr) isZero() bool { return s.family() == 0 }
 
 func (s *sockaddr) size() uintptr {
 	if s.family() == unix.AF_INET {

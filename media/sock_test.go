@@ -3,6 +3,7 @@ package media
 import (
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 )
 
@@ -83,6 +84,15 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		if m, err := New(cfg); err == nil {
 			m.loop.close()
 			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestMappedAddressOfEachFamily(t *testing.T) {
+	for _, text := range []string{"192.0.2.7:4000", "[2001:db8::7]:4000"} {
+		a, ok := parseSockaddr(text, strings.HasPrefix(text, "["))
+		if m := mapped(&a); !ok || net.JoinHostPort(m.IP.String(), "4000") != text || m.Port != 4000 {
+			t.Errorf("%s: %v", text, m)
 		}
 	}
 }

@@ -79,6 +79,7 @@ type Quality struct {
 	Port       int               `json:"port"`
 	Remote     string            `json:"remote,omitempty"` // where we send, "ip:port"
 	Learned    bool              `json:"learned,omitempty"`
+	Secure     string            `json:"secure,omitempty"` // "dtls", "sdes"; with the suite once there are keys
 	PacketsIn  uint64            `json:"packets_in"`
 	PacketsOut uint64            `json:"packets_out"`
 	BytesIn    uint64            `json:"bytes_in"`
@@ -114,6 +115,11 @@ func (g *leg) quality(now int64) Quality {
 		PacketsIn: g.counts.packetsIn, PacketsOut: g.counts.packetsOut,
 		BytesIn: g.counts.bytesIn, BytesOut: g.counts.bytesOut, RTCPIn: g.counts.rtcpIn,
 		Lost: g.in.lost(), JitterMS: g.in.jitterMS(),
+	}
+	if s := g.sec; s != nil {
+		if q.Secure = s.want.Kind; s.tx != nil {
+			q.Secure += " " + s.tx.keys.profile.String()
+		}
 	}
 	if g.farBlock {
 		clock := uint32(8000)

@@ -138,7 +138,11 @@ func drawSound(w io.Writer, raw json.RawMessage) {
 		return
 	}
 	for _, l := range m.Legs {
-		row(w, "leg "+string(l.Leg), fmt.Sprintf("port %d", l.Port), fmt.Sprintf("%d packets in, %d out, %d lost, jitter %.1f ms", l.PacketsIn, l.PacketsOut, l.Lost, l.JitterMS))
+		how := "plain RTP"
+		if l.Secure != "" {
+			how = l.Secure
+		}
+		row(w, "leg "+string(l.Leg), fmt.Sprintf("port %d", l.Port), how, fmt.Sprintf("%d packets in, %d out, %d lost, jitter %.1f ms", l.PacketsIn, l.PacketsOut, l.Lost, l.JitterMS))
 	}
 }
 

@@ -168,6 +168,7 @@ var (
 	mediaDropped = prometheus.NewDesc("switch_rtp_dropped_total", "Packets not relayed, by reason.", []string{"reason"}, nil)
 	mediaLegs    = prometheus.NewDesc("switch_media_legs", "Legs that carry sound.", nil, nil)
 	mediaPorts   = prometheus.NewDesc("switch_media_port_pairs", "Pairs of ports, by state.", []string{"state"}, nil)
+	mediaSecure  = prometheus.NewDesc("switch_secure_media_total", "What kept secure legs up: ICE checks answered, DTLS handshakes completed and failed.", []string{"what"}, nil)
 	mediaControl = prometheus.NewDesc("switch_media_orders_total", "Orders to the media plane, by kind.", []string{"kind"}, nil)
 )
 
@@ -187,6 +188,9 @@ func (c mediaCollector) Collect(ch chan<- prometheus.Metric) {
 	count(mediaBytes, s.BytesOut, "out")
 	count(mediaRTCP, s.RTCPIn, "in")
 	count(mediaRTCP, s.RTCPOut, "out")
+	count(mediaSecure, s.Checks, "checks")
+	count(mediaSecure, s.Handshakes, "handshakes")
+	count(mediaSecure, s.HandshakesFailed, "handshakes_failed")
 	gauge(mediaLost, float64(s.Lost))
 	gauge(mediaJitter, s.JitterMS/1000)
 	gauge(mediaLegs, float64(s.Legs))
