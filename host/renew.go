@@ -52,7 +52,7 @@ func (h *Host) renew(path string) error {
 	if _, err := unix.Pwrite(fd, list, 0); err != nil {
 		return fmt.Errorf("host: %w", err)
 	}
-	defer closeOnExec(all, true)
+	defer func() { _ = closeOnExec(all, true) }()
 	if err := closeOnExec(all, false); err != nil {
 		return fmt.Errorf("host: %w", err)
 	}

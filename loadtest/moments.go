@@ -72,7 +72,7 @@ func (c *Call) pending(ctx context.Context, s *Stage, up func(), method string, 
 	asked := make(chan error, 1)
 	go func() { asked <- ask(step, acts) }()
 	if err := await(step, holds.Held(method), method+" at the other end"); err != nil {
-		_ = <-asked // it ends with step
+		<-asked // it ends with step
 		return err
 	}
 	up()
