@@ -112,7 +112,8 @@ function show() {
   at('settings').hidden = out;
   at('dialler').hidden = out || (call && call.phase !== 'talking');
   at('dial-now').hidden = Boolean(call);
-  at('number').readOnly = Boolean(call);
+  at('number').readOnly = at('erase').hidden = Boolean(call);
+  at('number').placeholder = call ? 'keys go into the call' : 'number or name';
   at('dial-now').disabled = state !== 'registered';
   at('numbers').hidden = Boolean(call) || !about.numbers.length;
 }
@@ -217,6 +218,7 @@ function draw(call) {
   at('answer').hidden = call.phase !== 'incoming';
   at('mute').hidden = at('hold').hidden = call.phase !== 'talking';
   at('hang-up').hidden = over;
+  at('hang-up').querySelector('span').textContent = call.phase === 'incoming' ? 'Decline' : 'Hang up';
   at('mute').setAttribute('aria-pressed', call.muted);
   at('hold').setAttribute('aria-pressed', call.held.local);
   at('quality').hidden = call.phase !== 'talking';
