@@ -72,8 +72,7 @@ func (c *Call) pending(ctx context.Context, s *Stage, up func(), method string, 
 	asked := make(chan error, 1)
 	go func() { asked <- ask(step, acts) }()
 	if err := await(step, holds.Held(method), method+" at the other end"); err != nil {
-		<-asked // it ends with step
-		return err
+		return errors.Join(err, <-asked) // it ends with step
 	}
 	up()
 	err := await(step, s.forth, "move")
