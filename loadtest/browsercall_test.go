@@ -337,6 +337,43 @@ func TestBrowserSurvivesTheEdge(t *testing.T) {
 	anna.mustHaveStayed()
 }
 
+// The process that carries the sound is replaced under a browser's call, and then
+// killed: the browser notices neither.
+func TestBrowserSurvivesTheMedia(t *testing.T) {
+	one, two := startBrowser(t, 1000), startBrowser(t, 1700)
+	b, at := softphoneSwitch(t, "ws:127.0.0.1:0")
+	if err := b.sw.plan(t.Context(), browserPlan(netip.MustParseAddrPort("127.0.0.7:9"), nil)); err != nil {
+		t.Fatal(err)
+	}
+	anna, bert := b.signIn(t, one, at, "anna", "ws"), b.signIn(t, two, at, "bert", "ws")
+	anna.dial("bert")
+	bert.phase("incoming")
+	bert.click("answer")
+	anna.phase("talking")
+	both := func() {
+		t.Helper()
+		anna.mustHear("remote", 1700, 5)
+		bert.mustHear("remote", 1000, 5)
+	}
+	both()
+	first := b.only(t, RoleMedia)
+	b.cli(t, "", "inherit", "media")
+	second := b.only(t, RoleMedia)
+	if second.PID == first.PID {
+		t.Errorf("the media process is still %d", first.PID)
+	}
+	both()
+	dead, _ := b.killMedia(t)
+	if _, err := b.sw.Successor(patient(t, 20*time.Second), RoleMedia, dead); err != nil {
+		t.Fatal(err)
+	}
+	both()
+	anna.mustHaveStayed()
+	bert.mustHaveStayed()
+	anna.click("hang-up")
+	bert.phase("ended")
+}
+
 // The page says what is wrong with an account, and with the microphone.
 func TestSoftphoneSaysWhatIsWrong(t *testing.T) {
 	chrome := startBrowser(t, 1000)
