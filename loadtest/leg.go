@@ -25,6 +25,7 @@ type Leg struct {
 
 	// Set before the first message, then only read.
 	Remote func(at netip.AddrPort) // the other side's newest sound address
+	speaks speaker                 // nil: plain RTP, described by local and mux
 
 	Ringing  *signal // 18x came (caller)
 	Early    *signal // a provisional response with SDP came (caller)
@@ -62,6 +63,13 @@ type Leg struct {
 	ask401   *message // that asks for a password
 	told     []string // by NOTIFY
 	times    LegTimes
+}
+
+// speaker describes the sound of a leg that is not plain RTP.
+type speaker interface {
+	offer() []byte
+	answer(offer []byte) []byte
+	answered(sdp []byte)
 }
 
 // LegTimes are the rig's own clock; zero: did not happen.
@@ -155,6 +163,12 @@ func (l *Leg) Count(method string) int {
 
 // sdp writes our side; l.mu is held.
 func (l *Leg) sdp(direction string) []byte {
+	switch {
+	case l.speaks != nil && l.caller:
+		return l.speaks.offer()
+	case l.speaks != nil:
+		return l.speaks.answer(l.incoming.req.body)
+	}
 	b := writeSDP(l.local, direction, l.version, l.mux)
 	l.version++
 	return b
@@ -164,6 +178,12 @@ func (l *Leg) sdp(direction string) []byte {
 func (l *Leg) heard(m *message) bool {
 	if !strings.HasPrefix(strings.ToLower(m.get("content-type")), "application/sdp") {
 		return false
+	}
+	if l.speaks != nil {
+		if l.caller {
+			l.speaks.answered(m.body)
+		}
+		return true
 	}
 	s, ok := readSDP(m.body)
 	if !ok {
