@@ -68,7 +68,7 @@ func (b *bed) chain() []chainEvent {
 		{"kill -9 of media", chainKilled, dies(RoleMedia)},
 		{"inherit edge", chainPlanned, nil},
 		{"kill -9 of edge", chainKilled, dies(RoleEdge)},
-		{"inherit host", chainPlanned, nil},
+		{"inherit host", chainPlanned, func(t *testing.T) { t.Log(strings.TrimSpace(b.cli(t, "", "inherit", "host"))) }},
 		{"kill -9 of host", chainKilled, func(t *testing.T) {
 			if err := b.sw.Kill(b.only(t, RoleHost)); err != nil {
 				t.Fatal(err)
