@@ -75,12 +75,18 @@ func branchOf(msg string) string {
 // worker calls there, and calls again when told that an address has failed.
 func trunkRig(t *testing.T, change func(*codecore.SendRequest), ports ...int) *rig {
 	t.Helper()
+	return patientRig(t, 200*time.Millisecond, change, ports...)
+}
+
+// patientRig waits so long for a sign of life.
+func patientRig(t *testing.T, silence time.Duration, change func(*codecore.SendRequest), ports ...int) *rig {
+	t.Helper()
 	z := newZone(t, "a.example. 60 IN A 127.0.0.1")
 	for i, p := range ports {
 		z.set(t, fmt.Sprintf("_sip._udp.trunk.example. 60 IN SRV %d 0 %d a.example.", i+1, p))
 	}
 	lim := quick()
-	lim.Silence = 200 * time.Millisecond
+	lim.Silence = silence
 	r := newRig(t, lim)
 	r.stop()
 	r.own = func(c *Config) { c.DNS = []string{z.addr} }
@@ -172,8 +178,7 @@ func TestA503NamesTheAddress(t *testing.T) {
 func TestAClosedPortIsKnownAtOnce(t *testing.T) {
 	gone, alive := newProxy(t), newProxy(t)
 	gone.conn.Close()
-	r := trunkRig(t, nil, gone.port(), alive.port())
-	r.edge.lim.Silence = 10 * time.Second
+	r := patientRig(t, 10*time.Second, nil, gone.port(), alive.port())
 	began := time.Now()
 	r.send(r.request("INVITE", "1", ""))
 	if n := event[codecore.SIPTimeout](r, nil); n.Code != 503 || n.Failed != gone.hop() {
@@ -191,8 +196,7 @@ func TestAClosedPortIsKnownAtOnce(t *testing.T) {
 // A datagram that quotes no branch of ours changes nothing, whoever sends it.
 func TestAForgedUnreachableIsNotBelieved(t *testing.T) {
 	dead, alive := newProxy(t), newProxy(t)
-	r := trunkRig(t, nil, dead.port(), alive.port())
-	r.edge.lim.Silence = 10 * time.Second
+	r := patientRig(t, 10*time.Second, nil, dead.port(), alive.port())
 	r.send(r.request("INVITE", "1", ""))
 	first := dead.hear("INVITE")
 	to := dead.conn.LocalAddr().(*net.UDPAddr).AddrPort()
