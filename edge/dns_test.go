@@ -208,7 +208,9 @@ func TestSRVWeightsAreKeptOverManyCallsAndForOneCall(t *testing.T) {
 		`a.example. 300 IN A 192.0.2.1`, `b.example. 300 IN A 192.0.2.2`, `c.example. 300 IN A 192.0.2.3`,
 	)
 	_, l := z.find(t, "sip:w.example", "")
+	z.mu.Lock()
 	slices.Reverse(z.records["_sip._udp.w.example. SRV"])
+	z.mu.Unlock()
 	_, turned := z.find(t, "sip:w.example", "")
 	first := 0
 	for i := range 2000 {
@@ -272,14 +274,17 @@ func TestAnswersAreRememberedByTheirTTL(t *testing.T) {
 
 func TestAQuestionIsAskedOnceForAllWhoWait(t *testing.T) {
 	z := newZone(t, `p.example. 100 IN A 192.0.2.1`)
-	z.hold = make(chan struct{})
+	hold := make(chan struct{})
+	z.mu.Lock()
+	z.hold = hold
+	z.mu.Unlock()
 	n := newNames(z.locator())
 	var wg sync.WaitGroup
 	got := make(chan *located, 100)
 	for range 100 {
 		n.find(context.Background(), &wg, question{host: "p.example", port: 1}, func(l *located) { got <- l })
 	}
-	close(z.hold)
+	close(hold)
 	for range 100 {
 		if l := <-got; hops(*l, "") != "udp/192.0.2.1:1" {
 			t.Fatal(l)

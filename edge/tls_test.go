@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -202,6 +203,17 @@ func TestABrowserIsToldThatTheEdgeGoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	signUp(b, "WSS", "gone")
+	for idle := false; !idle; { // who is still writing is not waited for
+		idle = true
+		r.edge.conns.mu.Lock()
+		for _, c := range r.edge.conns.byID {
+			c.mu.Lock()
+			idle = idle && !c.writing
+			c.mu.Unlock()
+		}
+		r.edge.conns.mu.Unlock()
+		runtime.Gosched()
+	}
 	r.stop()
 	f := b.frame()
 	if code, _ := ws.ParseCloseFrameData(f.Payload); f.Header.OpCode != ws.OpClose || code != ws.StatusGoingAway {
