@@ -64,7 +64,7 @@ func (c *call) calleeRinging(leg LegID, tx ClientTx, e SIPResponse) {
 // answered reads a party's answer to our offer.
 func (c *call) answered(leg LegID, body []byte) (said, error) {
 	l := c.leg(leg)
-	s, err := describe(body, want{answer: true, ask: l.ask()})
+	s, err := describe(body, want{answer: true, ask: l.ask(), local: c.A.Media.Addr})
 	if err != nil {
 		return s, err
 	}
@@ -80,7 +80,7 @@ func (c *call) answered(leg LegID, body []byte) (said, error) {
 }
 
 // offers is what an offer of the party is read for.
-func (l *Leg) offers() want { return want{policy: l.policy()} }
+func (l *Leg) offers() want { return want{policy: l.policy(), local: l.Media.Addr} }
 
 // calleeAnswered takes the 2xx to the INVITE: the ACK goes out at once, the
 // answer to the caller with it.

@@ -18,7 +18,7 @@ import (
 func (w *world) choices() []string {
 	if w.s.Phase == "" {
 		return []string{
-			"a INVITE sdp", "a INVITE mux", "a INVITE video", "a INVITE hold", "a INVITE sdp hops=3", "a INVITE sdp to=9", "a INVITE", "a INVITE",
+			"a INVITE sdp", "a INVITE mux", "a INVITE video", "a INVITE hold", "a INVITE six", "a INVITE sdp hops=3", "a INVITE sdp to=9", "a INVITE", "a INVITE",
 			"a INVITE sdp supported=100rel allow=UPDATE", "a INVITE sdp require=100rel", "a INVITE supported=100rel",
 			"a INVITE sdp to=2", "a INVITE sdp to=2", "a INVITE sdp to=3", "a INVITE sdp to=3", "a INVITE sdp to=707", "a INVITE sdp to=807", "a INVITE sdp to=5", "a INVITE sdp to=0", "a INVITE sdp to=0", "a INVITE sdp supported=100rel to=0",
 			"a INVITE to=2", "a INVITE supported=100rel to=3", "a INVITE sdp supported=100rel to=2", "a INVITE sdp require=100rel to=2", "a INVITE sdp supported=100rel to=3",
@@ -36,7 +36,7 @@ func (w *world) choices() []string {
 		for _, r := range w.asked[leg] {
 			if m := r.Msg.Method; m == "INVITE" {
 				for _, x := range []string{
-					"180", "183 sdp", "200 sdp", "200 held", "200 sdp", "200 sdp tag=t2", "200 video", "486", "487", "481", "200",
+					"180", "183 sdp", "200 sdp", "200 held", "200 sdp", "200 sdp tag=t2", "200 video", "200 six", "486", "487", "481", "200",
 					"180 rseq=1", "183 sdp rseq=2 allow=UPDATE", "183 sdp rseq=3", "183 sdp rseq=2 tag=t2", "401 auth=n1", "407 auth=n2,stale",
 					"603", "302 contact=<sip:600@198.51.100.1>", "302 contact=<sip:707@x> contact=<sip:123@x>;q=0.5",
 					"503 at=1", "503 at=2", "timeout INVITE at=1", "timeout INVITE at=3", "timeout INVITE circuit-open at=2", "timeout INVITE circuit-open",

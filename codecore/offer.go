@@ -62,6 +62,7 @@ var (
 	ErrMux         = errors.New("codecore: sdp has ICE without rtcp-mux")
 	ErrICE         = errors.New("codecore: sdp has no ICE credentials")
 	ErrSetup       = errors.New("codecore: sdp has no DTLS role that fits")
+	ErrFamily      = errors.New("codecore: sdp has an address of the other IP version")
 	ErrCandidates  = errors.New("codecore: sdp has too many candidates")
 )
 
@@ -144,6 +145,9 @@ func hear(body []byte, w want) (d *sdp.SessionDescription, t said, spoken *sdp.M
 		return d, t, nil, err
 	}
 	s := &t.sound
+	if w.local != "" && s.Addr != "" && strings.Contains(w.local, ":") != strings.HasPrefix(s.Addr, "[") {
+		return d, t, nil, fmt.Errorf("%w: %s", ErrFamily, s.Addr)
+	}
 	line := Line{Secure: found.secure, Crypto: found.crypto}
 	if p := protoOf(m); p != "RTP/AVP" && !s.Fax {
 		line.Proto = p

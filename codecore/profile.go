@@ -41,6 +41,9 @@ type want struct {
 	answer bool   // to ask
 	ask    *Ask
 	coding bool // how it is coded alone: one read before, or of ours
+	// local is our own address for the party's sound: where that is of the other
+	// family no sound would flow. "": not known yet.
+	local string
 }
 
 func plainProto(p string) bool { return p == "RTP/AVP" || p == "RTP/AVPF" }

@@ -47,7 +47,7 @@ func (c *call) replace(e SIPRequest) {
 	}
 	unknown := unsupported(&e.Msg)
 	_, ok := hopsOf(&e.Msg)
-	offer, no := offered(&e.Msg, want{policy: e.SRTP})
+	offer, no := offered(&e.Msg, want{policy: e.SRTP, local: c.A.Media.Addr})
 	switch {
 	case d == nil:
 		c.refuse(e, 481, "no-dialog")

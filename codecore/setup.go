@@ -204,8 +204,9 @@ func (c *call) allocated(e Allocated) {
 	var body []byte
 	if len(m.Body) > 0 {
 		s, err := describe(m.Body, c.A.offers())
-		if err != nil { // described a Step ago
-			c.reject(t, 400, "sdp-malformed", c.now)
+		if err != nil { // of what could be known a Step ago there was nothing
+			status, cause := statusOf(err)
+			c.reject(t, status, cause, c.now)
 			return
 		}
 		d := c.places[0]

@@ -156,6 +156,7 @@ var refusals = []struct {
 	{ErrMux, "sdp-rtcp-mux"},
 	{ErrICE, "sdp-ice"},
 	{ErrSetup, "sdp-setup"},
+	{ErrFamily, "sdp-family"},
 	{ErrCandidates, "sdp-candidates"},
 }
 

@@ -145,6 +145,8 @@ func sdpOf(leg LegID, word string) []byte {
 		return fmt.Appendf(nil, "v=0\r\no=- 1 1 IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\nm=image 42000 udptl t38\r\na=T38FaxVersion:0\r\na=T38MaxBitRate:14400\r\na=T38FaxRateManagement:transferredTCF\r\na=T38FaxUdpEC:t38UDPRedundancy\r\n", ip, ip)
 	case "nofax":
 		return fmt.Appendf(nil, "v=0\r\no=- 1 1 IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\nm=image 0 udptl t38\r\n", ip, ip)
+	case "six":
+		return fmt.Appendf(nil, "v=0\r\no=- 1 1 IN IP6 2001:db8::1\r\ns=-\r\nc=IN IP6 2001:db8::1\r\nt=0 0\r\nm=audio 40000 RTP/AVP 0 8\r\n")
 	case "opus": // RFC 7587 7.1
 		return fmt.Appendf(nil, "v=0\r\no=- 1 1 IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\nm=audio 40000 RTP/AVP 96 0\r\na=rtpmap:96 opus/48000/2\r\na=fmtp:96 useinbandfec=1;maxplaybackrate=16000\r\n", ip, ip)
 	case "secure":
@@ -161,7 +163,7 @@ func isSDP(w string) bool {
 	if kind, _, _ := strings.Cut(w, ","); kind == "webrtc" || kind == "sdes" {
 		return true
 	}
-	return slices.Contains([]string{"sdp", "hold", "held", "zero", "mux", "video", "moved", "secure", "broken", "fax", "nofax", "opus"}, w)
+	return slices.Contains([]string{"sdp", "hold", "held", "zero", "mux", "video", "moved", "secure", "broken", "fax", "nofax", "opus", "six"}, w)
 }
 
 // headersOf are the headers that a word like "rseq=1" stands for.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -95,7 +96,7 @@ var torture5118 = []tortureCase{
 	{"port-unambiguous", "405", "method", "4.4"},
 	{"via-received-param-with-delim", "481", "token", "4.5: brackets around received are taken; the dialog is none of ours"},
 	{"via-received-param-no-delim", "200", "", "4.5"},
-	{"ipv6-in-sdp", "486", "", "4.6"},
+	{"ipv6-in-sdp", "488", "sdp-family", "4.6: our media is on IPv4"},
 	{"mult-ip-in-header", "481", "token", "4.7"},
 	{"mult-ip-in-sdp", "486", "", "4.8"},
 	{"ipv4-mapped-ipv6", "486", "", "4.9"},
@@ -139,15 +140,29 @@ const tortured = "127.4.75.1"
 // torturePorts are those that the messages name in their top Via.
 var torturePorts = []int{5060, 6050, 19823}
 
-func TestTortureRFC4475(t *testing.T) { runTorture(t, "rfc4475", torture4475, 49) }
-func TestTortureRFC5118(t *testing.T) { runTorture(t, "rfc5118", torture5118, 12) }
+func TestTortureRFC4475(t *testing.T) { runTorture(t, "rfc4475", torture4475, 49, "127.0.0.1") }
+func TestTortureRFC5118(t *testing.T) { runTorture(t, "rfc5118", torture5118, 12, "127.0.0.1") }
 
-func runTorture(t *testing.T, dir string, cases []tortureCase, want int) {
+// The same with media on IPv6: now it is the sound on IPv4 that cannot flow.
+func TestTortureRFC5118WithMediaOnIPv6(t *testing.T) {
+	cases := slices.Clone(torture5118)
+	for i, c := range cases {
+		switch c.name {
+		case "ipv6-in-sdp":
+			cases[i] = tortureCase{c.name, "486", "", "4.6"}
+		case "mult-ip-in-sdp", "ipv4-mapped-ipv6":
+			cases[i] = tortureCase{c.name, "488", "sdp-family", "4.8, 4.9: the audio is on IPv4"}
+		}
+	}
+	runTorture(t, "rfc5118", cases, 12, "2001:db8::1")
+}
+
+func runTorture(t *testing.T, dir string, cases []tortureCase, want int, media string) {
 	files, err := filepath.Glob(filepath.Join("testdata", dir, "*.txt"))
 	if err != nil || len(files) != want || len(cases) != want {
 		t.Fatalf("%d files, %d cases, want %d (%v)", len(files), len(cases), want, err)
 	}
-	e, heard := switchWithBusyTrunk(t)
+	e, heard := switchWithBusyTrunk(t, media)
 	phone := heard.socks[0]
 	for n, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -226,7 +241,7 @@ func (h *ears) final(t *testing.T, callID, never string) string {
 
 // switchWithBusyTrunk is an edge with a real worker behind it, a media plane
 // that says yes, a phone, and a trunk that answers every call with 486.
-func switchWithBusyTrunk(t *testing.T) (*Edge, *ears) {
+func switchWithBusyTrunk(t *testing.T, media string) (*Edge, *ears) {
 	t.Helper()
 	r := newRig(t, Limits{T1: 30 * time.Millisecond, T4: 100 * time.Millisecond})
 	r.stop()
@@ -250,7 +265,7 @@ func switchWithBusyTrunk(t *testing.T) (*Edge, *ears) {
 		}()
 	}
 	go busy(r.far)
-	startWorker(t, r)
+	startWorker(t, r, media)
 	r.start("b2", "udp:127.0.0.1:0", Limits{T1: 30 * time.Millisecond, T4: 100 * time.Millisecond})
 	r.plan.Store(&codecore.Plan{
 		Peers: []codecore.PlanPeer{
@@ -285,8 +300,9 @@ func busy(c *net.UDPConn) {
 	}
 }
 
-// startWorker runs a worker of digest "r2" with a media plane that says yes.
-func startWorker(t *testing.T, r *rig) {
+// startWorker runs a worker of digest "r2" with a media plane at an address that
+// says yes.
+func startWorker(t *testing.T, r *rig, media string) {
 	t.Helper()
 	for subject, h := range map[string]func(sessions.Msg){
 		sessions.SubjectDo("media.n1"): func(m sessions.Msg) {
@@ -297,7 +313,7 @@ func startWorker(t *testing.T, r *rig) {
 		},
 		sessions.SubjectAlloc("media.n1"): func(m sessions.Msg) {
 			data, _ := wire.Seal(codecore.Allocated{Node: "n1", Legs: []codecore.MediaEndpoint{
-				{Leg: codecore.LegA, Addr: "127.0.0.1", Port: 40000}, {Leg: codecore.LegB, Addr: "127.0.0.1", Port: 40002},
+				{Leg: codecore.LegA, Addr: media, Port: 40000}, {Leg: codecore.LegB, Addr: media, Port: 40002},
 			}})
 			_ = r.bus.Publish(m.Reply, data)
 		},

@@ -27,8 +27,10 @@ type Config struct {
 
 	Listen    netip.Addr // sockets are bound to it; required (0.0.0.0 is allowed)
 	Advertise netip.Addr // stands in SDP; default Listen. Behind a 1:1 NAT the public address
-	PortMin   int        // first port, even; default 20000
-	PortMax   int        // last port, odd; default 29999
+	// Unmarked leaves the DSCP of our packets at 0. Default: EF (RFC 4594 4.1).
+	Unmarked bool
+	PortMin  int // first port, even; default 20000
+	PortMax  int // last port, odd; default 29999
 
 	Bus  sessions.Bus // required
 	Legs LegStore     // cold records; nil: none, the owners' repeats rebuild after a crash
@@ -157,8 +159,12 @@ func New(cfg Config) (*Media, error) {
 	m.cold = newCold(cfg.Legs, cfg.Node, cfg.Boot, cfg.Log)
 	m.restored = cfg.Legs == nil && cfg.Handed == nil
 	pairs := (cfg.PortMax - cfg.PortMin + 1) / 2
+	class := expedited
+	if cfg.Unmarked {
+		class = 0
+	}
 	m.pool = &pool{
-		log: cfg.Log, loop: m.loop, keep: m.keep, ip: cfg.Listen, min: cfg.PortMin,
+		log: cfg.Log, loop: m.loop, keep: m.keep, ip: cfg.Listen, class: class, min: cfg.PortMin,
 		pairs: make([]*pair, pairs), ahead: min(cfg.Ahead, pairs), most: cfg.MaxSockets / 2, rest: cfg.RestPorts,
 		leastSince: time.Now(),
 	}

@@ -41,6 +41,7 @@ type pool struct {
 	loop  *loop
 	keep  *keepers
 	ip    netip.Addr
+	class int // TOS byte of all sockets
 	min   int
 	pairs []*pair // by (port-min)/2; nil: not bound
 	next  int     // where to look for the next pair to bind
@@ -104,6 +105,7 @@ func (o *pool) bind(i int, had [2]*os.File) (*pair, error) {
 			}
 			return nil, err
 		}
+		mark(f, o.ip.Is6(), o.class)
 		p.files[k] = f
 		q := &port{fd: int(f.Fd()), num: num, rtcp: k == 1}
 		if k == 0 {

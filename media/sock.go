@@ -89,8 +89,27 @@ func (s *sockaddr) String() string {
 	return ""
 }
 
-// openUDP binds a UDP socket, marked for expedited forwarding (RFC 3246, which
-// routers and access points read) and closed on exec.
+// expedited is the mark of voice (RFC 3246, RFC 4594 4.1): EF in the upper six
+// bits of the old TOS byte. It is a wish, like the edge's.
+const expedited = 46 << 2
+
+// mark sets the TOS byte, or IPv6's traffic class, of what f sends. It is said of
+// inherited sockets too: the generation before may have been told otherwise.
+func mark(f *os.File, v6 bool, class int) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if v6 {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_TCLASS, class)
+			return
+		}
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS, class)
+	})
+}
+
+// openUDP binds a UDP socket that is closed on exec.
 func openUDP(ip netip.Addr, port int) (*os.File, error) {
 	family := unix.AF_INET
 	if ip.Is6() {
@@ -100,13 +119,10 @@ func openUDP(ip netip.Addr, port int) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("media: socket: %w", err)
 	}
-	const expedited = 46 << 2
 	var at unix.Sockaddr
 	if family == unix.AF_INET {
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TOS, expedited)
 		at = &unix.SockaddrInet4{Port: port, Addr: ip.As4()}
 	} else {
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_TCLASS, expedited)
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
 		at = &unix.SockaddrInet6{Port: port, Addr: ip.As16()}
 	}

@@ -5,6 +5,9 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestSockaddr(t *testing.T) {
@@ -44,6 +47,80 @@ func TestIPv6(t *testing.T) {
 	buf := make([]byte, 100)
 	if k, err := b.Read(buf); err != nil || string(buf[:k]) != string(packet) {
 		t.Errorf("%q, %v", buf[:k], err)
+	}
+}
+
+// tosOf is the TOS byte, or traffic class, of the next packet.
+func tosOf(t *testing.T, c *net.UDPConn) (tos int) {
+	t.Helper()
+	buf, oob := make([]byte, 100), make([]byte, 128)
+	_ = c.SetReadDeadline(time.Now().Add(3 * time.Second))
+	_, n, _, _, err := c.ReadMsgUDP(buf, oob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range msgs {
+		if m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_TOS || m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_TCLASS {
+			return int(m.Data[0])
+		}
+	}
+	t.Fatalf("no TOS among %v", msgs)
+	return 0
+}
+
+// Sound is marked EF unless configured otherwise, RTP and RTCP, also on sockets of
+// a generation that did as it was told before.
+func TestSoundIsMarkedEF(t *testing.T) {
+	for _, at := range []string{"127.0.0.1", "::1"} {
+		far, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(at)})
+		if err != nil {
+			t.Skip("no IPv6 here:", err)
+		}
+		defer far.Close()
+		raw, err := far.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = raw.Control(func(fd uintptr) {
+			if at == "::1" {
+				_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, 1)
+				return
+			}
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVTOS, 1)
+		})
+		to := sockaddrOf(far.LocalAddr().(*net.UDPAddr).AddrPort())
+		cfg := config(&memBus{})
+		cfg.Listen = netip.MustParseAddr(at)
+		keep := &memKeeper{}
+		t.Cleanup(keep.close)
+		cfg.Keep = keep
+		marked := func(n *node, want int) {
+			t.Helper()
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			for _, p := range n.pool.pairs {
+				if p == nil {
+					continue
+				}
+				for _, q := range []*port{p.rtp, p.rtcp} {
+					if errno := sendTo(q.fd, []byte("x"), &to); errno != 0 {
+						t.Fatal(errno)
+					}
+					if tos := tosOf(t, far); tos != want {
+						t.Errorf("%s: port %d is marked %#x, not %#x", at, q.num, tos, want)
+					}
+				}
+			}
+		}
+		n := start(t, cfg, nil)
+		marked(n, 46<<2)
+		n.crash()
+		cfg.Boot, cfg.Inherited, cfg.Unmarked = "m-2", keep.hand(), true
+		marked(start(t, cfg, nil), 0)
 	}
 }
 

@@ -96,6 +96,7 @@ type LimitsConfig struct {
 type MediaConfig struct {
 	Listen    string        `yaml:"listen" json:"listen" doc:"address of the RTP sockets"`
 	Advertise string        `yaml:"advertise" json:"advertise" doc:"address in SDP; empty: the listening address. Needed behind a 1:1 NAT and when listening on 0.0.0.0"`
+	DSCP      bool          `yaml:"dscp" json:"dscp" doc:"mark RTP and RTCP packets EF, as RFC 4594 has voice"`
 	Ports     string        `yaml:"ports" json:"ports" doc:"first and last RTP port, even and odd; a call takes up to four"`
 	Timeout   time.Duration `yaml:"timeout" json:"timeout" doc:"without a packet from a party that should send, the call is told; negative: never"`
 }
@@ -155,7 +156,7 @@ func DefaultConfig() Config {
 			DNS: DNSConfig{Servers: []string{}}, WS: WSConfig{Origins: []string{}},
 			Limits: LimitsConfig{MaxCalls: 100_000, MaxConns: 10_000, MaxPerSource: 1000, MaxMessage: 65535, PeerRate: 20_000, StrangerRate: 10, Silence: 4 * time.Second},
 		},
-		Media:     MediaConfig{Listen: "127.0.0.1", Ports: "20000-39999", Timeout: time.Minute},
+		Media:     MediaConfig{Listen: "127.0.0.1", Ports: "20000-39999", DSCP: true, Timeout: time.Minute},
 		Worker:    WorkerConfig{DrainTimeout: 8 * time.Second, Story: true},
 		Registrar: RegistrarConfig{Realm: "switch", MinExpires: time.Minute, MaxExpires: time.Hour, Keepalive: 25 * time.Second},
 		Softphone: SoftphoneConfig{Sockets: []string{}},

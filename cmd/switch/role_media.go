@@ -47,7 +47,7 @@ func runMedia(ctx context.Context, c *child) error {
 			return err
 		}
 		m, err = media.New(media.Config{
-			Node: c.cfg.Node, Boot: c.id, Listen: listen, Advertise: advertise, PortMin: first, PortMax: last,
+			Node: c.cfg.Node, Boot: c.id, Listen: listen, Advertise: advertise, PortMin: first, PortMax: last, Unmarked: !c.cfg.Media.DSCP,
 			Bus: c.bus, Legs: legs{nats.NewLegStore(c.nats, 0)}, Keep: keeper{c, keptMedia}, Inherited: inherited, Handed: state,
 			Secrets: own, Timeout: c.cfg.Media.Timeout, Log: c.log,
 		})
