@@ -2,6 +2,7 @@ package edge
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -167,4 +168,16 @@ func (c *circuits) ponged(h hop, rtt time.Duration, now time.Time) {
 	if k := c.by[h]; k != nil {
 		k.pinged, k.rtt = now, rtt
 	}
+}
+
+// ofTrunk reports whether a trunk of the dialplan is called at an address.
+func (c *circuits) ofTrunk(a netip.Addr) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for h, k := range c.by {
+		if k.trunk && h.addr.Addr() == a {
+			return true
+		}
+	}
+	return false
 }

@@ -157,7 +157,7 @@ func (e *Edge) keepFootholds(req registrar.Request, told []registrar.Told, f flo
 	}
 	held := c.footholds[:0]
 	for _, h := range c.footholds {
-		if req.Wildcard {
+		if !stay[h.contact] { // removed, or another contact of its instance took its place
 			e.unregistered(req.Account, h.contact)
 		}
 		if e.footholds[h.contact] == h {

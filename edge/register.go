@@ -53,6 +53,9 @@ func (e *Edge) onRegister(f flow, p *packet, auth *registrar.Auth, now time.Time
 	}
 	p.strip()
 	req, no := registrar.Read(&p.msg, account)
+	if no == nil && len(req.Path) > 0 && !e.onPath(f, req.Path[0]) {
+		no = &registrar.Refusal{Status: 403, Cause: "path-elsewhere"}
+	}
 	if no != nil {
 		e.write(back, e.registerAnswer(p, nil, no))
 		return
@@ -81,6 +84,24 @@ func (e *Edge) onRegister(f flow, p *packet, auth *registrar.Auth, now time.Time
 		defer func() { <-e.registering }()
 		e.register(tx, f, p, req, now)
 	}()
+}
+
+// onPath reports whether a Path is believed (RFC 3327 6): its first entry, to which
+// we send, is where the REGISTER came from, or that was a trunk of the dialplan,
+// such as a proxy of ours with several addresses. Else an account could have its
+// calls sent to whoever trusts our address.
+func (e *Edge) onPath(f flow, first string) bool {
+	q, ok := target(first)
+	if !ok {
+		return false
+	}
+	l, _ := q.numeric()
+	for _, s := range l.servers {
+		if s.addrs[0].Addr() == f.remote.Addr().Unmap() {
+			return true
+		}
+	}
+	return e.isTrunk(f.remote)
 }
 
 var (

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -152,4 +153,38 @@ func TestCallerWithDigest(t *testing.T) {
 	event(r, func(e codecore.SIPRequest) bool { return e.Msg.Method == "BYE" })
 	r.send(r.request("BYE", "b2", "TOTAG=invented"))
 	r.hear("481")
+}
+
+// An account says itself what its contact is, and by what path. Neither leads its
+// calls to a carrier, who would take them for ours.
+func TestNoAccountCallsACarrierByItsContact(t *testing.T) {
+	r := withAccount(t, &oneShelf{values: map[string][]byte{}})
+	own, peer := r.own, codecore.PlanPeer{Name: "carrier", Kind: "trunk", Target: "sip:127.0.0.9:5071"}
+	r.own = func(c *Config) {
+		own(c)
+		c.Plan = func() *codecore.Plan { return &codecore.Plan{Peers: []codecore.PlanPeer{peer}} }
+	}
+	r.stop()
+	r.start("b3", "udp:127.0.0.1:0", quick())
+	r.await(func() bool { return r.edge.isTrunk(netip.MustParseAddrPort("127.0.0.9:5060")) })
+
+	e := r.outgoing(r.edge.ids.token("0123456789abcdef01234567"), "INVITE")
+	e.Request.Flow, e.Request.Target = "a connection that is closed", "sip:900123@127.0.0.9"
+	r.order(e)
+	if e := event[codecore.SIPTimeout](r, nil); e.Code != 480 {
+		t.Errorf("%+v", e)
+	}
+
+	r.send(r.registerLine("p1", "Path: <sip:192.0.2.1;lr>\r\n"))
+	challenge := r.hear("401")
+	for i, c := range []struct{ path, want string }{
+		{"<sip:192.0.2.1;lr>", "403"},
+		{"<sip:carrier.example;lr>", "403"},
+		{"<sip:127.0.0.1:5090;lr>, <sip:192.0.2.1;lr>", "200"}, // the proxy that it came from
+	} {
+		r.send(r.registerLine(fmt.Sprint("p2", i), "Path: "+c.path+"\r\n"+answerTo(challenge, "REGISTER", "sesame", i+1)))
+		if m := r.hear(c.want); c.want == "403" && !strings.Contains(m, "path-elsewhere") {
+			t.Errorf("%s:\n%s", c.path, m)
+		}
+	}
 }

@@ -82,10 +82,18 @@ func (e *Edge) route(a *codecore.SendRequest, then func(route)) {
 // choose takes the first address that was not tried and is not known to be dead.
 // All requests of a dialog begin with the same one: the seed is their Call-ID.
 // Who is called for the first time is not called where nobody answers; what
-// belongs to a dialog is sent all the same.
+// belongs to a dialog is sent all the same. A client whose flow is gone is never
+// looked for at a carrier: an account would call there at our cost, past the
+// dialplan, by registering a number of the carrier's as its contact.
 func (e *Edge) choose(a *codecore.SendRequest, q question, l *located, now time.Time) route {
 	first := a.Msg.Method == "INVITE" && tagOf(a.Msg.Get("To")) == ""
 	hops := l.order(a.Msg.Get("Call-ID"))
+	if first && a.Flow != "" { // a client that registered: it says itself what its contact is
+		hops = slices.DeleteFunc(hops, func(h hop) bool { return e.isTrunk(h.addr) })
+		if len(hops) == 0 {
+			return route{why: noFlow}
+		}
+	}
 	left := slices.DeleteFunc(slices.Clone(hops), func(h hop) bool { return slices.Contains(a.Avoid, h.String()) })
 	if len(left) == 0 && !first {
 		left = hops

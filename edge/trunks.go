@@ -3,6 +3,7 @@ package edge
 import (
 	"context"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -278,4 +279,20 @@ func (e *Edge) refusedPing(id string, now time.Time) {
 	if ok {
 		e.pingFailed(p.at, portClosed, now)
 	}
+}
+
+// isTrunk reports whether an address is a trunk's: one that it calls from, or one
+// at which it is called, by whatever port.
+func (e *Edge) isTrunk(a netip.AddrPort) bool {
+	plan := e.cfg.Plan()
+	if plan == nil {
+		return false
+	}
+	name, _ := plan.Identify(a)
+	for i := range plan.Peers {
+		if p := &plan.Peers[i]; p.Kind == "trunk" && p.Name == name {
+			return true
+		}
+	}
+	return e.circuits.ofTrunk(a.Addr().Unmap())
 }

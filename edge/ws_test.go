@@ -328,6 +328,27 @@ func TestABrowserIsReachedByItsFlowAlone(t *testing.T) {
 	}
 }
 
+// A client that registers one contact after another of the same instance leaves
+// nothing behind.
+func TestAFootholdGoesWithItsBinding(t *testing.T) {
+	r, _ := withTransports(t, nil)
+	b, err := browse(t, r.edge.Addrs()[atWS].String(), "", nil, "", "sip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signUp(b, "WS", "kiki")
+	another := strings.NewReplacer("Contact: <sip:kiki@", "Contact: <sip:koko@").Replace
+	b.send(another(webRegister("WS", "again1", "kiki", "kiki", "")))
+	challenge := b.hear("401")
+	b.send(another(webRegister("WS", "again2", "kiki", "kiki", answerTo(challenge, "REGISTER", "sesame", 1))))
+	b.hear("200")
+	r.edge.mu.Lock()
+	defer r.edge.mu.Unlock()
+	if len(r.edge.footholds) != 1 || r.edge.footholds["koko@kiki.invalid:0"] == nil {
+		t.Errorf("%v", r.edge.footholds)
+	}
+}
+
 func TestOriginsAndSubprotocol(t *testing.T) {
 	r, _ := withTransports(t, nil)
 	to := r.edge.Addrs()[atWS].String()

@@ -115,6 +115,9 @@ func (e Entry) Apply(r Request, l Limits, now time.Time) (next Entry, told []Tol
 			}
 			next.Bindings = slices.Delete(next.Bindings, i, i+1)
 		}
+		if i := slices.IndexFunc(fresh, b.same); i >= 0 { // twice in one request: the last counts
+			fresh, ends = slices.Delete(fresh, i, i+1), slices.Delete(ends, i, i+1)
+		}
 		if expires == 0 {
 			write = true
 			continue
@@ -209,4 +212,10 @@ func (t Told) Header() codecore.Header {
 
 // BehindNAT reports whether the phone came from elsewhere than its contact says:
 // it can only be reached by the way it came.
-func (b Binding) BehindNAT() bool { return !strings.EqualFold(hostOf(b.Contact), b.Source) }
+func (b Binding) BehindNAT() bool {
+	host := hostOf(b.Contact)
+	if i := strings.LastIndexByte(host, ':'); i < 0 || strings.HasSuffix(host, "]") { // RFC 3261 19.1.2
+		host += ":5060"
+	}
+	return !strings.EqualFold(host, b.Source)
+}

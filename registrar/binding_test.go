@@ -81,6 +81,8 @@ func TestBindings(t *testing.T) {
 	step("without any wish", register(t, 9, phone1), "<sip:bob@192.0.2.7:5060>;expires=3600")
 	refused("all, late", register(t, 8, "Contact: *", "Expires: 0"), 500)
 	step("all", register(t, 10, "Contact: *", "Expires: 0"))
+	step("twice in one, the last counts", register(t, 11, phone1, "Contact: <sip:bob@192.0.2.7:5060;x=1>;expires=120"), "<sip:bob@192.0.2.7:5060;x=1>;expires=120")
+	step("twice in one, and gone", register(t, 12, phone1, phone1+";expires=0"))
 	for i := range 12 {
 		r := register(t, 20+i, fmt.Sprintf("Contact: <sip:bob@192.0.2.%d>", i))
 		next, told, _, _ := e.Apply(r, Limits{}, now)
@@ -259,5 +261,23 @@ func TestAccounts(t *testing.T) {
 	}
 	if name, ok := NameOf(Key("bob")); name != "bob" || !ok {
 		t.Error(name)
+	}
+}
+
+func TestBehindNAT(t *testing.T) {
+	for _, c := range []struct {
+		contact, source string
+		nat             bool
+	}{
+		{"sip:bob@192.0.2.7:5060", "192.0.2.7:5060", false},
+		{"sip:bob@192.0.2.7", "192.0.2.7:5060", false},
+		{"sip:bob@[2001:db8::7]", "[2001:db8::7]:5060", false},
+		{"sip:bob@[2001:DB8::7]:5062", "[2001:db8::7]:5062", false},
+		{"sip:bob@192.0.2.7", "192.0.2.7:1024", true},
+		{"sip:bob@10.0.0.7:5060", "192.0.2.7:5060", true},
+	} {
+		if got := (Binding{Contact: c.contact, Source: c.source}).BehindNAT(); got != c.nat {
+			t.Errorf("%s from %s: %v", c.contact, c.source, got)
+		}
 	}
 }
