@@ -70,6 +70,11 @@ func (d *Docs) Watch(ctx context.Context, key string, fn func(value []byte, rev 
 			nudge()
 		}
 	})
+	// Reading goes by another connection: a version that is written between the
+	// first look and the server's knowing of us would be told to nobody.
+	known, cancel := context.WithTimeout(ctx, 2*time.Second)
+	_ = d.c.bus.FlushWithContext(known) // away: the reconnect looks again
+	cancel()
 	nudge()
 	go func() {
 		defer func() { _ = s.Unsubscribe() }()
