@@ -1,6 +1,7 @@
 package codecore
 
 import (
+	"math"
 	"strings"
 )
 
@@ -86,8 +87,8 @@ func withNumber(value string, rewrite func(string) string) string {
 
 // checkTrunk says what is wrong with a peer's rules.
 func (p *PlanPeer) checkTrunk() string {
-	if p.MaxCalls < 0 || p.MaxRate < 0 {
-		return "max_calls and max_rate cannot be negative"
+	if p.MaxCalls < 0 || !isRate(p.MaxRate) {
+		return "max_calls and max_rate are numbers, and not negative"
 	}
 	if p.Ping < 0 || p.Ping > 0 && (p.Kind != "trunk" || p.Target == "") {
 		return "ping: seconds between two questions to a trunk that has a target"
@@ -107,3 +108,6 @@ func (p *PlanPeer) checkTrunk() string {
 	}
 	return ""
 }
+
+// isRate: YAML knows .nan and .inf too, which nothing can be counted by.
+func isRate(r float64) bool { return r >= 0 && !math.IsInf(r, 0) }

@@ -108,7 +108,7 @@ func (p *Plan) redirectTo(from, uri string) ([]Destination, bool) {
 		return nil, false
 	}
 	_, found, err := p.route(from, number)
-	return found, err == nil && !isService(found[0].Peer)
+	return found, err == nil && !IsService(found[0].Peer)
 }
 
 // byWeight are the URIs of Contacts, the highest q first (RFC 3261 20.10).

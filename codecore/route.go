@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -89,7 +91,7 @@ func (p *Plan) destination(to, number string) (Destination, error) {
 		d.Peer = AccountPeer(strings.ReplaceAll(account, "{number}", number))
 		return d, nil
 	}
-	if isService(to) {
+	if IsService(to) {
 		d.Peer = to
 		return d, nil
 	}
@@ -128,6 +130,32 @@ func isAccount(s string) bool {
 
 func isURI(s string) bool { return strings.HasPrefix(s, "sip:") }
 
+// canBeCalled reports whether a request can be sent to a URI of the plan: it has a
+// host, a transport that there is, no headers, and nothing that ends it.
+func canBeCalled(uri string) bool {
+	if !isURI(uri) || strings.ContainsAny(uri, "<>\"\\?") || strings.ContainsFunc(uri, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		return false
+	}
+	for _, p := range strings.Split(uri, ";")[1:] {
+		name, v, _ := strings.Cut(strings.ToLower(p), "=")
+		if name == "transport" && !slices.Contains([]string{"udp", "tcp", "tls", "ws", "wss"}, v) {
+			return false
+		}
+	}
+	host := hostOf(uri)
+	if end := strings.LastIndexByte(host, ':'); end >= 0 && !strings.HasSuffix(host, "]") {
+		if port, err := strconv.ParseUint(host[end+1:], 10, 16); err != nil || port == 0 {
+			return false
+		}
+		host = host[:end]
+	}
+	if v6, ok := strings.CutPrefix(host, "["); ok {
+		_, err := netip.ParseAddr(strings.TrimSuffix(v6, "]"))
+		return err == nil && strings.HasSuffix(v6, "]")
+	}
+	return host != "" && !strings.ContainsAny(host, "[]:")
+}
+
 func (p *Plan) peer(name string) *PlanPeer {
 	for i := range p.Peers {
 		if p.Peers[i].Name == name {
@@ -153,7 +181,7 @@ func (p *Plan) Check() error {
 			return bad("peers", i, "kind %q: trunk or phone", peer.Kind)
 		case !isRedirect(peer.Redirect):
 			return bad("peers", i, "redirect %q: follow, pass or refuse", peer.Redirect)
-		case peer.Target != "" && !isURI(peer.Target):
+		case peer.Target != "" && !canBeCalled(peer.Target):
 			return bad("peers", i, "target %q: write a URI like sip:192.0.2.1:5060", peer.Target)
 		}
 		if r := peer.Reliable; r != "" && r != ReliableOff && r != ReliableAllowed && r != ReliableRequired {
@@ -189,8 +217,8 @@ func (p *Plan) Check() error {
 			return bad("routes", i, "from %q is no peer", r.From)
 		}
 	}
-	if p.Limits.AccountCalls < 0 || p.Limits.AccountRate < 0 {
-		return fmt.Errorf("%w: limits: account_calls and account_rate cannot be negative", ErrPlan)
+	if p.Limits.AccountCalls < 0 || !isRate(p.Limits.AccountRate) {
+		return fmt.Errorf("%w: limits: account_calls and account_rate are numbers, and not negative", ErrPlan)
 	}
 	if p.Limits.NoAnswer < 0 || p.Limits.MaxCall < 0 || p.Limits.MinSE < 0 || p.Limits.SessionExpires < -1 {
 		return fmt.Errorf("%w: limits: seconds cannot be negative", ErrPlan)
@@ -219,9 +247,11 @@ func (p *Plan) checkTargets(r *PlanRoute) string {
 		switch {
 		case t.Seconds < 0 || t.Seconds > 0 && r.Fork == ForkParallel:
 			return "seconds are for targets that are called one after the other"
-		case isService(t.To) && len(all) > 1:
+		case IsService(t.To) && len(all) > 1:
 			return fmt.Sprintf("%s answers at once: it stands alone", t.To)
-		case isURI(t.To), isAccount(t.To), isService(t.To):
+		case isURI(t.To) && !canBeCalled(t.To):
+			return fmt.Sprintf("to %q: write a URI like sip:{number}@192.0.2.1:5060", t.To)
+		case isURI(t.To), isAccount(t.To), IsService(t.To):
 		case peer == nil:
 			return fmt.Sprintf("to %q is no peer; name one of peers, or write a sip: URI, account:{number}, account: and a name, service:echo or service:tone", t.To)
 		case peer.Target == "":

@@ -2,6 +2,7 @@ package codecore
 
 import (
 	"errors"
+	"math"
 	"net/netip"
 	"strings"
 	"testing"
@@ -69,6 +70,9 @@ func TestPlanCheckNamesThePlace(t *testing.T) {
 		"routes[0]: peer \"b": func(p *Plan) { p.Routes[0].To = "b" },
 		"routes[3]: from":     func(p *Plan) { p.Routes[3].From = "nobody" },
 		"limits":              func(p *Plan) { p.Limits.MaxCall = -1 },
+		"limits: account":     func(p *Plan) { p.Limits.AccountRate = math.NaN() },
+		"peers[1]: max_calls": func(p *Plan) { p.Peers[1].MaxRate = math.Inf(1) },
+		"routes[2]: to":       func(p *Plan) { p.Routes[2].To = "sip:{number}@" },
 	} {
 		p := good()
 		harm(p)
@@ -120,5 +124,36 @@ func TestAddresses(t *testing.T) {
 	}
 	if got := escapeUser("a b<\r\n@\"é"); got != "a%20b%3C%0D%0A%40%22%C3%A9" {
 		t.Errorf("escaped as %q", got)
+	}
+}
+
+// A target that no request can be sent to is refused with the plan, not found by
+// the first call.
+func TestTargetsThatCannotBeCalled(t *testing.T) {
+	for uri, can := range map[string]bool{
+		"sip:192.0.2.1":                        true,
+		"sip:192.0.2.1:5060;transport=TCP":     true,
+		"sip:[2001:db8::1]":                    true,
+		"sip:[2001:db8::1]:5061;transport=tls": true,
+		"sip:anna,b@phone.example":             true,
+		"sip:{number}@carrier.example":         true,
+		"sip:":                                 false,
+		"sip:anna@":                            false,
+		"sip:[::1":                             false,
+		"sip:::1":                              false,
+		"sip:[phone.example]":                  false,
+		"sip:a b":                              false,
+		"sip:a\r\nX: y":                        false,
+		"sip:a.example?Route=b":                false,
+		"sip:a.example>;b":                     false,
+		"sip:a.example:0":                      false,
+		"sip:a.example:65536":                  false,
+		"sip:a.example;transport=sctp":         false,
+		"sips:a.example":                       false,
+		"tel:123":                              false,
+	} {
+		if canBeCalled(uri) != can {
+			t.Errorf("%q: %v", uri, !can)
+		}
 	}
 }

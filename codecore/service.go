@@ -31,7 +31,8 @@ const (
 // serviceOf reads a name like "service:echo".
 func serviceOf(peer string) (name string, ok bool) { return strings.CutPrefix(peer, servicePrefix) }
 
-func isService(peer string) bool {
+// IsService reports whether a party is a service of the switch.
+func IsService(peer string) bool {
 	name, ok := serviceOf(peer)
 	return ok && (name == ServiceEcho || name == ServiceTone)
 }

@@ -192,7 +192,8 @@ type Info struct {
 	Phase    Phase     `json:"phase"`
 	Start    time.Time `json:"start"`
 	Answer   time.Time `json:"answer,omitzero"`
-	Pinned   string    `json:"pinned,omitempty"` // why it cannot go to an older schema
+	Pinned   string    `json:"pinned,omitempty"`   // why it cannot go to an older schema
+	Transfer bool      `json:"transfer,omitempty"` // one is under way
 }
 
 // Summary describes a call for people.
@@ -200,6 +201,7 @@ func Summary(s State) Info {
 	return Info{
 		From: s.CDR.From, To: s.CDR.To, FromPeer: s.CDR.FromPeer, ToPeer: s.CDR.ToPeer,
 		Phase: s.Phase, Start: s.CDR.Start, Answer: s.CDR.Answer, Pinned: pinnedBy(s),
+		Transfer: s.Transfer != nil,
 	}
 }
 

@@ -152,7 +152,7 @@ func (c *call) transfer(r referral, plan *Plan) {
 		c.refuseReferral(r, 404, "no-route")
 		return
 	}
-	if isService(r.route.Peer) {
+	if IsService(r.route.Peer) {
 		c.refuseReferral(r, 403, "service")
 		return
 	}

@@ -112,9 +112,12 @@ func Handler(b Backend) http.Handler {
 	get("/v1/dialplan", func(r *http.Request) (any, error) { return b.Plan(r.Context()) })
 	mux.HandleFunc("PUT /v1/dialplan", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, r, func(r *http.Request) (any, error) {
-			source, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
-			if err != nil {
+			source, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+			switch {
+			case err != nil:
 				return nil, err
+			case len(source) > maxBody: // cut off, it could still be read, as another one
+				return nil, &Error{http.StatusRequestEntityTooLarge, "dialplan", fmt.Sprintf("the dialplan is longer than %d bytes", maxBody), "the plan in force has not changed"}
 			}
 			return b.SetPlan(r.Context(), source)
 		})

@@ -128,6 +128,16 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
+// A dialplan that is too long is refused: its beginning could be one too.
+func TestTooLongADialplan(t *testing.T) {
+	f := &fake{}
+	rec := httptest.NewRecorder()
+	Handler(f).ServeHTTP(rec, httptest.NewRequest("PUT", "/v1/dialplan", strings.NewReader("peers: []\n"+strings.Repeat("#\n", maxBody/2))))
+	if rec.Code != 413 || f.asked != "" {
+		t.Errorf("%d, asked %.20q", rec.Code, f.asked)
+	}
+}
+
 // An error becomes a status, a stable code and words, on every endpoint alike.
 func TestErrors(t *testing.T) {
 	for _, c := range []struct {

@@ -41,7 +41,8 @@ type CallInfo struct {
 	Schema   int       `json:"schema"`  // of the record as stored
 	Pinned   string    `json:"pinned,omitempty"`
 	Aside    bool      `json:"aside,omitempty"`
-	Since    time.Time `json:"since,omitzero"` // owned by Owner since; of living calls
+	Since    time.Time `json:"since,omitzero"`     // owned by Owner since; of living calls
+	Transfer bool      `json:"transfer,omitempty"` // one is under way
 }
 
 // Calls is the page of all living calls.

@@ -64,8 +64,8 @@ func (p *party) next(ctx context.Context, t *testing.T) *Leg {
 	return nil
 }
 
-// TestTransfersThroughTheSwitch: blind, attended with either call's side, and by
-// the operator, as three phones see it.
+// TestTransfersThroughTheSwitch: blind, attended with either call's side, as
+// three phones see it.
 func TestTransfersThroughTheSwitch(t *testing.T) {
 	b, _ := realSwitch(t, 0, nil)
 	sw := b.sw.cfg.Site.SIP

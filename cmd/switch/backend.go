@@ -226,7 +226,7 @@ func (b *backend) Call(ctx context.Context, id codecore.CallID) (console.Call, e
 		return c, err
 	}
 	story, err := b.store.Story(ctx, id)
-	if err != nil {
+	if err != nil && !errors.Is(err, sessions.ErrNotFound) { // that it says of what can be no id
 		return c, err
 	}
 	if c.Ended && len(story) == 0 {
@@ -332,7 +332,7 @@ func callInfo(c sessions.CallInfo) console.CallInfo {
 	return console.CallInfo{
 		ID: string(c.ID), From: c.From, To: c.To, FromPeer: c.FromPeer, ToPeer: c.ToPeer, Phase: string(c.Phase),
 		Start: c.Start, Answer: c.Answer, Owner: c.Owner, Epoch: c.Epoch, N: c.N, Release: c.Release, Schema: c.Schema,
-		Pinned: c.Pinned, Aside: c.Aside, Since: c.Since,
+		Pinned: c.Pinned, Aside: c.Aside, Since: c.Since, Transfer: c.Transfer,
 	}
 }
 

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -82,11 +84,19 @@ func readFile(cmd *cobra.Command, name string) ([]byte, error) {
 }
 
 // parsePlan reads a dialplan strictly: an unknown key or a rule that cannot be
-// is an error with its line.
+// is an error with its line. An empty file is what a mistake leaves; whoever wants
+// nobody to call writes "peers: []".
 func parsePlan(source []byte) (codecore.Plan, error) {
 	var p codecore.Plan
-	if err := yaml.UnmarshalWithOptions(source, &p, yaml.Strict()); err != nil {
+	documents := yaml.NewDecoder(bytes.NewReader(source), yaml.Strict())
+	switch err := documents.Decode(&p); {
+	case errors.Is(err, io.EOF):
+		return p, errors.New("dialplan: nothing stands in it; write peers and routes")
+	case err != nil:
 		return p, fmt.Errorf("dialplan: %s", yaml.FormatError(err, false, true))
+	}
+	if err := documents.Decode(&codecore.Plan{}); !errors.Is(err, io.EOF) {
+		return p, errors.New("dialplan: more than one document stands in it, parted by ---; write one")
 	}
 	if err := p.Check(); err != nil {
 		return p, fmt.Errorf("dialplan: %s%w", planLine(source, err), err)

@@ -39,15 +39,8 @@ func (b *backend) Transfer(ctx context.Context, id codecore.CallID, t console.Tr
 	if err != nil {
 		return err
 	}
-	if c.Phase != string(codecore.PhaseTalking) {
-		return console.Refused("not-talking", "the call is "+c.Phase, "only people who talk can be sent elsewhere")
-	}
-	peer := c.ToPeer
-	if leg == codecore.LegA {
-		peer = c.FromPeer
-	}
-	if _, err := codecore.Route(b.plan(), peer, codecore.NumberOf(t.Target)); err != nil {
-		return console.Refused("no-route", err.Error(), "switch dialplan test says where a number goes")
+	if err := mayTransfer(b.plan(), c.CallInfo, leg, t.Target); err != nil {
+		return err
 	}
 	sent := 0
 	silent := askAll(ctx, b, verbTransfer, transferOrder{id, leg, t.Target}, func(_ sessions.Process, n int) { sent += n })
@@ -56,6 +49,28 @@ func (b *backend) Transfer(ctx context.Context, id codecore.CallID, t console.Tr
 		return &console.Error{Status: 504, Code: "time-out", Text: "no answer from " + strings.Join(silent, ", "), Fix: "try again; a silent worker's calls are taken over by another"}
 	case sent == 0:
 		return noCall(id)
+	}
+	return nil
+}
+
+// mayTransfer says why a call would do nothing about it.
+func mayTransfer(plan *codecore.Plan, c console.CallInfo, leg codecore.LegID, target string) error {
+	if c.Phase != string(codecore.PhaseTalking) {
+		return console.Refused("not-talking", "the call is "+c.Phase, "only people who talk can be sent elsewhere")
+	}
+	if c.Transfer {
+		return console.Refused("transfer-under-way", "a transfer of the call is under way", "try again when it has succeeded or failed: 'switch call "+c.ID+"'")
+	}
+	peer := c.ToPeer
+	if leg == codecore.LegA {
+		peer = c.FromPeer
+	}
+	to, err := codecore.Route(plan, peer, codecore.NumberOf(target))
+	switch {
+	case err != nil:
+		return console.Refused("no-route", err.Error(), "switch dialplan test says where a number goes")
+	case codecore.IsService(to.Peer):
+		return console.Refused("service", "nobody can be sent to "+to.Peer, "name a number of somebody's")
 	}
 	return nil
 }
