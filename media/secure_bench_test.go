@@ -76,7 +76,9 @@ func benchSealer(kind string, i int) func(b []byte) []byte {
 }
 
 // client is the least a browser can be: a check that nominates, and a handshake.
-func client(t testing.TB, key *secrets.Key, call string, port int, cert tls.Certificate) {
+// It stays until over: a farewell can overtake the end of the handshake at the
+// other side.
+func client(over <-chan struct{}, done func(), t testing.TB, key *secrets.Key, call string, port int, cert tls.Certificate) {
 	conn, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
 	if err != nil {
 		t.Error(err)
@@ -108,6 +110,8 @@ func client(t testing.TB, key *secrets.Key, call string, port int, cert tls.Cert
 		t.Error(err)
 		return
 	}
+	done()
+	<-over
 	_ = c.Close()
 }
 
@@ -145,23 +149,25 @@ func BenchmarkSecureLeg(b *testing.B) {
 	var from, to unix.Rusage
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &from)
 	b.ResetTimer()
-	var wait sync.WaitGroup
-	turn := make(chan struct{}, 8)
+	var wait, shaken sync.WaitGroup
+	turn, over := make(chan struct{}, 8), make(chan struct{})
 	for i, port := range ports {
 		call := fmt.Sprint("c", i)
 		w := talk("a", port, "", 1)
 		w.Mux, w.Secure = true, &codecore.Secure{Kind: codecore.SecureDTLS, Own: "a.1", Ufrag: "x", Fingerprint: print}
 		n.do(call, 1, 1, w)
 		turn <- struct{}{}
+		shaken.Add(1)
 		wait.Go(func() {
-			client(b, key, call, port, cert)
-			<-turn
+			client(over, func() { shaken.Done(); <-turn }, b, key, call, port, cert)
 		})
 	}
-	wait.Wait()
+	shaken.Wait()
 	n.await("keys", func() bool { return n.Stats().Handshakes == legs })
 	b.StopTimer()
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &to)
+	close(over)
+	wait.Wait()
 	var after uint64
 	var left int
 	n.await("rest", func() bool { after, left = rest(); return left <= routines })
