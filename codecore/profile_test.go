@@ -2,7 +2,6 @@ package codecore
 
 import (
 	"errors"
-	"os"
 	"strings"
 	"testing"
 )
@@ -99,19 +98,6 @@ func TestPlanSaysHowMediaIsCarried(t *testing.T) {
 	for _, to := range []PlanRoute{{To: "service:lottery"}, {Targets: []PlanTarget{{To: "service:echo"}, {To: "service:tone"}}}} {
 		if err := (&Plan{Routes: []PlanRoute{to}}).Check(); !errors.Is(err, ErrPlan) {
 			t.Errorf("%+v: %v", to, err)
-		}
-	}
-}
-
-// TestReasonCodesAreInTheTable: who reads a code finds what it means.
-func TestReasonCodesAreInTheTable(t *testing.T) {
-	text, err := os.ReadFile("reasons.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range refusals {
-		if !strings.Contains(string(text), "| "+r.cause+" | 488 |") {
-			t.Errorf("%s is not in codecore/reasons.md", r.cause)
 		}
 	}
 }

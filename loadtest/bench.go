@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -160,7 +161,11 @@ func newBed(ctx context.Context, c BenchConfig, calls, workers int, rc RigConfig
 	if err != nil {
 		return nil, fmt.Errorf("loadtest: %w", err)
 	}
-	site, err := NewSite(dir, calls)
+	at := netip.MustParseAddr("127.0.0.1")
+	if rc.CallerIP.Is6() {
+		at = netip.IPv6Loopback()
+	}
+	site, err := newSiteAt(dir, at, calls)
 	if err != nil {
 		return nil, err
 	}

@@ -23,11 +23,25 @@ type RegisterResult struct {
 	Seconds  float64            `json:"seconds"`
 	Written  map[string]float64 `json:"cpu_ms_per_written_refresh"` // by role, beyond what the switch takes at rest
 	Kept     map[string]float64 `json:"cpu_ms_per_kept_refresh"`    // likewise, of refreshes that need no write: every second one
-	CPUms    float64            `json:"cpu_ms_per_refresh"`         // the mean of both
-	RestCPU  float64            `json:"rest_cpu_percent"`           // of one core, all registered, nobody refreshing
-	KBPhone  float64            `json:"kb_per_phone"`               // all processes
-	AnswerMS Quantiles          `json:"answer_ms"`                  // refresh to its 200
-	FirstMS  Quantiles          `json:"first_ms"`                   // first REGISTER to its 200, the challenge between
+	Beside   *BesideResult      `json:"beside_calls"`
+	CPUms    float64            `json:"cpu_ms_per_refresh"` // the mean of both
+	RestCPU  float64            `json:"rest_cpu_percent"`   // of one core, all registered, nobody refreshing
+	KBPhone  float64            `json:"kb_per_phone"`       // all processes
+	AnswerMS Quantiles          `json:"answer_ms"`          // refresh to its 200
+	FirstMS  Quantiles          `json:"first_ms"`           // first REGISTER to its 200, the challenge between
+}
+
+// BesideResult is a minute in which every phone refreshes once, each refresh is
+// written, and calls come and go at the same time.
+type BesideResult struct {
+	Seconds   float64            `json:"seconds"`
+	Calls     SetupResult        `json:"calls"`                  // CPUms: without phones, over half a minute
+	Refresh   int                `json:"refreshes"`              //
+	Failed    int                `json:"refreshes_failed"`       //
+	ByRole    map[string]float64 `json:"cpu_ms_per_refresh"`     // beyond rest and what the calls take by themselves
+	CPUms     float64            `json:"cpu_ms_per_refresh_all"` //
+	AnswerMS  Quantiles          `json:"answer_ms"`              //
+	AloneSecs float64            `json:"calls_alone_seconds"`    //
 }
 
 const registerPassword = "sesame"
@@ -249,6 +263,76 @@ func benchRegister(ctx context.Context, c BenchConfig) (*RegisterResult, error) 
 			r.CPUms += ms / 2
 		}
 	}
+	if r.Beside, err = b.beside(ctx, c, crowd, idle); err != nil {
+		return nil, err
+	}
+	r.Failed += r.Beside.Failed
+	_, _ = fmt.Fprintf(c.Progress, "beside %d calls, %d failed (%s): %.3f ms a refresh, %d of %d failed\n",
+		r.Beside.Calls.Placed, r.Beside.Calls.Failed, r.Beside.Calls.Error, r.Beside.CPUms, r.Beside.Failed, r.Beside.Refresh)
 	_, _ = fmt.Fprintf(c.Progress, "%d phones: %.3f ms of CPU a refresh, %.2f kB each, %d failed\n", r.Phones, r.CPUms, r.KBPhone, r.Failed)
 	return r, ctx.Err()
+}
+
+const (
+	besideRate   = 20 // calls a second
+	besideHold   = 2 * time.Second
+	besideAlone  = 30 // seconds of calls without phones
+	besideMinute = 60 // seconds of both
+)
+
+// beside measures calls by themselves, then a minute of calls and refreshes.
+// What a refresh takes there is what is left when rest and calls are taken away.
+func (b *bed) beside(ctx context.Context, c BenchConfig, phones *crowd, idle map[string]float64) (*BesideResult, error) {
+	r := &BesideResult{}
+	spent := func(seconds int, also func()) (map[string]float64, float64, error) {
+		before, err := b.cpu(ctx)
+		if err != nil {
+			return nil, 0, err
+		}
+		var wg sync.WaitGroup
+		wg.Go(also)
+		begin := time.Now()
+		r.Calls, err = b.shortCalls(ctx, besideRate*seconds, besideRate, besideHold)
+		wg.Wait()
+		if err != nil {
+			return nil, 0, err
+		}
+		pause(ctx, time.Second) // CDRs and tombstones are part of a call
+		took := time.Since(begin).Seconds()
+		after, err := b.cpu(ctx)
+		for role, v := range after {
+			after[role] = v - before[role] - idle[role]*took
+		}
+		return after, took, err
+	}
+	if _, err := b.shortCalls(ctx, besideRate, besideRate, besideHold); err != nil { // what is done once
+		return nil, err
+	}
+	alone, took, err := spent(besideAlone, func() {})
+	if err != nil {
+		return nil, err
+	}
+	failed, problem := r.Calls.Failed, r.Calls.Error
+	r.AloneSecs = took
+	phones.ask = 900 // longer than what is stored: each is written
+	rate := max(c.Phones/besideMinute, 1)
+	r.Refresh = rate * besideMinute
+	both, took, err := spent(besideMinute, func() {
+		r.AnswerMS, r.Failed = phones.round(ctx, 0, r.Refresh, rate)
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.Seconds, r.ByRole = took, map[string]float64{}
+	for role, v := range both {
+		ms := (v - alone[role]*besideMinute/besideAlone) / float64(r.Refresh) * 1000
+		r.ByRole[role] = ms
+		r.CPUms += ms
+	}
+	r.Calls.Rate, r.Calls.Placed = besideRate, besideRate*(besideAlone+besideMinute)
+	r.Calls.CPUms = total(alone) / (besideRate * besideAlone) * 1000
+	if r.Calls.Failed += failed; r.Calls.Error == "" {
+		r.Calls.Error = problem
+	}
+	return r, nil
 }

@@ -168,7 +168,7 @@ func (d *demo) ports(ctx context.Context) error {
 		}
 		for _, s := range []*Stream{p.SA, p.SB} {
 			if s != nil {
-				if to := s.remote.Load(); to != nil && owned[to.Port] {
+				if to := s.remote.Load(); to != nil && owned[int(addressOf(*to).Port())] {
 					d.v.MediaPorts++
 				}
 			}

@@ -28,9 +28,13 @@ type session struct {
 func writeSDP(at netip.AddrPort, direction string, version int, mux bool) []byte {
 	var w builder
 	w.line("v=0")
-	w.line(fmt.Sprintf("o=rig %d %d IN IP4 %s", at.Port(), version, at.Addr()))
+	family := "IP4"
+	if at.Addr().Is6() {
+		family = "IP6"
+	}
+	w.line(fmt.Sprintf("o=rig %d %d IN %s %s", at.Port(), version, family, at.Addr()))
 	w.line("s=-")
-	w.line("c=IN IP4 ", at.Addr().String())
+	w.line("c=IN ", family, " ", at.Addr().String())
 	w.line("t=0 0")
 	w.line(fmt.Sprintf("m=audio %d RTP/AVP 0 %d", at.Port(), dtmfType))
 	w.line("a=rtpmap:0 PCMU/8000")
@@ -63,7 +67,7 @@ func readSDP(b []byte) (s session, ok bool) {
 				port, _ = strconv.Atoi(f[1])
 				inAudio = true
 			}
-		case strings.HasPrefix(l, "c=IN IP4 ") && (inAudio || port == 0):
+		case (strings.HasPrefix(l, "c=IN IP4 ") || strings.HasPrefix(l, "c=IN IP6 ")) && (inAudio || port == 0):
 			if a, err := netip.ParseAddr(strings.TrimSpace(l[9:])); err == nil {
 				ip = a
 			}

@@ -32,15 +32,20 @@ type Site struct {
 
 // NewSite picks free ports for a switch of so many calls.
 func NewSite(stateDir string, calls int) (s Site, err error) {
-	ip := netip.MustParseAddr("127.0.0.1")
+	return newSiteAt(stateDir, netip.MustParseAddr("127.0.0.1"), calls)
+}
+
+// newSiteAt is NewSite with SIP and media on a loopback address.
+func newSiteAt(stateDir string, ip netip.Addr, calls int) (s Site, err error) {
+	own := netip.MustParseAddr("127.0.0.1")
 	s = Site{StateDir: stateDir, MediaIP: ip}
 	if s.SIP, err = freePort(ip); err != nil {
 		return s, err
 	}
-	if s.Metrics, err = freePort(ip); err != nil {
+	if s.Metrics, err = freePort(own); err != nil {
 		return s, err
 	}
-	if s.NATS, err = freePort(ip); err != nil {
+	if s.NATS, err = freePort(own); err != nil {
 		return s, err
 	}
 	width := min(max(2000, 8*calls), 22000)
@@ -52,12 +57,12 @@ func NewSite(stateDir string, calls int) (s Site, err error) {
 // freePort finds a port that is free for UDP and TCP.
 func freePort(ip netip.Addr) (netip.AddrPort, error) {
 	for range 100 {
-		u, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, 0)))
+		u, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, 0)))
 		if err != nil {
 			return netip.AddrPort{}, fmt.Errorf("loadtest: %w", err)
 		}
 		at := addrOf(u.LocalAddr())
-		t, err := net.Listen("tcp4", at.String())
+		t, err := net.Listen("tcp", at.String())
 		_ = u.Close()
 		if err == nil {
 			_ = t.Close()

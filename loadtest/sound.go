@@ -52,7 +52,7 @@ type Stream struct {
 	addr  netip.AddrPort
 	slot  int
 
-	remote atomic.Pointer[unix.SockaddrInet4]
+	remote atomic.Pointer[unix.Sockaddr]
 	on     atomic.Bool   // paced
 	muted  atomic.Bool   // no packet leaves, no number is used
 	sent   atomic.Uint32 // payload numbers used: 0 … sent-1
@@ -71,12 +71,16 @@ type Stream struct {
 // Open binds a socket on ip, port chosen by the kernel. dir is 'a' for the
 // caller's leg and 'b' for the callee's; a leg hears the other direction.
 func (s *Sound) Open(ip netip.Addr, call uint32, dir byte) (*Stream, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	family := unix.AF_INET
+	if ip.Is6() {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("loadtest: rtp socket: %w", err)
 	}
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20)
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: ip.As4()}); err != nil {
+	if err := unix.Bind(fd, sockaddrOf(netip.AddrPortFrom(ip, 0))); err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("loadtest: rtp bind: %w", err)
 	}
@@ -87,7 +91,7 @@ func (s *Sound) Open(ip netip.Addr, call uint32, dir byte) (*Stream, error) {
 	}
 	st := &Stream{
 		sound: s, fd: fd, call: call, dir: dir,
-		addr: netip.AddrPortFrom(ip, uint16(name.(*unix.SockaddrInet4).Port)),
+		addr: netip.AddrPortFrom(ip, addressOf(name).Port()),
 		ssrc: call<<1 | uint32(dir&1) | 0x40000000, seq: uint16(call * 7919), stamp: call * 104729,
 	}
 	hear := byte('a')
@@ -109,7 +113,8 @@ func (t *Stream) Addr() netip.AddrPort { return t.addr }
 
 // SetRemote is where sound goes to, and from now on must come from.
 func (t *Stream) SetRemote(at netip.AddrPort) {
-	t.remote.Store(&unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())})
+	to := sockaddrOf(at)
+	t.remote.Store(&to)
 	t.acct.expect(at)
 }
 
@@ -199,7 +204,7 @@ func (t *Stream) emit() {
 		return
 	}
 	if d := t.events.Swap(0); d != 0 {
-		t.dtmf(to, byte(d-1))
+		t.dtmf(*to, byte(d-1))
 	}
 	n := t.sent.Load()
 	b := t.out[:]
@@ -215,12 +220,12 @@ func (t *Stream) emit() {
 	binary.BigEndian.PutUint64(p[13:], uint64(time.Now().UnixNano()))
 	t.seq++
 	t.stamp += payloadLen
-	if unix.Sendto(t.fd, b, 0, to) == nil {
+	if unix.Sendto(t.fd, b, 0, *to) == nil {
 		t.sent.Store(n + 1)
 	}
 }
 
-func (t *Stream) dtmf(to *unix.SockaddrInet4, digit byte) {
+func (t *Stream) dtmf(to unix.Sockaddr, digit byte) {
 	for i := range 8 {
 		var b [rtpHeader + 4]byte
 		b[0], b[1] = 0x80, dtmfType
@@ -259,10 +264,25 @@ func (s *Sound) read() {
 			if err != nil {
 				continue
 			}
-			if a, ok := from.(*unix.SockaddrInet4); ok {
-				t.acct.packet(buf[:size], netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)), now)
-			}
+			t.acct.packet(buf[:size], addressOf(from), now)
 		}
 		time.Sleep(time.Millisecond)
 	}
+}
+
+func sockaddrOf(at netip.AddrPort) unix.Sockaddr {
+	if at.Addr().Is6() {
+		return &unix.SockaddrInet6{Addr: at.Addr().As16(), Port: int(at.Port())}
+	}
+	return &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())}
+}
+
+func addressOf(s unix.Sockaddr) netip.AddrPort {
+	switch a := s.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port))
+	}
+	return netip.AddrPort{}
 }

@@ -29,7 +29,7 @@ type udpTransport struct {
 }
 
 func newUDP(local, to netip.AddrPort) (*udpTransport, error) {
-	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(local))
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(local))
 	if err != nil {
 		return nil, fmt.Errorf("loadtest: %w", err)
 	}

@@ -3,6 +3,7 @@ package loadtest
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 )
 
@@ -34,7 +35,7 @@ func Invite(u *UA, from, number string, set func(*Leg), extra ...string) (*Leg, 
 	if l.target == "" {
 		l.target = "sip:" + number + "@" + u.switchHost()
 	}
-	l.ourURI = "<sip:" + from + "@" + u.Addr().Addr().String() + ">;tag=" + l.localTag
+	l.ourURI = "<sip:" + from + "@" + hostOf(u.Addr()) + ">;tag=" + l.localTag
 	l.theirURI = "<" + l.target + ">"
 	if u.tr.reliable() {
 		l.target += ";transport=tcp"
@@ -270,4 +271,12 @@ func (l *Leg) Reinvite(ctx context.Context, direction string) error {
 		return err
 	}
 	return t.success(ctx)
+}
+
+// hostOf is an address as a SIP URI has it.
+func hostOf(at netip.AddrPort) string {
+	if at.Addr().Is6() {
+		return "[" + at.Addr().String() + "]"
+	}
+	return at.Addr().String()
 }

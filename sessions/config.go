@@ -66,7 +66,7 @@ type Config struct {
 type Observer struct {
 	Attempt  func()              // a new call's INVITE
 	Refused  func(reason string) // a new call that was not admitted
-	Result   func(result string) // an ended call, by CDR.Result, when its CDR is stored
+	Ended    func(codecore.CDR)  // a call whose CDR is stored
 	PostDial func(time.Duration) // from the INVITE's receipt to its first 18x or 2xx
 	Step     func(event, phase string, took time.Duration)
 	Save     func(result string, took time.Duration) // "ok", "conflict", "away", "full"
@@ -135,7 +135,10 @@ func (c Config) withDefaults() Config {
 
 func (o Observer) withDefaults() Observer {
 	word := func(string) {}
-	for _, f := range []*func(string){&o.Refused, &o.Result, &o.Resend, &o.Panic, &o.Bad, &o.Lost} {
+	if o.Ended == nil {
+		o.Ended = func(codecore.CDR) {}
+	}
+	for _, f := range []*func(string){&o.Refused, &o.Resend, &o.Panic, &o.Bad, &o.Lost} {
 		if *f == nil {
 			*f = word
 		}

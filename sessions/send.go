@@ -202,7 +202,7 @@ func (c *call) doCDR(actions []codecore.Action) bool {
 				c.r.cfg.Log.Warn("CDR not stored yet", "call", c.id, "err", err)
 				return false
 			}
-			c.r.cfg.Observe.Result(a.CDR.Result)
+			c.r.cfg.Observe.Ended(*a.CDR)
 		}
 		c.tell(codecore.Accepted{To: receiverCDR, Seq: a.Seq})
 	}

@@ -94,7 +94,7 @@ type LimitsConfig struct {
 
 // MediaConfig is the key media.
 type MediaConfig struct {
-	Listen    string        `yaml:"listen" json:"listen" doc:"address of the RTP sockets"`
+	Listen    string        `yaml:"listen" json:"listen" doc:"address of the RTP sockets, IPv4 or IPv6: SDP of the other version is refused (488 sdp-family)"`
 	Advertise string        `yaml:"advertise" json:"advertise" doc:"address in SDP; empty: the listening address. Needed behind a 1:1 NAT and when listening on 0.0.0.0"`
 	DSCP      bool          `yaml:"dscp" json:"dscp" doc:"mark RTP and RTCP packets EF, as RFC 4594 has voice"`
 	Ports     string        `yaml:"ports" json:"ports" doc:"first and last RTP port, even and odd; a call takes up to four"`

@@ -43,7 +43,7 @@ func newWorkerMetrics(r prometheus.Registerer, release string) *workerMetrics {
 		release:  release,
 		calls:    prometheus.NewDesc("switch_calls", "Calls owned now, by release and phase.", []string{"release", "phase"}, nil),
 		attempts: counters("switch_call_attempts_total", "New calls that reached a worker, by result (a result comes when the call ends).", "result"),
-		refused:  counters("switch_calls_refused_total", "New calls not admitted, by reason.", "reason"),
+		refused:  counters("switch_calls_refused_total", "Calls that were not admitted, or refused or given up by the switch before an answer, by reason code.", "reason"),
 		postDial: histogram("switch_post_dial_delay_seconds", "From the receipt of an INVITE to the first 18x or 2xx.", prometheus.ExponentialBuckets(0.002, 2, 16)),
 		handoffs: counters("switch_handoffs_total", "Outcomes of moves and takeovers, one per call and try (not of dry runs).", "result", "reason"),
 		freeze:   histogram("switch_handoff_freeze_seconds", "Time a moving call could not be stepped.", prometheus.ExponentialBuckets(0.0005, 1.6, 18)),
@@ -126,11 +126,25 @@ func saveResult(err error) string {
 	return "away"
 }
 
+// ended counts an ended call, and why it was refused if it was: an operator's own
+// words make no series.
+func (m *workerMetrics) ended(cdr codecore.CDR) {
+	m.attempts.WithLabelValues(cdr.Result).Inc()
+	if cdr.Cause == "" || !cdr.Answer.IsZero() {
+		return
+	}
+	reason := "other"
+	if codecore.IsReason(cdr.Cause) {
+		reason = cdr.Cause
+	}
+	m.refused.WithLabelValues(reason).Inc()
+}
+
 func (m *workerMetrics) observer() sessions.Observer {
 	return sessions.Observer{
 		Attempt:  func() { m.attempts.WithLabelValues("begun").Inc(); m.tally.attempts.Add(1) },
 		Refused:  func(reason string) { m.refused.WithLabelValues(reason).Inc() },
-		Result:   func(result string) { m.attempts.WithLabelValues(result).Inc() },
+		Ended:    m.ended,
 		PostDial: func(d time.Duration) { m.postDial.Observe(d.Seconds()) },
 		Step: func(event, phase string, _ time.Duration) {
 			m.steps.WithLabelValues(event).Inc()

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"maps"
 	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"callswitch/codecore"
 	"callswitch/internal/metrics"
@@ -18,5 +22,31 @@ func TestSilenceOfAHeldCallIsNoGap(t *testing.T) {
 	step("media silent", string(codecore.PhaseEnded), 0)
 	if n := m.health(0).MediaGaps; n != 1 {
 		t.Errorf("%d gaps after a silence that ended a call, want 1", n)
+	}
+}
+
+// A refused call is counted under its code; whatever else stands as a cause makes
+// no series, and a call that was answered was not refused.
+func TestRefusalsAreCountedByReason(t *testing.T) {
+	r := prometheus.NewRegistry()
+	ended := newWorkerMetrics(r, "v0").observer().Ended
+	ended(codecore.CDR{Result: "failed", Cause: "sdp-family"})
+	ended(codecore.CDR{Result: "failed", Cause: "night shift, 23:10"})
+	ended(codecore.CDR{Result: "busy"})
+	ended(codecore.CDR{Result: "answered", Cause: "max-call", Answer: time.Now()})
+	all, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range all {
+		if f.GetName() == "switch_calls_refused_total" {
+			for _, c := range f.GetMetric() {
+				got[c.GetLabel()[0].GetValue()] = c.GetCounter().GetValue()
+			}
+		}
+	}
+	if want := map[string]float64{"sdp-family": 1, "other": 1}; !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
