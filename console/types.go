@@ -278,7 +278,7 @@ type TrunkAddress struct {
 
 // Inherit replaces a process by its next generation.
 type Inherit struct {
-	Role   string `json:"role"`             // "media" or "host"
+	Role   string `json:"role"`             // "media", "edge" or "host"
 	Binary string `json:"binary,omitempty"` // "" = the executable that runs
 }
 

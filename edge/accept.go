@@ -34,10 +34,15 @@ func (e *Edge) listening(p *proto) *listener {
 // connection's own goroutine.
 func (e *Edge) accept(l *listener) {
 	defer e.wg.Done()
+	e.gate.RLock()
+	defer e.gate.RUnlock()
 	for {
 		conn, err := l.ln.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil && e.gate.pause() {
+			continue
 		}
 		if err != nil { // out of descriptors: let some go
 			select {
@@ -119,37 +124,40 @@ func (e *Edge) dial(p *proto, remote netip.AddrPort, name string, within time.Du
 		return nil
 	}
 	e.wg.Add(1)
-	go func() {
-		defer e.wg.Done()
-		defer e.dropConn(c)
-		d := net.Dialer{Timeout: within, Control: func(_, _ string, raw syscall.RawConn) error {
-			e.mark(raw, remote.Addr().Is6())
-			return nil
-		}}
-		conn, err := d.DialContext(e.ctx, "tcp", remote.String())
-		if err != nil {
-			e.stats.count(sendFailed)
-			return
-		}
-		if !c.made(conn) {
-			return
-		}
-		if p.secure {
-			secure := tls.Client(conn, e.tlsClient(name))
-			_ = conn.SetDeadline(time.Now().Add(e.lim.Shake))
-			if err := secure.HandshakeContext(e.ctx); err != nil {
-				e.stats.of(p.name).Failed.Add(1)
-				e.complain(remote, badTLS, time.Now())
-				e.log.Warn("edge: no TLS to a next hop", "name", name, "address", remote, "err", err)
-				return
-			}
-			_ = conn.SetDeadline(time.Time{})
-			conn = secure
-		}
-		c.open(conn)
-		e.read(c, conn)
-	}()
+	go e.connect(c, within)
 	return c
+}
+
+// connect is the life of a connection of ours.
+func (e *Edge) connect(c *streamLink, within time.Duration) {
+	defer e.wg.Done()
+	defer e.dropConn(c)
+	d := net.Dialer{Timeout: within, Control: func(_, _ string, raw syscall.RawConn) error {
+		e.mark(raw, c.remote.Addr().Is6())
+		return nil
+	}}
+	conn, err := d.DialContext(e.ctx, "tcp", c.remote.String())
+	if err != nil {
+		e.stats.count(sendFailed)
+		return
+	}
+	if !c.made(conn) {
+		return
+	}
+	if c.proto.secure {
+		secure := tls.Client(conn, e.tlsClient(c.name))
+		_ = conn.SetDeadline(time.Now().Add(e.lim.Shake))
+		if err := secure.HandshakeContext(e.ctx); err != nil {
+			e.stats.of(c.proto.name).Failed.Add(1)
+			e.complain(c.remote, badTLS, time.Now())
+			e.log.Warn("edge: no TLS to a next hop", "name", c.name, "address", c.remote, "err", err)
+			return
+		}
+		_ = conn.SetDeadline(time.Time{})
+		conn = secure
+	}
+	c.open(conn)
+	e.read(c, conn)
 }
 
 // dialTCP is dial without TLS.

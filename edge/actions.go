@@ -135,7 +135,7 @@ func (e *Edge) doResponse(c *call, a *codecore.SendResponse, now time.Time) {
 			return
 		}
 		tx = e.newServer(c, a.Tx, strings.TrimSpace(method), f, cseq, now)
-		tx.callID = callHash(a.Msg.Get("Call-ID"))
+		tx.callID = e.ids.callHash(a.Msg.Get("Call-ID"))
 	}
 	if !tx.final && !tx.flow.link.alive() {
 		if f, ok := e.flowByVia(a.Msg.Get("Via")); ok {

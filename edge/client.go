@@ -70,8 +70,13 @@ func (e *Edge) newClient(c *call, a *codecore.SendRequest, now time.Time) {
 			return
 		}
 	}
-	e.route(a, func(r route) {
-		if e.client[key] != tx {
+	tx.find(e)
+}
+
+// find has the target of a request looked up, and sends it there.
+func (tx *clientTx) find(e *Edge) {
+	e.route(tx.req, func(r route) {
+		if e.client[tx.key] != tx {
 			return
 		}
 		now := time.Now()

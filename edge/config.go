@@ -36,6 +36,11 @@ type Config struct {
 	// binding. They are duplicated: the caller may close them after New.
 	Sockets map[string]*os.File
 
+	// Handed is what a predecessor's Freeze returned, with the Connections; Boot is
+	// then its, too. The caller may close the files after New.
+	Handed      []byte
+	Connections []File
+
 	// Unmarked leaves the DSCP of our packets at 0. Default: CS3 (RFC 4594 4.2).
 	Unmarked bool
 
@@ -60,6 +65,12 @@ type Config struct {
 	Limits Limits
 	Log    *slog.Logger // default: discards
 	Stats  *Stats       // default: a fresh one
+}
+
+// A File is a descriptor that is handed over, by name.
+type File struct {
+	Name string
+	File *os.File
 }
 
 // A Weight is the share of new calls that a release takes.

@@ -160,8 +160,8 @@ func (e *Edge) deliver(c *call, it *item) (ans sessions.Answer, ok bool) {
 		case err == nil && ans.Status == sessions.StatusFailed && it.method == "BYE" && !it.orphan:
 			// The owner cannot step it: the caretaker takes it, under a new number.
 			e.stats.count(stepFailed)
-			it.orphan = true
 			e.mu.Lock()
+			it.orphan = true
 			c.num++
 			it.num = c.num
 			e.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -71,6 +72,10 @@ type Edge struct {
 
 	vault vault
 
+	gate    gate        // what goes through it stops while the edge is frozen
+	resume  []func()    // of an heir: what Run begins with
+	running atomic.Bool // and that is done
+
 	mu        sync.Mutex // guards what follows
 	calls     map[codecore.CallID]*call
 	server    map[string]*serverTx         // by serverTx.key
@@ -104,7 +109,7 @@ func New(cfg Config) (*Edge, error) {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	e.born = time.Now()
-	e.loop = &loopLink{e, make(chan []byte, loopQueue)}
+	e.loop = &loopLink{e: e, queue: make(chan []byte, loopQueue)}
 	e.friends.by = map[netip.Addr]time.Time{}
 	e.strayCancels, e.registering = newBuckets(maxStrayCancels, 1), make(chan struct{}, maxRegisters)
 	e.registers = map[string]*registerTx{}
@@ -131,6 +136,12 @@ func New(cfg Config) (*Edge, error) {
 		return nil, err
 	}
 	e.names = newNames(locator{nameServers: nameServers{servers}, kinds: e.families(), hosts: hostsFile})
+	if cfg.Handed != nil {
+		if err := e.succeed(cfg.Handed, cfg.Connections); err != nil {
+			e.Close()
+			return nil, err
+		}
+	}
 	return e, nil
 }
 
@@ -304,6 +315,11 @@ func (e *Edge) Run(ctx context.Context) error {
 	for _, l := range e.listeners {
 		go e.accept(l)
 	}
+	for _, begin := range e.resume {
+		begin()
+	}
+	e.resume = nil
+	e.running.Store(true)
 	tick := time.NewTicker(announceEvery)
 	defer tick.Stop()
 	for ctx.Err() == nil {

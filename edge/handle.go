@@ -225,7 +225,7 @@ func (e *Edge) onRequest(f flow, peer string, p *packet, now time.Time) {
 	it := &item{kind: kindRequest, method: method, flow: f, expires: now.Add(e.lim.gone())}
 	switch method {
 	case "ACK":
-		if tx := c.accepted(callHash(p.callID), p.cseq); tx != nil {
+		if tx := c.accepted(e.ids.callHash(p.callID), p.cseq); tx != nil {
 			if tx.acked {
 				e.stats.Absorbed.Add(1)
 				return
@@ -255,8 +255,8 @@ func (e *Edge) onRequest(f flow, peer string, p *packet, now time.Time) {
 		}
 		it.expires = now.Add(e.lim.SaveWithin)
 		it.tx = e.newServer(c, key, method, f, p.cseq, now)
-		it.tx.callID = callHash(p.callID)
-		if it.tx.merge = mergeKey(p); it.tx.merge != 0 {
+		it.tx.callID = e.ids.callHash(p.callID)
+		if it.tx.merge = e.ids.mergeKey(p); it.tx.merge != 0 {
 			e.merge[it.tx.merge] = it.tx
 		}
 	case "BYE":

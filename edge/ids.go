@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/binary"
 	"encoding/hex"
 	"hash"
 	"strings"
@@ -35,16 +36,26 @@ func newIDs(clusterKey []byte) *ids {
 // sum is the keyed hash of the parts, as n hex digits. Each part ends with a
 // zero byte, which validated headers cannot contain.
 func (i *ids) sum(n int, parts ...string) string {
+	out := i.mac(parts)
+	return hex.EncodeToString(out[:n/2])
+}
+
+// number is the keyed hash of the parts: the same in every generation.
+func (i *ids) number(parts ...string) uint64 {
+	out := i.mac(parts)
+	return binary.BigEndian.Uint64(out[:])
+}
+
+func (i *ids) mac(parts []string) (out [sha256.Size]byte) {
 	h := i.macs.Get().(hash.Hash)
 	h.Reset()
 	var in [256]byte
 	for _, p := range parts {
 		h.Write(append(append(in[:0], p...), 0))
 	}
-	var out [sha256.Size]byte
-	s := hex.EncodeToString(h.Sum(out[:0])[:n/2])
+	h.Sum(out[:0])
 	i.macs.Put(h)
-	return s
+	return out
 }
 
 // call is the id of the call that an INVITE begins: the same for its

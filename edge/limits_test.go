@@ -160,7 +160,7 @@ func FuzzDatagram(f *testing.F) {
 		}
 		p.stamp(netip.MustParseAddrPort("192.0.2.1:9"))
 		ids.verify(p.toTag)
-		_ = mergeKey(p)
+		_ = ids.mergeKey(p)
 		if via, ok := parseVia(p.msg.Get("Via")); !ok || via.branch != p.via.branch || via.host != p.via.host || via.port != p.via.port {
 			t.Fatalf("the stamped Via is another: %q was %+v", p.msg.Get("Via"), p.via)
 		}

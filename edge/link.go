@@ -101,12 +101,17 @@ func (e *Edge) udpFor(to netip.Addr) *udpLink {
 // is kept, and nothing is handed to another goroutine.
 func (e *Edge) serveUDP(u *udpLink) {
 	defer e.wg.Done()
+	e.gate.RLock()
+	defer e.gate.RUnlock()
 	buf := make([]byte, 65536)
 	for {
 		n, from, err := u.conn.ReadFromUDPAddrPort(buf)
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
 				return
+			}
+			if e.gate.pause() {
+				continue
 			}
 			u.troubled() // an ICMP error of an earlier send: no reason to stop
 			continue

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"callswitch/codecore"
@@ -14,6 +15,7 @@ import (
 type loopLink struct {
 	e     *Edge
 	queue chan []byte
+	under atomic.Int64 // way: queued, or being dealt with
 }
 
 // loopQueue bounds what is under way; what does not fit is lost and sent again,
@@ -21,10 +23,12 @@ type loopLink struct {
 const loopQueue = 1024
 
 func (l *loopLink) send(_ netip.AddrPort, b []byte) error {
+	l.under.Add(1)
 	select {
 	case l.queue <- b:
 		return nil
 	default:
+		l.under.Add(-1)
 		return errLink
 	}
 }
@@ -57,6 +61,7 @@ func (e *Edge) serveLoop() {
 			return
 		case b := <-e.loop.queue:
 			e.handleOwn(b)
+			e.loop.under.Add(-1)
 		}
 	}
 }

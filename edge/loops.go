@@ -1,23 +1,16 @@
 package edge
 
-import (
-	"hash/maphash"
-)
-
-// mergeSeed keys the index of open INVITEs.
-var mergeSeed = maphash.MakeSeed()
-
 // mergeKey is what the copies of a request that came by several ways have in
 // common (RFC 3261 8.2.2.2); 0 for one that cannot be such a copy.
-func mergeKey(p *packet) uint64 {
+func (i *ids) mergeKey(p *packet) uint64 {
 	if p.toTag != "" || p.fromTag == "" || p.msg.Method != "INVITE" {
 		return 0
 	}
-	return max(1, maphash.String(mergeSeed, p.callID+"\x00"+p.fromTag+"\x00"+p.cseq))
+	return max(1, i.number("merge", p.callID, p.fromTag, p.cseq))
 }
 
 // callHash tells the dialogs of a call apart: two parties may number alike.
-func callHash(callID string) uint64 { return maphash.String(mergeSeed, callID) }
+func (i *ids) callHash(callID string) uint64 { return i.number("dialogs", callID) }
 
 // looping finds what makes a new INVITE one that we should have had once only:
 // a copy of one that is being served (RFC 3261 8.2.2.2), or our own request
@@ -25,7 +18,7 @@ func callHash(callID string) uint64 { return maphash.String(mergeSeed, callID) }
 // a spiral, which Max-Forwards bounds). Requests of other edges of the cluster
 // are not seen. e.mu is held.
 func (e *Edge) looping(p *packet) reason {
-	if key := mergeKey(p); key != 0 {
+	if key := e.ids.mergeKey(p); key != 0 {
 		if tx := e.merge[key]; tx != nil && !tx.final {
 			return merged
 		}

@@ -141,10 +141,12 @@ func (e *Edge) runPings(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
+			e.gate.RLock()
 			for _, g := range e.pings.due(slot, now) {
 				e.stats.Pings.Add(1)
 				e.write(g.to, e.options(g.uri, pingBranch, strconv.FormatUint(rand.Uint64(), 36), g.to.link))
 			}
+			e.gate.RUnlock()
 		}
 	}
 }

@@ -59,8 +59,9 @@ type streamLink struct {
 
 	footholds []*foothold // of Edge.mu: the contacts that were registered over it
 
-	known bool // of the reader: a message of a known peer has come, or we dialed
-	half  half // of the reader
+	known bool      // of the reader: a message of a known peer has come, or we dialed
+	half  half      // of the reader
+	until time.Time // of the reader: it waits so long
 
 	mu      sync.Mutex
 	raw     net.Conn // nil until it is made
@@ -139,7 +140,7 @@ func (c *streamLink) put(b []byte) error {
 // wake starts the writer. c.mu is held, and the connection is open: its reader,
 // whom Run waits for, lives.
 func (c *streamLink) wake() {
-	if c.conn != nil && !c.writing && !c.gone {
+	if c.conn != nil && !c.writing && !c.gone && !c.e.gate.shut() {
 		c.writing = true
 		c.e.wg.Add(1)
 		go c.write()
@@ -164,15 +165,55 @@ func (c *streamLink) write() {
 		if last {
 			return
 		}
-		for _, b := range out {
-			_ = c.conn.SetWriteDeadline(time.Now().Add(writeWithin))
-			if _, err := c.conn.Write(b); err != nil {
-				c.close()
+		for i, b := range out {
+			if !c.mayWrite() {
+				c.putBack(out[i:], 0)
+				return
+			}
+			if n, err := c.conn.Write(b); err != nil {
+				if !c.putBack(out[i:], n) {
+					c.close()
+				}
 				return
 			}
 		}
 	}
 }
+
+// mayWrite gives the writer time for one message; none while the edge is frozen.
+func (c *streamLink) mayWrite() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.frozen() {
+		return false
+	}
+	_ = c.conn.SetWriteDeadline(time.Now().Add(writeWithin))
+	return true
+}
+
+// putBack ends the writer of a frozen edge: n bytes of the first message are on
+// the wire. false: it is not frozen.
+func (c *streamLink) putBack(out [][]byte, n int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.frozen() {
+		return false
+	}
+	c.writing = false
+	if c.gone {
+		return true
+	}
+	rest := append([][]byte{out[0][n:]}, out[1:]...)
+	for _, b := range rest {
+		c.waits += len(b)
+	}
+	c.out = append(rest, c.out...)
+	return true
+}
+
+// frozen: nothing more is to be written now. What is under way in TLS goes out:
+// a record that is cut would be the end of its connection.
+func (c *streamLink) frozen() bool { return !c.proto.secure && c.e.gate.shut() }
 
 // end takes no more, and closes our side when all is written.
 func (c *streamLink) end() {
@@ -264,24 +305,31 @@ func (e *Edge) newConn(p *proto, remote netip.AddrPort, conn net.Conn, name stri
 	}
 	e.conns.last++
 	c := &streamLink{e: e, proto: p, remote: remote, raw: conn, name: name, dialed: conn == nil, known: conn == nil, stranger: !known}
-	if c.stranger {
-		e.conns.strangers++
-		e.conns.unproven[c] = struct{}{}
-	}
 	c.id = protoWord(p) + "/" + remote.String() + "/" + e.cfg.Boot + "." + strconv.FormatUint(e.conns.last, 10)
 	if conn != nil {
 		c.own = conn.LocalAddr().(*net.TCPAddr).AddrPort()
 	} else if l := e.listening(p); l != nil {
 		c.own = l.bound
 	}
+	e.enterConn(c)
+	return c
+}
+
+// enterConn is the opposite of forgetConn. e.conns.mu is held.
+func (e *Edge) enterConn(c *streamLink) {
+	if c.stranger {
+		e.conns.strangers++
+		if !c.known {
+			e.conns.unproven[c] = struct{}{}
+		}
+	}
 	e.conns.byID[c.id] = c
 	if k, ok := c.key(); ok {
 		e.conns.byRemote[k] = c
 	}
-	e.conns.bySource[source]++
+	e.conns.bySource[sourceKey(c.remote.Addr())]++
 	e.stats.Connections.Add(1)
-	e.stats.of(p.name).Connections.Add(1)
-	return c
+	e.stats.of(c.proto.name).Connections.Add(1)
 }
 
 // dropUnproven closes one connection of a stranger. It counts as gone at once;
@@ -330,25 +378,51 @@ func (e *Edge) dropConn(c *streamLink) {
 
 // read deals with what comes on a connection until it ends.
 func (e *Edge) read(c *streamLink, conn net.Conn) {
+	e.gate.RLock()
+	over := e.readOn(c, conn)
+	e.gate.RUnlock()
+	if over {
+		c.linger(conn)
+	}
+}
+
+// wait says until when the reader waits; zero: for ever.
+func (c *streamLink) wait(conn net.Conn, until time.Time) {
+	c.until = until
+	_ = conn.SetReadDeadline(until)
+}
+
+// readOn is read until nothing more is to be read (true), or can be.
+func (e *Edge) readOn(c *streamLink, conn net.Conn) (over bool) {
 	buf := make([]byte, 4096)
-	if !c.known {
-		within := firstWithin
-		if c.proto.web {
-			within = firstWebIn
-		}
-		_ = conn.SetReadDeadline(time.Now().Add(within))
+	switch {
+	case !c.known && c.proto.web:
+		c.wait(conn, time.Now().Add(firstWebIn))
+	case !c.known:
+		c.wait(conn, time.Now().Add(firstWithin))
+	case c.proto.web:
+		c.wait(conn, time.Now().Add(pingEvery))
+	default:
+		c.wait(conn, time.Time{})
 	}
 	asked := false // a ping is out
 	for first := true; ; first = false {
 		begun := !c.half.empty()
 		if !first || !begun { // bytes may have come behind the handshake
+			if e.gate.pause() {
+				_ = conn.SetReadDeadline(c.until)
+			}
 			n, err := conn.Read(buf)
+			if errors.Is(err, os.ErrDeadlineExceeded) && e.gate.pause() {
+				_ = conn.SetReadDeadline(c.until)
+				continue
+			}
 			if err != nil {
 				if !c.silent(err) || asked || c.put(pingFrame) != nil {
-					return
+					return false
 				}
 				asked = true
-				_ = conn.SetReadDeadline(time.Now().Add(pongWithin))
+				c.wait(conn, time.Now().Add(pongWithin))
 				continue
 			}
 			asked = false
@@ -356,8 +430,7 @@ func (e *Edge) read(c *streamLink, conn net.Conn) {
 		}
 		cut, end := e.readPieces(c)
 		if end {
-			c.linger(conn)
-			return
+			return true
 		}
 		switch {
 		case !c.known: // the first deadline stands
@@ -367,9 +440,9 @@ func (e *Edge) read(c *streamLink, conn net.Conn) {
 			if c.proto.web {
 				quiet = time.Now().Add(pingEvery)
 			}
-			_ = conn.SetReadDeadline(quiet)
+			c.wait(conn, quiet)
 		case cut || !begun || first:
-			_ = conn.SetReadDeadline(time.Now().Add(messageWithin))
+			c.wait(conn, time.Now().Add(messageWithin))
 		}
 	}
 }

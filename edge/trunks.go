@@ -110,7 +110,10 @@ func (e *Edge) runTrunks(ctx context.Context) {
 				watched = now
 				e.watchTrunks(now)
 			}
-			wake.Reset(time.Until(earlier(e.pingTrunks(now), watched.Add(watchEvery))))
+			e.gate.RLock()
+			next := e.pingTrunks(now)
+			e.gate.RUnlock()
+			wake.Reset(time.Until(earlier(next, watched.Add(watchEvery))))
 		}
 	}
 }

@@ -137,6 +137,16 @@ func (a *API) Moves(ctx context.Context) (m Moves, err error) {
 	return m, a.do(ctx, http.MethodGet, "/v1/moves", nil, &m)
 }
 
+// Inherit has the process of a role replaced by its next generation; binary "":
+// of the same executable.
+func (a *API) Inherit(ctx context.Context, role, binary string) error {
+	var out struct{ PID int }
+	return a.do(ctx, http.MethodPost, "/v1/inherit", struct {
+		Role   string `json:"role"`
+		Binary string `json:"binary,omitempty"`
+	}{role, binary}, &out)
+}
+
 func (a *API) do(ctx context.Context, method, path string, in, out any) error {
 	body, err := a.raw(ctx, method, path, in)
 	if err != nil {

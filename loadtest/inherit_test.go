@@ -2,7 +2,9 @@ package loadtest
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -65,4 +67,46 @@ func TestInheritHost(t *testing.T) {
 		t.Error("media was not replaced")
 	}
 	b.verdict(t, calls, 0)
+}
+
+// The edge is replaced three times, once by another release and once back, under
+// talking calls whose phones speak TCP and UDP: no far end sees anything of it.
+func TestInheritEdge(t *testing.T) {
+	for _, tcp := range []bool{true, false} {
+		t.Run(map[bool]string{true: "tcp", false: "udp"}[tcp], func(t *testing.T) {
+			b, calls := realSwitch(t, 100, func(c *RigConfig) { c.TCP = tcp })
+			bin, _ := binaries()
+			ringing := make([]*Call, 0, 15)
+			var answers sync.WaitGroup
+			for range 15 {
+				c := b.rig.NewCall(Mark{}, (*Leg).Ring)
+				if err := ring(t.Context(), c); err != nil {
+					t.Fatal(err)
+				}
+				ringing = append(ringing, c)
+			}
+			for i, more := range [][]string{nil, {"--binary", bin[1]}, {"--binary", bin[0]}} {
+				pause(t.Context(), 500*time.Millisecond)
+				b.inherit(t, append([]string{"edge"}, more...)...)
+				for _, c := range ringing[5*i : 5*i+5] {
+					answers.Go(func() {
+						if err := answered(t.Context(), c); err != nil {
+							t.Errorf("%s: %v", c.Number, err)
+						}
+					})
+				}
+			}
+			answers.Wait()
+			sent := 0
+			for _, c := range append(slices.Clone(calls), ringing...) {
+				v, n := c.Violations()
+				if len(v) > 0 {
+					t.Errorf("%s: %q", c.Number, v)
+				}
+				sent += n
+			}
+			t.Logf("%d retransmissions", sent)
+			b.verdict(t, calls, 0)
+		})
+	}
 }

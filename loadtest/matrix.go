@@ -28,10 +28,13 @@ const (
 	EventRelease = "release and back"
 	EventWorker  = "kill -9 worker"
 	EventEdge    = "kill -9 edge"
+	EventInherit = "inherit edge, three times"
 )
 
 // MatrixEvents are the columns, in order.
-func MatrixEvents() []string { return []string{EventNone, EventRelease, EventWorker, EventEdge} }
+func MatrixEvents() []string {
+	return []string{EventNone, EventRelease, EventWorker, EventEdge, EventInherit}
+}
 
 // MatrixKinds are the rows, in order.
 func MatrixKinds() []string {

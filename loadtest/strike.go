@@ -21,6 +21,8 @@ func (m *matrix) strike(ctx context.Context, event string, calls int) error {
 		return m.kill(ctx, RoleWorker, calls)
 	case EventEdge:
 		return m.kill(ctx, RoleEdge, calls)
+	case EventInherit:
+		return m.inherit(ctx)
 	}
 	pause(ctx, time.Second)
 	return nil
@@ -40,6 +42,18 @@ func (m *matrix) thereAndBack(ctx context.Context) error {
 		return err
 	}
 	return m.bed.rollout(ctx, RolloutRolledBack)
+}
+
+// inherit replaces the edge by its like, by the next release, and by the first one
+// again.
+func (m *matrix) inherit(ctx context.Context) error {
+	for _, binary := range []string{"", m.cfg.NextBinary, m.cfg.SwitchBinary} {
+		if err := m.bed.sw.API.Inherit(ctx, RoleEdge, binary); err != nil {
+			return err
+		}
+		pause(ctx, 500*time.Millisecond)
+	}
+	return nil
 }
 
 // rollout waits for a state, in which nothing was refused.

@@ -78,7 +78,7 @@ func (c *child) yields(freeze func(ctx context.Context) (state []byte, files []h
 }
 
 // inheritable are the roles that can be replaced under calls.
-var inheritable = []string{"media", "host"}
+var inheritable = []string{"media", "edge", "host"}
 
 // Inherit replaces the process of a role by its next generation, of the running
 // executable or of another.
@@ -166,9 +166,9 @@ func (b *backend) renewHost(ctx context.Context, in console.Inherit) (console.In
 func inheritCommand() *cobra.Command {
 	var in console.Inherit
 	cmd := &cobra.Command{
-		Use:       "inherit {media|host}",
+		Use:       "inherit {media|edge|host}",
 		Short:     "replace a process that calls depend on by its next generation, while people talk",
-		Args:      args(1, "media or host"),
+		Args:      args(1, "media, edge or host"),
 		ValidArgs: inheritable,
 		RunE: func(cmd *cobra.Command, words []string) error {
 			in.Role = words[0]
@@ -189,6 +189,9 @@ func inheritCommand() *cobra.Command {
 					return
 				}
 				row(w, fmt.Sprintf("%s: pid %d goes on where %d stopped (release %s, %d ms in all)", out.Role, out.PID, out.Before, out.Release, out.MS))
+				if out.Role == "edge" {
+					row(w, "connections of clients by TLS and WSS have ended: their clients come back by themselves, calls that they were setting up are lost")
+				}
 			})
 		},
 	}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"callswitch/edge"
+	"callswitch/host"
 	"callswitch/nats"
 	"callswitch/registrar"
 	"callswitch/sessions"
@@ -43,10 +44,6 @@ func runEdge(ctx context.Context, c *child) error {
 	if err != nil {
 		return err
 	}
-	sockets, err := c.inherit(ctx, keptEdge)
-	if err != nil {
-		return err
-	}
 	cert, err := certificate(c.cfg, c.log)
 	if err != nil {
 		return err
@@ -56,8 +53,8 @@ func runEdge(ctx context.Context, c *child) error {
 		return err
 	}
 	stats := &edge.Stats{}
-	e, err := edge.New(edge.Config{
-		Node: c.cfg.Node, Boot: c.id, Listen: c.cfg.Edge.Listen, Advertise: c.cfg.Edge.Advertise, Unmarked: !c.cfg.Edge.DSCP, Sockets: sockets,
+	cfg := edge.Config{
+		Node: c.cfg.Node, Boot: c.id, Listen: c.cfg.Edge.Listen, Advertise: c.cfg.Edge.Advertise, Unmarked: !c.cfg.Edge.DSCP,
 		ClusterKey: c.key, Bus: c.bus, Plan: plan, Log: c.log, Stats: stats,
 		Limits:   edgeLimits(c.cfg.Edge.Limits),
 		Auth:     registrar.NewAuth(registrar.AuthConfig{Key: c.key, Realm: c.cfg.Registrar.Realm, Accounts: accounts, Born: time.Now()}),
@@ -70,13 +67,39 @@ func runEdge(ctx context.Context, c *child) error {
 			}
 			return out
 		},
-	})
-	for _, f := range sockets {
-		_ = f.Close()
 	}
+	var e *edge.Edge
+	err = c.heir(ctx, func(state []byte, files []host.Kept) error {
+		sockets, err := c.inherit(ctx, keptEdge)
+		if err != nil {
+			return err
+		}
+		cfg.Sockets, cfg.Handed = sockets, state
+		for _, f := range files {
+			cfg.Connections = append(cfg.Connections, edge.File{Name: f.Name, File: f.File})
+		}
+		e, err = edge.New(cfg)
+		for _, f := range sockets {
+			_ = f.Close()
+		}
+		closeKept(files)
+		return err
+	})
 	if err != nil {
 		return err
 	}
+	var kept []host.Kept
+	c.yields(func(ctx context.Context) ([]byte, []host.Kept, error) {
+		state, files, err := e.Freeze(ctx)
+		kept = nil
+		for _, f := range files {
+			kept = append(kept, host.Kept{Name: f.Name, File: f.File})
+		}
+		return state, kept, err
+	}, func() {
+		closeKept(kept)
+		e.Thaw()
+	})
 	if err := c.keepSockets(e); err != nil {
 		return err
 	}
@@ -95,6 +118,12 @@ func runEdge(ctx context.Context, c *child) error {
 	g.Go(func() error { c.beat(ctx); return nil })
 	c.ready()
 	return g.Wait()
+}
+
+func closeKept(files []host.Kept) {
+	for _, k := range files {
+		_ = k.File.Close()
+	}
 }
 
 func (c *child) keepSockets(e *edge.Edge) error {

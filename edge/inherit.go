@@ -1,0 +1,151 @@
+package edge
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// A planned change of generation: this process stops between two messages and
+// says all that it knows; its heir goes on with the same sockets, in which the
+// kernel keeps what arrives meanwhile. It has the same memory, so it is the same
+// incarnation (Boot) to the workers: an event that was under way is sent again
+// with its number and is a repeat, an action that was taken is passed over, and
+// nobody has to send anything anew. To the far ends it is one transaction still,
+// with the same clocks.
+//
+//	handed over    calls, their events and ACKs, transactions of all kinds, REGISTERs
+//	               answered lately, connections by TCP and WS with half-read messages
+//	               and what waits to be written, contacts on connections, friends
+//	made again     look-ups of names, connections that we were making, those that we
+//	               made by TLS, with the requests that are open on them
+//	lost           connections of clients by TLS and WSS, whose keys have no way out of
+//	               crypto/tls: they end, and the clients come back by themselves, as
+//	               after a crash of the edge; calls that ring at them, or that they are
+//	               making, end; those that talk go on. Handshakes under way.
+//	begun anew     circuits and pings of trunks, buckets, answers of DNS, counters
+//
+// Frozen means that the gate is shut and both mutexes are held. REGISTERs that the
+// directory has are let finish before, and what calls of ours say to each other.
+
+// Freeze stops the edge and returns what its heir needs besides the listening
+// sockets (Config.Handed, Config.Connections); the caller closes the files. After
+// an error the edge goes on; after none it does nothing more until Thaw. It waits
+// for what cannot be cut in two as long as ctx allows.
+func (e *Edge) Freeze(ctx context.Context) ([]byte, []File, error) {
+	e.gate.shutting.Store(true)
+	e.interrupt(time.Unix(1, 0))
+	e.gate.Lock()
+	if err := e.settleDown(ctx); err != nil {
+		e.reopen()
+		return nil, nil, err
+	}
+	h, files, err := e.hand()
+	var state []byte
+	if err == nil {
+		state, err = json.Marshal(h)
+	}
+	if err != nil {
+		for _, f := range files {
+			_ = f.File.Close()
+		}
+		e.Thaw()
+		return nil, nil, fmt.Errorf("%w: %w", errHanded, err)
+	}
+	return state, files, nil
+}
+
+// Thaw goes on after Freeze.
+func (e *Edge) Thaw() {
+	e.conns.mu.Unlock()
+	e.mu.Unlock()
+	e.reopen()
+}
+
+func (e *Edge) reopen() {
+	e.gate.shutting.Store(false)
+	for _, u := range e.udp {
+		_ = u.conn.SetReadDeadline(time.Time{})
+	}
+	for _, l := range e.listeners {
+		_ = l.ln.SetDeadline(time.Time{})
+	}
+	e.gate.Unlock()
+	for _, c := range e.openConns() { // their readers know how long they wait
+		c.mu.Lock()
+		if len(c.out) > 0 || c.ending {
+			c.wake()
+		}
+		c.mu.Unlock()
+	}
+}
+
+// interrupt calls back who reads or writes.
+func (e *Edge) interrupt(past time.Time) {
+	for _, u := range e.udp {
+		_ = u.conn.SetReadDeadline(past)
+	}
+	for _, l := range e.listeners {
+		_ = l.ln.SetDeadline(past)
+	}
+	for _, c := range e.openConns() {
+		c.mu.Lock()
+		if c.conn != nil {
+			_ = c.conn.SetReadDeadline(past)
+			if !c.proto.secure { // a record that is cut ends its connection
+				_ = c.conn.SetWriteDeadline(past)
+			}
+		}
+		c.mu.Unlock()
+	}
+}
+
+func (e *Edge) openConns() []*streamLink {
+	e.conns.mu.Lock()
+	defer e.conns.mu.Unlock()
+	open := make([]*streamLink, 0, len(e.conns.byID))
+	for _, c := range e.conns.byID {
+		open = append(open, c)
+	}
+	return open
+}
+
+// settleDown takes both mutexes at a moment when nothing is under way that could
+// not be taken up again.
+func (e *Edge) settleDown(ctx context.Context) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		if len(e.registering) == 0 && e.loop.under.Load() == 0 {
+			e.mu.Lock()
+			e.conns.mu.Lock()
+			if e.running.Load() && len(e.registering) == 0 && e.loop.under.Load() == 0 && !e.writing() {
+				return nil
+			}
+			e.conns.mu.Unlock()
+			e.mu.Unlock()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: registrations or messages are under way: %w", errHanded, context.Cause(ctx))
+		case <-e.ctx.Done():
+			return fmt.Errorf("%w: it has ended", errHanded)
+		case <-tick.C:
+		}
+	}
+}
+
+// writing tells that a message is being written that can be cut in two. e.conns.mu
+// is held.
+func (e *Edge) writing() bool {
+	for _, c := range e.conns.byID {
+		c.mu.Lock()
+		busy := c.writing && !c.proto.secure
+		c.mu.Unlock()
+		if busy {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,323 @@
+package edge
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"callswitch/codecore"
+	"callswitch/sessions"
+)
+
+// freeze freezes the rig's edge.
+func (r *rig) freeze() ([]byte, []File, map[string]*os.File) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	state, files, err := r.edge.Freeze(ctx)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	sockets, err := r.edge.Files()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return state, files, sockets
+}
+
+// inherit has the rig's edge replaced by its heir; frozen is called in between.
+func (r *rig) inherit(frozen func()) {
+	r.t.Helper()
+	old, end, own := r.edge, r.stop, r.own
+	state, files, sockets := r.freeze()
+	if frozen != nil {
+		frozen()
+	}
+	r.own = func(c *Config) {
+		if own != nil {
+			own(c)
+		}
+		c.Listen, c.Sockets, c.Handed, c.Connections = old.specs, sockets, state, files
+	}
+	r.start("of its own, not used", "udp:127.0.0.1:0", quick())
+	r.own = own
+	closeFiles(files, sockets)
+	bury(old, end)
+	if r.edge.cfg.Boot != old.cfg.Boot {
+		r.t.Errorf("another incarnation: %s", r.edge.cfg.Boot)
+	}
+}
+
+func closeFiles(files []File, sockets map[string]*os.File) {
+	for _, f := range files {
+		_ = f.File.Close()
+	}
+	for _, f := range sockets {
+		_ = f.Close()
+	}
+}
+
+// bury ends a frozen edge as the end of its process does: without a word.
+func bury(old *Edge, end func()) {
+	old.stop()
+	for _, u := range old.udp {
+		_ = u.conn.Close()
+	}
+	for _, l := range old.listeners {
+		_ = l.ln.Close()
+	}
+	for _, c := range old.conns.byID {
+		_ = c.raw.Close()
+	}
+	old.Thaw()
+	end()
+}
+
+func TestTheHeirAnswersWhatItsPredecessorWasAsked(t *testing.T) {
+	r := newRig(t, quick())
+	var open bool
+	r.says(func(d sessions.Delivery) *sessions.Answer {
+		q, is := d.Event.Event().(codecore.SIPRequest)
+		switch {
+		case is && q.Msg.Method == "INVITE":
+			return ok(d, action(1, response(q, 180)), action(2, r.outgoing(q.Token, "INVITE")))
+		case is && q.Msg.Method == "INFO" && !open:
+			return nil // under way when the edge is replaced
+		}
+		return ok(d)
+	})
+	inv := r.request("INVITE", "1", "")
+	r.send(inv)
+	out := r.hear("INVITE sip:2@")
+	q := event[codecore.SIPRequest](r, nil)
+	r.send("SIP/2.0 180 Ringing\r\n" + strings.SplitN(strings.Replace(out, "To: <sip:2@x>", "To: <sip:2@x>;tag=far", 1), "\r\n", 2)[1])
+	event(r, func(e codecore.SIPResponse) bool { return e.Msg.Status == 180 })
+	r.send(r.request("INFO", "2", "TOTAG="+q.Token+".t"))
+	var num uint64
+	for d := range r.step {
+		if d.Event.Request != nil && d.Event.Request.Msg.Method == "INFO" {
+			num = d.Num
+			break
+		}
+	}
+	r.inherit(func() {
+		r.send(inv) // waits in the kernel
+		r.mu.Lock()
+		open = true
+		r.mu.Unlock()
+	})
+	for d := range r.step {
+		if d.Event.Request != nil && d.Event.Request.Msg.Method == "INVITE" {
+			t.Fatal("a repeated INVITE is a new one")
+		}
+		if d.Event.Request != nil && d.Event.Request.Msg.Method == "INFO" {
+			if d.Num != num || d.Boot != "b1" {
+				t.Fatalf("number %d of %s, was %d of b1", d.Num, d.Boot, num)
+			}
+			if d.Accepted == 2 && open {
+				break
+			}
+		}
+	}
+	if again := r.hear("SIP/2.0 180"); !strings.Contains(again, q.Token) {
+		t.Fatal(again)
+	}
+	// The callee answers: the heir knows the transaction, and the call is told once.
+	answer := "SIP/2.0 200 OK\r\n" + strings.SplitN(strings.Replace(out, "To: <sip:2@x>", "To: <sip:2@x>;tag=far", 1), "\r\n", 2)[1]
+	r.says(func(d sessions.Delivery) *sessions.Answer {
+		if e, is := d.Event.Event().(codecore.SIPResponse); is && e.Msg.Status == 200 {
+			return ok(d, action(3, response(q, 200)))
+		}
+		return ok(d)
+	})
+	r.send(answer)
+	r.hear("200 Fine")
+	event(r, func(e codecore.SIPResponse) bool { return e.Msg.Status == 200 })
+	r.inherit(nil)
+	if n := r.edge.stats.Open.Load(); n != 3 {
+		t.Errorf("%d transactions", n)
+	}
+	r.hear("200 Fine") // repeated until its ACK
+	ack := strings.Replace(r.request("ACK", "3", "TOTAG="+q.Token+".t"), "CSeq: 7 INVITE", "CSeq: 7 ACK", 1)
+	r.send(ack)
+	if a := event(r, func(q codecore.SIPRequest) bool { return q.Msg.Method == "ACK" }); a.Tx != q.Tx {
+		t.Fatal("the ACK has not found its INVITE")
+	}
+}
+
+func TestAnInviteThatHasNoAnswerYetIsRepeatedByTheHeirAndCancelled(t *testing.T) {
+	r := newRig(t, quick())
+	r.says(func(d sessions.Delivery) *sessions.Answer {
+		if q, is := d.Event.Event().(codecore.SIPRequest); is {
+			switch q.Msg.Method {
+			case "INVITE":
+				return ok(d, action(1, r.outgoing(q.Token, "INVITE")))
+			case "CANCEL":
+				return ok(d, action(2, r.outgoing(q.Token, "CANCEL")))
+			}
+		}
+		return ok(d)
+	})
+	r.send(r.request("INVITE", "1", ""))
+	out := r.hear("INVITE sip:2@")
+	r.send(r.request("CANCEL", "1", ""))
+	r.hear("200 OK")
+	r.inherit(nil)
+	if again := r.hear("INVITE sip:2@"); again != out {
+		t.Fatalf("not the same transaction:\n%s\n%s", out, again)
+	}
+	r.send("SIP/2.0 180 Ringing\r\n" + strings.SplitN(strings.Replace(out, "To: <sip:2@x>", "To: <sip:2@x>;tag=far", 1), "\r\n", 2)[1])
+	r.hear("CANCEL sip:2@") // which had waited
+}
+
+func TestConnectionsGoOnInTheMiddleOfAMessage(t *testing.T) {
+	r, pool := withTransports(t, nil)
+	at := func(i int) string { return r.edge.Addrs()[i].String() }
+	b, err := browse(t, at(atWS), "", nil, "http://localhost:8080", "sip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signUp(b, "WS", "u1")
+	lost, err := browse(t, at(atWSS), "", pool, "http://localhost:8080", "sip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signUp(lost, "WSS", "u2")
+	c, err := net.Dial("tcp", at(atTCP))
+	f := newTCPFar(t, c, err)
+	f.send(webRegister("TCP", "t1", "t", "t", ""))
+	first, second, _ := strings.Cut(webRegister("TCP", "t2", "t", "t", answerTo(f.hear("401"), "REGISTER", "sesame", 1)), "Max-Forwards")
+	f.send(first)
+	msg := webRegister("WS", "w9", "u1", "u1", "")
+	b.put(ws.NewFrame(ws.OpText, false, []byte(msg[:40])))
+	head := ws.MustCompileFrame(ws.MaskFrame(ws.NewFrame(ws.OpContinuation, true, []byte(msg[40:]))))
+	if _, err := b.conn.Write(head[:9]); err != nil {
+		t.Fatal(err)
+	}
+	halves := 0
+	r.await(func() bool { // the edge has read both
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		state, files, err := r.edge.Freeze(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.edge.Thaw()
+		closeFiles(files, nil)
+		var h handed
+		_ = json.Unmarshal(state, &h)
+		halves = 0
+		for _, c := range h.Conns {
+			if len(c.Half.Raw) > 0 {
+				halves++
+			}
+		}
+		return halves == 2
+	})
+	late, err := net.Dial("tcp", at(atTCP)) // the kernel has accepted it
+	g := newTCPFar(t, late, err)
+	r.inherit(func() { g.send(webRegister("TCP", "g1", "g", "g", "")) })
+	g.hear("401")
+	f.send("Max-Forwards" + second)
+	f.hear("200 OK")
+	if _, err := b.conn.Write(head[9:]); err != nil {
+		t.Fatal(err)
+	}
+	b.hear("401")
+	_ = lost.conn.SetReadDeadline(time.Now().Add(3 * time.Second))
+	if n, err := lost.conn.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a connection that could not move is open: %d %v", n, err)
+	}
+	r.edge.mu.Lock()
+	n := len(r.edge.footholds)
+	r.edge.mu.Unlock()
+	if n != 3 {
+		t.Errorf("%d contacts are on connections, and known", n)
+	}
+}
+
+// A slow reader is in the middle of a message of ours when the edge is replaced:
+// it gets every byte, once.
+func TestWhatIsBeingWrittenIsWrittenToItsEnd(t *testing.T) {
+	r := newRig(t, quick())
+	c, err := net.Dial("tcp", r.edge.Addrs()[1].String())
+	f := newTCPFar(t, c, err)
+	_ = c.(*net.TCPConn).SetReadBuffer(4096)
+	var l *streamLink
+	r.await(func() bool {
+		for _, l = range r.edge.openConns() {
+		}
+		return l != nil && l.raw.(*net.TCPConn).SetWriteBuffer(4096) == nil
+	})
+	const n, size = 200, 4000
+	for i := range n {
+		b := []byte(strings.Repeat(string(rune('a'+i%26)), size))
+		for l.put(b) != nil {
+			t.Fatal("not taken")
+		}
+		if i%50 == 49 {
+			r.inherit(nil)
+			for _, l = range r.edge.openConns() {
+			}
+			l.mu.Lock()
+			if l.waits == 0 && !l.writing {
+				t.Error("the test is none: nothing waits to be written")
+			}
+			l.mu.Unlock()
+		}
+	}
+	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	for i := range n * size {
+		b, err := f.in.ReadByte()
+		if err != nil || b != byte('a'+i/size%26) {
+			t.Fatalf("byte %d: %q %v", i, b, err)
+		}
+	}
+}
+
+func TestARefusedHeirLeavesEverythingAsItWas(t *testing.T) {
+	r, pool := withTransports(t, nil)
+	b, err := browse(t, r.edge.Addrs()[atWSS].String(), "", pool, "http://localhost:8080", "sip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signUp(b, "WSS", "u1")
+	c, err := net.Dial("tcp", r.edge.Addrs()[atTCP].String())
+	f := newTCPFar(t, c, err)
+	f.send(webRegister("TCP", "t1", "t", "t", ""))
+	f.hear("401")
+	for range 3 {
+		state, files, sockets := r.freeze()
+		cfg := r.edge.cfg
+		cfg.Listen, cfg.Sockets, cfg.Connections = r.edge.specs, sockets, files
+		cfg.Handed = []byte(strings.Replace(string(state), `"v":1`, `"v":99`, 1))
+		if _, err := New(cfg); !errors.Is(err, errHanded) {
+			t.Fatalf("a version that nobody reads: %v", err)
+		}
+		cfg.Handed, cfg.Connections = state, nil
+		if _, err := New(cfg); !errors.Is(err, errHanded) {
+			t.Fatalf("without descriptors: %v", err)
+		}
+		cfg.Connections = files
+		idle, err := New(cfg) // whose predecessor does not say the last word
+		if err != nil {
+			t.Fatal(err)
+		}
+		idle.Close()
+		f.send(webRegister("TCP", "t2", "t", "t", ""))
+		r.send(r.registerLine("r1", ""))
+		closeFiles(files, sockets)
+		r.edge.Thaw()
+		f.hear("401")
+		r.hear("401")
+		b.send(webRegister("WSS", "w2", "u1", "u1", ""))
+		b.hear("401")
+	}
+}
