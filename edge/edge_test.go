@@ -255,7 +255,8 @@ func TestA2xxIsRepeatedUntilTheAckAndWithoutOneTheCallHears(t *testing.T) {
 	q = event(r, func(q codecore.SIPRequest) bool {
 		return q.Msg.Method == "INVITE" && strings.HasPrefix(q.Msg.Get("Call-ID"), "d-")
 	})
-	r.hear("200 Fine")
+	for !strings.Contains(r.hear("200 Fine"), "d-") { // those of the first have waited here
+	}
 	ack := strings.ReplaceAll(r.request("ACK", "3", "TOTAG="+q.Token+".t"), "c-", "d-")
 	r.send(ack)
 	r.send(ack)

@@ -249,12 +249,12 @@ func TestWhatIsBeingWrittenIsWrittenToItsEnd(t *testing.T) {
 	r := newRig(t, quick())
 	c, err := net.Dial("tcp", r.edge.Addrs()[1].String())
 	f := newTCPFar(t, c, err)
-	_ = c.(*net.TCPConn).SetReadBuffer(4096)
+	_ = c.(*net.TCPConn).SetReadBuffer(1 << 16)
 	var l *streamLink
 	r.await(func() bool {
 		for _, l = range r.edge.openConns() {
 		}
-		return l != nil && l.raw.(*net.TCPConn).SetWriteBuffer(4096) == nil
+		return l != nil && l.raw.(*net.TCPConn).SetWriteBuffer(1 << 16) == nil
 	})
 	const n, size = 200, 4000
 	for i := range n {
