@@ -211,6 +211,7 @@ func TestConnectionsGoOnInTheMiddleOfAMessage(t *testing.T) {
 		}
 		r.edge.Thaw()
 		closeFiles(files, nil)
+		time.Sleep(5 * time.Millisecond) // thawed long enough to read
 		var h handed
 		_ = json.Unmarshal(state, &h)
 		halves = 0
@@ -254,7 +255,7 @@ func TestWhatIsBeingWrittenIsWrittenToItsEnd(t *testing.T) {
 	r.await(func() bool {
 		for _, l = range r.edge.openConns() {
 		}
-		return l != nil && l.raw.(*net.TCPConn).SetWriteBuffer(1 << 16) == nil
+		return l != nil && l.raw.(*net.TCPConn).SetWriteBuffer(1<<16) == nil
 	})
 	const n, size = 200, 4000
 	for i := range n {
