@@ -60,6 +60,9 @@ func (e *Edge) accept(l *listener) {
 			_ = conn.Close()
 			continue
 		}
+		if !c.shakes() { // an heir has it from now on
+			c.open(conn)
+		}
 		e.wg.Add(1)
 		go e.serve(c, conn)
 	}
@@ -78,13 +81,18 @@ func (e *Edge) serve(c *streamLink, raw net.Conn) {
 		return
 	}
 	e.stats.of(c.proto.name).Accepted.Add(1)
-	c.open(conn)
+	if c.shakes() {
+		c.open(conn)
+	}
 	e.read(c, conn)
 }
 
+// shakes tells that something lies between the bytes and the messages.
+func (c *streamLink) shakes() bool { return c.proto.secure || c.proto.web }
+
 // shake makes what lies between the bytes and the messages, within Limits.Shake.
 func (e *Edge) shake(c *streamLink, raw net.Conn) (net.Conn, reason) {
-	if !c.proto.secure && !c.proto.web {
+	if !c.shakes() {
 		return raw, okay
 	}
 	conn := raw

@@ -35,8 +35,7 @@ import (
 // for what cannot be cut in two as long as ctx allows.
 func (e *Edge) Freeze(ctx context.Context) ([]byte, []File, error) {
 	e.gate.shutting.Store(true)
-	e.interrupt(time.Unix(1, 0))
-	e.gate.Lock()
+	e.shutGate()
 	if err := e.settleDown(ctx); err != nil {
 		e.reopen()
 		return nil, nil, err
@@ -54,6 +53,26 @@ func (e *Edge) Freeze(ctx context.Context) ([]byte, []File, error) {
 		return nil, nil, fmt.Errorf("%w: %w", errHanded, err)
 	}
 	return state, files, nil
+}
+
+// shutGate waits until everybody has left. Who sets a deadline of its own, or gets
+// its connection, just after it was called back is called back again.
+func (e *Edge) shutGate() {
+	shut := make(chan struct{})
+	go func() {
+		e.gate.Lock()
+		close(shut)
+	}()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		e.interrupt(time.Unix(1, 0))
+		select {
+		case <-shut:
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // Thaw goes on after Freeze.

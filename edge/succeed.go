@@ -125,6 +125,7 @@ func (s *succession) conn(h *handedConn) error {
 		}
 		c.raw = conn
 		s.begin = append(s.begin, func() {
+			c.open(conn) // the next heir has it from now on
 			s.wg.Add(1)
 			go s.serveOn(c, conn)
 		})
@@ -141,7 +142,6 @@ func (s *succession) conn(h *handedConn) error {
 func (e *Edge) serveOn(c *streamLink, conn net.Conn) {
 	defer e.wg.Done()
 	defer e.dropConn(c)
-	c.open(conn)
 	if c.ending {
 		c.linger(conn)
 		return

@@ -20,6 +20,9 @@ func (b *bed) inherit(t *testing.T, args ...string) {
 	if err := json.Unmarshal([]byte(said), &out); err != nil {
 		t.Fatal(err, said)
 	}
+	for end := time.Now().Add(5 * time.Second); b.only(t, args[0]).PID != out.PID && time.Now().Before(end); {
+		pause(t.Context(), 20*time.Millisecond) // until the one that left is no longer listed
+	}
 	if out.PID == out.Before || out.PID == 0 || b.only(t, args[0]).PID != out.PID {
 		t.Errorf("%s", said)
 	}

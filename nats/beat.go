@@ -25,25 +25,30 @@ type beat struct {
 // Beat tells all others every 250 ms what self returns, until ctx ends; then it
 // says goodbye, so that nobody waits 3 s for a process that left properly.
 func Beat(ctx context.Context, b sessions.Bus, self func() sessions.Process) {
-	say := func(bye bool) {
-		p := self()
-		data, err := wire.Seal(beat{p, bye})
-		if err == nil {
-			_ = b.Publish(sessions.SubjectBeat(p.Role, p.ID), data) // the next one says it again
-		}
-	}
 	tick := time.NewTicker(BeatEvery)
 	defer tick.Stop()
 	for {
-		say(false)
+		sayBeat(b, self(), false)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			say(true)
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			_ = b.Flush(last)
-			cancel()
+			Farewell(context.WithoutCancel(ctx), b, self)
 			return
 		}
+	}
+}
+
+// Farewell says goodbye for a process that ends otherwise than by Beat's ctx.
+func Farewell(ctx context.Context, b sessions.Bus, self func() sessions.Process) {
+	sayBeat(b, self(), true)
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_ = b.Flush(ctx)
+}
+
+func sayBeat(b sessions.Bus, p sessions.Process, bye bool) {
+	data, err := wire.Seal(beat{p, bye})
+	if err == nil {
+		_ = b.Publish(sessions.SubjectBeat(p.Role, p.ID), data) // the next one says it again
 	}
 }

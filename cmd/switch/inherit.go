@@ -14,6 +14,7 @@ import (
 
 	"callswitch/console"
 	"callswitch/host"
+	"callswitch/nats"
 )
 
 // Times of a change of generation.
@@ -73,6 +74,7 @@ func (c *child) yields(freeze func(ctx context.Context) (state []byte, files []h
 		}
 		c.log.Info("handed over to the next generation", "prepared_ms", frozen.Sub(began).Milliseconds(), "frozen_ms", time.Since(frozen).Milliseconds())
 		_ = os.Remove(c.metricsPath())
+		nats.Farewell(context.Background(), c.nats, c.process) // nobody waits 3 s for it
 		os.Exit(0)
 	})
 }
