@@ -30,13 +30,17 @@ type zone struct {
 
 func newZone(t testing.TB, records ...string) *zone {
 	t.Helper()
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.Listen("tcp", pc.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
+	var pc net.PacketConn
+	var ln net.Listener
+	for ln == nil { // one number free for both
+		var err error
+		if pc, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		if ln, err = net.Listen("tcp", pc.LocalAddr().String()); err != nil {
+			ln = nil
+			_ = pc.Close()
+		}
 	}
 	z := &zone{addr: pc.LocalAddr().String(), records: map[string][]string{}, asked: map[string]int{}}
 	z.set(t, records...)
