@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -31,12 +30,7 @@ func benchCommand() *cobra.Command {
 			c.Workers, _ = f.GetInt("workers")
 			c.Phones, _ = f.GetInt("phones")
 			c.Rounds, _ = f.GetInt("rounds")
-			given, _ := f.GetString("binary")
-			if c.SwitchBinary, err = release(cmd.Context(), cmd.ErrOrStderr(), dir, "switch", "", given); err != nil {
-				return err
-			}
-			given, _ = f.GetString("next")
-			if c.NextBinary, err = release(cmd.Context(), cmd.ErrOrStderr(), filepath.Clean(dir), "switch-next", "nextrelease", given); err != nil {
+			if c.SwitchBinary, c.NextBinary, err = releases(cmd, dir); err != nil {
 				return err
 			}
 			result, err := loadtest.Bench(cmd.Context(), c)

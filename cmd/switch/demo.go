@@ -32,12 +32,8 @@ and judge at the far ends. Exit code 0 only if nothing was lost.`,
 			}
 			defer os.RemoveAll(dir)
 			f := cmd.Flags()
-			this, _ := f.GetString("binary")
-			next, _ := f.GetString("next")
-			if this, err = release(ctx, cmd.ErrOrStderr(), dir, "switch", "", this); err != nil {
-				return err
-			}
-			if next, err = release(ctx, cmd.ErrOrStderr(), dir, "switch-next", "nextrelease", next); err != nil {
+			this, next, err := releases(cmd, dir)
+			if err != nil {
 				return err
 			}
 			c := loadtest.DemoConfig{
@@ -78,6 +74,18 @@ and judge at the far ends. Exit code 0 only if nothing was lost.`,
 	cmd.Flags().String("binary", "", "executable of this release (default: built from the tree)")
 	cmd.Flags().String("next", "", "executable of the next release (default: built from the tree)")
 	return cmd
+}
+
+// releases are the executables of this release and the next, given by flags or
+// built from the tree into dir.
+func releases(cmd *cobra.Command, dir string) (this, next string, err error) {
+	given, _ := cmd.Flags().GetString("binary")
+	if this, err = release(cmd.Context(), cmd.ErrOrStderr(), dir, "switch", "", given); err != nil {
+		return "", "", err
+	}
+	given, _ = cmd.Flags().GetString("next")
+	next, err = release(cmd.Context(), cmd.ErrOrStderr(), dir, "switch-next", "nextrelease", given)
+	return this, next, err
 }
 
 // release is the executable given, or one built from the tree.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -37,12 +36,7 @@ Exit code 0 only if it is the same.`,
 					return usagef("there is no kind %q; these are: %s", k, strings.Join(loadtest.MatrixKinds(), ", "))
 				}
 			}
-			given, _ := f.GetString("binary")
-			if c.SwitchBinary, err = release(cmd.Context(), cmd.ErrOrStderr(), dir, "switch", "", given); err != nil {
-				return err
-			}
-			given, _ = f.GetString("next")
-			if c.NextBinary, err = release(cmd.Context(), cmd.ErrOrStderr(), filepath.Clean(dir), "switch-next", "nextrelease", given); err != nil {
+			if c.SwitchBinary, c.NextBinary, err = releases(cmd, dir); err != nil {
 				return err
 			}
 			m, err := loadtest.RunMatrix(cmd.Context(), c)
