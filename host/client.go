@@ -35,7 +35,7 @@ type Client struct {
 
 	mu      sync.Mutex
 	link    *link // nil: away
-	yield   func(*net.UnixConn)
+	yield   func(*net.UnixConn) error
 	there   chan struct{} // closed while connected
 	away    time.Time     // since when
 	ready   bool
@@ -218,7 +218,7 @@ func (c *Client) readAll(l *link) error {
 		case opPing:
 			_ = l.write(frame{Op: opPong}, nil)
 		case opYield:
-			c.yieldTo(fds)
+			c.yieldTo(f.Name, fds)
 			fds = nil
 		case opExit:
 			if f.Exit != nil {

@@ -201,7 +201,7 @@ func (h *Host) take(c *conn, f frame, fds []int) {
 		done(nil)
 	case opDisown:
 		if c.child != nil {
-			h.disown(c.child)
+			h.disown(c.child, f.Name)
 		}
 	case opRenew:
 		if h.closing {

@@ -111,9 +111,10 @@ func (h *Host) took(k *child, place string) {
 	h.save()
 }
 
-// disown ends k's heir, which k will not hand over to.
-func (h *Host) disown(k *child) {
-	if k.heir != nil && k.heir.proc != nil {
+// disown ends the heir that k did not hand over to. It may have ended by itself,
+// and another have been started.
+func (h *Host) disown(k *child, name string) {
+	if k.heir != nil && k.heir.spec.Name == name && k.heir.proc != nil {
 		k.heir.proc.kill()
 	}
 }

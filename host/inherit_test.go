@@ -77,7 +77,10 @@ func tally(c *Client, dir, fault string) {
 		}
 		go func() { _ = c.Took(context.Background()) }()
 	}
-	c.OnYield(func(pair *net.UnixConn) {
+	var tardy sync.Once
+	another := make(chan struct{}, 2)
+	c.OnYield(func(pair *net.UnixConn) error {
+		another <- struct{}{}
 		patience := 2 * time.Second
 		if fault == "patient" {
 			patience = time.Minute
@@ -97,7 +100,10 @@ func tally(c *Client, dir, fault string) {
 		if err == nil {
 			os.Exit(0)
 		}
-		c.Disown()
+		if fault == "tardy" {
+			tardy.Do(func() { <-another; <-another })
+		}
+		return err
 	})
 	go func() {
 		b := make([]byte, 100)
@@ -205,6 +211,21 @@ func TestHeirThatFailsLeavesTheOldOne(t *testing.T) {
 				t.Error("the old one still answers")
 			}
 		})
+	}
+}
+
+// A predecessor that is slow to say that an heir gets nothing means that heir, and
+// not the next one.
+func TestHeirIsNotEndedForAnother(t *testing.T) {
+	r, c, n, old := tallyRig(t, "tardy")
+	if err := c.Replace(context.Background(), "m", spec("", "tally", r.dir, "late").Argv); !errors.Is(err, ErrNotTaken) {
+		t.Fatalf("%v", err)
+	}
+	if err := c.Replace(context.Background(), "m", spec("", "tally", r.dir, "").Argv); err != nil {
+		t.Fatalf("the next try: %v", err)
+	}
+	if n.next() == old {
+		t.Error("the old one still answers")
 	}
 }
 

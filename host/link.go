@@ -54,7 +54,7 @@ const (
 	opReplace = "replace" // Name, Spec: its Argv, or none
 	opYield   = "yield"   // Name: the heir's; one end of the pair rides with it
 	opTook    = "took"    // the heir has taken over
-	opDisown  = "disown"  // my heir gets nothing: end it
+	opDisown  = "disown"  // Name: my heir, which gets nothing: end it
 	opRenew   = "renew"   // Name: an executable; answered only if it cannot be
 	opList    = "list"
 	opDone    = "done" // the last answer

@@ -142,15 +142,16 @@ func (c *Client) Replace(ctx context.Context, name string, argv []string) error 
 }
 
 // OnYield has fn called, on a goroutine of its own, when an heir of this process
-// runs: fn hands over by the pair, and closes it. Without, the pair is closed at
-// once and the heir ends.
-func (c *Client) OnYield(fn func(pair *net.UnixConn)) {
+// runs: fn hands over by the pair, and closes it. After an error the host ends
+// that heir: one that hangs would keep another from being tried. Without fn, the
+// pair is closed at once and the heir ends.
+func (c *Client) OnYield(fn func(pair *net.UnixConn) error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.yield = fn
 }
 
-func (c *Client) yieldTo(fds []int) {
+func (c *Client) yieldTo(heir string, fds []int) {
 	c.mu.Lock()
 	fn := c.yield
 	c.mu.Unlock()
@@ -163,15 +164,14 @@ func (c *Client) yieldTo(fds []int) {
 		c.logger().Error("no pair to the heir", "err", err)
 		return
 	}
-	go fn(pair)
-}
-
-// Disown has the host end this process's heir, after a HandOver that failed: one
-// that hangs would keep another from being tried.
-func (c *Client) Disown() {
-	if l := c.current(); l != nil {
-		_ = l.write(frame{Op: opDisown}, nil)
-	}
+	go func() {
+		if fn(pair) == nil {
+			return
+		}
+		if l := c.current(); l != nil {
+			_ = l.write(frame{Op: opDisown, Name: heir}, nil) // it, and none that was started since
+		}
+	}()
 }
 
 // Took tells the host that this process, an heir, has taken over. While the host

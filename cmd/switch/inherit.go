@@ -50,7 +50,7 @@ func (c *child) heir(ctx context.Context, start func(state []byte, files []host.
 // yields lets this process be replaced by an heir: freeze stops its work and says
 // everything, thaw goes on. Replaced, it ends at once and closes nothing.
 func (c *child) yields(freeze func(ctx context.Context) (state []byte, files []host.Kept, err error), thaw func()) {
-	c.host.OnYield(func(pair *net.UnixConn) {
+	c.host.OnYield(func(pair *net.UnixConn) error {
 		began := time.Now()
 		var frozen time.Time
 		err := host.HandOver(context.Background(), pair, freezeWithin+heirPatience, func() ([]byte, []host.Kept, error) {
@@ -69,13 +69,13 @@ func (c *child) yields(freeze func(ctx context.Context) (state []byte, files []h
 		}, thaw)
 		if err != nil {
 			c.log.Error("not handed over, going on", "err", err)
-			c.host.Disown()
-			return
+			return err
 		}
 		c.log.Info("handed over to the next generation", "prepared_ms", frozen.Sub(began).Milliseconds(), "frozen_ms", time.Since(frozen).Milliseconds())
 		_ = os.Remove(c.metricsPath())
 		nats.Farewell(context.Background(), c.nats, c.process) // nobody waits 3 s for it
 		os.Exit(0)
+		return nil
 	})
 }
 
