@@ -2,6 +2,7 @@ package codecore
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -205,12 +206,17 @@ func (c *call) acked(leg LegID, cseq uint32) {
 		c.noLateAnswer(leg)
 		return
 	}
+	save := c.res.Save // the answer that it brought
 	for _, t := range slices.Clone(l.Srv) {
 		if t.accepted() && t.CSeq <= cseq {
 			l.endSrv(t.Tx)
 			c.forget(func(a Action) bool { return a.Response != nil && a.Response.Tx == t.Tx })
+			if c.Phase != PhaseEnded {
+				c.setTimer(TimerAck, ackSave)
+			}
 		}
 	}
+	c.res.Save = save
 	if slices.ContainsFunc(l.Srv, ServerTx.accepted) {
 		return // a later one still waits
 	}
@@ -220,9 +226,29 @@ func (c *call) acked(leg LegID, cseq uint32) {
 		return
 	}
 	if leg == LegA && c.Phase == PhaseAnswered {
-		save := c.res.Save // the answer that it brought
 		c.become(PhaseTalking)
-		c.res.Save = save // a successor learns it from the dialog's next message, or needs not
+		c.res.Save = save
+	}
+}
+
+// ackFired takes TimerAck.
+func (c *call) ackFired() {
+	switch c.Phase {
+	case PhaseTalking:
+		c.res.Save = true
+	case PhaseAnswered:
+		for _, a := range slices.Clone(c.Pending) {
+			if a.Response == nil {
+				continue
+			}
+			if t := c.A.srv(a.Response.Tx); t != nil && t.accepted() {
+				c.forget(func(o Action) bool { return o.To == a.To && o.Seq == a.Seq })
+				c.do(a.To, a.Effect)
+			}
+		}
+		c.setTimer(TimerAck, ackWait)
+	default: // the BYE waits no longer
+		c.acked(LegA, math.MaxUint32)
 	}
 }
 

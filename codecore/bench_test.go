@@ -10,7 +10,7 @@ import (
 
 func talking(t testing.TB) *world {
 	w := newWorld(t)
-	w.do("a INVITE sdp", "b 200 sdp", "accept", "a ACK", "applied")
+	w.do("a INVITE sdp", "b 200 sdp", "accept", "a ACK", "applied", "wait 8s")
 	return w
 }
 

@@ -1,7 +1,6 @@
 package codecore
 
 import (
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -125,7 +124,7 @@ func (c *call) fired(e Fired) {
 	case e.Timer == TimerMaxCall && (c.Phase == PhaseAnswered || c.Phase == PhaseTalking):
 		c.hangUp("switch", "max-call", c.now)
 	case e.Timer == TimerAck:
-		c.acked(LegA, math.MaxUint32)
+		c.ackFired()
 	case e.Timer == TimerTransfer:
 		c.transferFired()
 	case e.Timer == TimerGiveUp && c.Phase == PhaseEnded:

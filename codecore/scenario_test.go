@@ -98,7 +98,7 @@ func play(t *testing.T, text string) string {
 // schema that says it, as one that is killed leaves it.
 func (w *world) takenOver() []Action {
 	var err error
-	if w.s, err = move(w.s, 0); err != nil {
+	if w.s, err = move(w.saved, 0); err != nil {
 		w.t.Fatal(err)
 	}
 	return w.s.Pending

@@ -234,8 +234,8 @@ func writeSnapshots(t *testing.T) {
 // each replica, and in every move.
 func TestRecordOfATalkingCallIsSmall(t *testing.T) {
 	for lines, most := range map[string]int{
-		"a INVITE sdp|b 200 sdp":                      2500, // as saved at the answer: with the 2xx that waits for its ACK
-		"a INVITE sdp|b 200 sdp|accept|a ACK|applied": 1500,
+		"a INVITE sdp|b 200 sdp":                              2500, // as saved at the answer: with the 2xx that waits for its ACK
+		"a INVITE sdp|b 200 sdp|accept|a ACK|applied|wait 8s": 1500,
 	} {
 		w := newWorld(t)
 		w.do(strings.Split(lines, "|")...)

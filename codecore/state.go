@@ -65,8 +65,11 @@ const (
 const (
 	TimerNoAnswer Timer = "no-answer"
 	TimerMaxCall  Timer = "max-call"
-	// TimerAck takes the caller's ACK for granted when neither it nor NoAck has
-	// come by then: an ACK is not saved, so a crash may have swallowed it.
+	// TimerAck is for ACKs, which are not saved at once. By then the record says
+	// that one has come, so that a crash swallows none but a young one, which its
+	// sender repeats for each 2xx. While the call is answered and neither the ACK
+	// nor NoAck has come, the edge that was to say so may have gone: the 2xx is
+	// told anew, and again, until one does.
 	TimerAck Timer = "ack"
 	// TimerGiveUp drops what an ended call still has pending for an edge or a
 	// media node that never came back, so that its tombstone can be written.
@@ -75,6 +78,7 @@ const (
 
 const (
 	ackWait = 40 * time.Second // > 64*T1, when the edge says NoAck
+	ackSave = 8 * time.Second  // with as much again for a restart, well under 64*T1
 	giveUp  = 2 * ackWait      // the longest wait for an ACK, then the longest for the answer to a BYE
 )
 

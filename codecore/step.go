@@ -50,6 +50,9 @@ func Step(s State, now time.Time, e Event) (State, Result) {
 	if c.sweep(); c.res.Locate == "" {
 		c.sent = nil
 	}
+	if c.Phase == PhaseTalking && c.res.Save {
+		c.stop(TimerAck) // the record knows
+	}
 	return c.State, c.res
 }
 
@@ -135,8 +138,6 @@ func (c *call) become(p Phase) {
 		c.stop(TimerNoAnswer)
 		c.stop(TimerTarget)
 		c.Timers = append([]Deadline{{TimerMaxCall, c.now.Add(maxCall.duration())}, {TimerAck, c.now.Add(ackWait)}}, c.Timers...)
-	case PhaseTalking:
-		c.stop(TimerAck)
 	case PhaseEnded:
 		c.Timers = []Deadline{{TimerGiveUp, c.now.Add(giveUp)}}
 		c.Early, c.A.Offer, c.B.Offer, c.Fork = nil, nil, nil, nil

@@ -16,6 +16,7 @@ import (
 type world struct {
 	t     testing.TB
 	s     State
+	saved State // as the record has it
 	now   time.Time
 	token string
 	asked map[LegID][]*SendRequest // requests of ours that have no final answer yet
@@ -440,7 +441,9 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 // take steps the call, allocates media when it asks, and notes what was done.
 func (w *world) take(e Event) Result {
 	s, res := w.stepOne(w.s, e)
-	w.s = s
+	if w.s = s; res.Save {
+		w.saved = s
+	}
 	for _, a := range res.Actions {
 		w.perform(a)
 	}
