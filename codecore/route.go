@@ -120,12 +120,15 @@ func (r *PlanRoute) takes(from string) bool {
 	return r.From == "" || r.From == from || account && r.From == anyAccount
 }
 
+// accountLetters are what an account's name may be of (registrar.ValidName).
+const accountLetters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.!~*'+"
+
 // anyAccount, as a route's From, stands for every account.
 const anyAccount = "account"
 
 func isAccount(s string) bool {
 	name, ok := AccountOf(s)
-	return ok && name != "" && !strings.ContainsAny(name, " \t\r\n")
+	return ok && name != "" && strings.Trim(strings.ReplaceAll(name, "{number}", ""), accountLetters) == ""
 }
 
 func isURI(s string) bool { return strings.HasPrefix(s, "sip:") }
@@ -213,7 +216,7 @@ func (p *Plan) Check() error {
 		if why := p.checkTargets(&r); why != "" {
 			return bad("routes", i, "%s", why)
 		}
-		if r.From != "" && !names[r.From] && r.From != anyAccount && !isAccount(r.From) {
+		if r.From != "" && !names[r.From] && r.From != anyAccount && (!isAccount(r.From) || strings.Contains(r.From, "{")) {
 			return bad("routes", i, "from %q is no peer", r.From)
 		}
 	}
@@ -223,7 +226,7 @@ func (p *Plan) Check() error {
 	if p.Limits.NoAnswer < 0 || p.Limits.MaxCall < 0 || p.Limits.MinSE < 0 || p.Limits.SessionExpires < -1 {
 		return fmt.Errorf("%w: limits: seconds cannot be negative", ErrPlan)
 	}
-	return nil
+	return p.contradiction()
 }
 
 func isRedirect(s string) bool {

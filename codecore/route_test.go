@@ -17,7 +17,7 @@ func TestRoute(t *testing.T) {
 		Routes: []PlanRoute{
 			{Prefix: "0", To: "t1", Strip: 1, Add: "+49"},
 			{Prefix: "00", To: "t1", Strip: 2, Add: "+"},
-			{Prefix: "2", To: "p1"},
+			{Prefix: "2", To: "p1", From: "p1"},
 			{Prefix: "2", To: "t1"},
 			{Prefix: "3", To: "sip:{number}@203.0.113.9"},
 			{Prefix: "112", To: "t1", From: "p1"},
@@ -73,11 +73,67 @@ func TestPlanCheckNamesThePlace(t *testing.T) {
 		"limits: account":     func(p *Plan) { p.Limits.AccountRate = math.NaN() },
 		"peers[1]: max_calls": func(p *Plan) { p.Peers[1].MaxRate = math.Inf(1) },
 		"routes[2]: to":       func(p *Plan) { p.Routes[2].To = "sip:{number}@" },
+		"routes[1]: to \"acc": func(p *Plan) { p.Routes[1].To = "account:bob@home" },
+		"routes[3]: from \"a": func(p *Plan) { p.Routes[3].From = "account:{number}" },
 	} {
 		p := good()
 		harm(p)
 		if err := p.Check(); !errors.Is(err, ErrPlan) || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one that names %q", err, want)
+		}
+	}
+}
+
+// Two rules, each of which can be, of which one would never count.
+func TestPlanContradictsItself(t *testing.T) {
+	sources := func(a, b []string) *Plan {
+		return &Plan{Peers: []PlanPeer{{Name: "a", Kind: "phone", Sources: a}, {Name: "b", Kind: "trunk", Sources: b}}}
+	}
+	routes := func(rs ...PlanRoute) *Plan {
+		for i := range rs {
+			rs[i].To = "service:echo"
+		}
+		return &Plan{Peers: []PlanPeer{{Name: "a", Kind: "phone"}}, Routes: rs}
+	}
+	enlisted := func(a, b Enlist) *Plan {
+		return &Plan{Peers: []PlanPeer{{Name: "a", Kind: "trunk", Register: &a}, {Name: "b", Kind: "trunk", Register: &b}}}
+	}
+	rules := func(prefixes ...string) *Plan {
+		p := PlanPeer{Name: "a", Kind: "trunk"}
+		for _, x := range prefixes {
+			p.Out.From = append(p.Out.From, NumberRule{Prefix: x})
+		}
+		return &Plan{Peers: []PlanPeer{p}}
+	}
+	for _, c := range []struct {
+		p    *Plan
+		want string // "": it can be
+	}{
+		{sources([]string{"192.0.2.1"}, []string{"192.0.2.2", "192.0.2.1"}), `peers[1]: source "192.0.2.1" is that of "a" already`},
+		{sources([]string{"192.0.2.1:5060"}, []string{"[::ffff:192.0.2.1]:5060"}), "peers[1]: source"},
+		{sources([]string{"192.0.2.0/24"}, []string{"192.0.2.9/24"}), "peers[1]: source"},
+		{sources([]string{"192.0.2.1", "192.0.2.1/32"}, nil), `peers[0]: source "192.0.2.1/32" is that of "a"`},
+		{sources([]string{"::ffff:192.0.2.0/120"}, nil), "write the IPv4 network itself"},
+		{sources([]string{"192.0.2.1", "192.0.2.0/24"}, []string{"192.0.2.1:5060", "192.0.0.0/16"}), ""},
+		{&Plan{Peers: []PlanPeer{{Name: "account", Kind: "phone"}}}, `peers[0]: name "account"`},
+		{enlisted(Enlist{AOR: "sip:1@x.example"}, Enlist{AOR: "sip:1@x.example", URI: "sip:x.example", Contact: "c"}), `peers[1]: register: "a" registers as`},
+		{enlisted(Enlist{AOR: "sip:1@x.example"}, Enlist{AOR: "sip:2@x.example"}), ""},
+		{rules("0", "00"), `peers[0]: rule of prefix "00" is never used`},
+		{rules("", "0"), `rule of prefix "0"`},
+		{rules("00", "0", "+", ""), ""},
+		{routes(PlanRoute{Prefix: "1"}, PlanRoute{Prefix: "1", From: "a"}), `routes[1]: prefix "1" is never used: routes[0] takes it`},
+		{routes(PlanRoute{Prefix: "1", From: "account"}, PlanRoute{Prefix: "2"}, PlanRoute{Prefix: "1", From: "account:bob"}), "routes[2]: prefix"},
+		{routes(PlanRoute{Prefix: "1", From: "account:bob"}, PlanRoute{Prefix: "1", From: "account"}, PlanRoute{Prefix: "1", From: "a"}, PlanRoute{Prefix: "1"}, PlanRoute{Prefix: "12"}), ""},
+		{&Plan{Limits: PlanLimits{SessionExpires: 600, MinSE: 900}}, "limits.session_expires: 600 is less than min_se, 900"},
+		{&Plan{Limits: PlanLimits{SessionExpires: 60}}, "limits.session_expires: 60 is less than min_se, 90"},
+		{&Plan{Limits: PlanLimits{SessionExpires: 100_000}}, "limits.session_expires"},
+		{&Plan{Limits: PlanLimits{MinSE: 60}}, "limits.min_se: 60: write 90"},
+		{&Plan{Limits: PlanLimits{MinSE: 3600}}, ""}, // then that is what is asked for
+		{&Plan{Limits: PlanLimits{SessionExpires: -1, MinSE: 900}}, ""},
+	} {
+		err := c.p.Check()
+		if (err == nil) != (c.want == "") || err != nil && (!errors.Is(err, ErrPlan) || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%v, want %q", err, c.want)
 		}
 	}
 }
