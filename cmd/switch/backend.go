@@ -297,6 +297,11 @@ func (b *backend) SetPlan(ctx context.Context, source []byte) (codecore.Plan, er
 	if err != nil {
 		return p, &console.Error{Status: 400, Code: "dialplan", Text: err.Error(), Fix: "correct it and set it again; the plan in force has not changed"}
 	}
+	for _, name := range b.accounts.Names() {
+		if why := unringable(&p, name); why != "" {
+			return p, &console.Error{Status: 400, Code: "dialplan", Text: "dialplan: " + why, Fix: "give the service another number; the plan in force has not changed"}
+		}
+	}
 	return storePlan(ctx, b.docs, p)
 }
 

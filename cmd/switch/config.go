@@ -110,7 +110,7 @@ type WorkerConfig struct {
 // RegistrarConfig is the key registrar.
 type RegistrarConfig struct {
 	Realm      string        `yaml:"realm" json:"realm" doc:"names what a password is for; the hashes of all accounts are made with it, so a change makes them worthless"`
-	Accounts   string        `yaml:"accounts" json:"accounts" doc:"file of accounts, a YAML list of name, ha1_sha256 and ha1_md5 (lower-case hex of H(name:realm:password)); more are added with 'switch account add'"`
+	Accounts   string        `yaml:"accounts" json:"accounts" doc:"file of accounts, a YAML list of name, ha1_sha256 and ha1_md5 (lower-case hex of H(name:realm:password)); more are added with 'switch account add'; nobody but the switch may read it"`
 	MinExpires time.Duration `yaml:"min_expires" json:"min_expires" doc:"shortest registration; a shorter wish is answered with 423"`
 	MaxExpires time.Duration `yaml:"max_expires" json:"max_expires" doc:"longest registration; a longer wish is cut"`
 	Keepalive  time.Duration `yaml:"keepalive" json:"keepalive" doc:"between two OPTIONS to a phone that registered over UDP from behind NAT; negative: none"`
@@ -353,11 +353,17 @@ func readConfig(path string, source []byte, env, flag func(string) (string, bool
 	c.fillDemo()
 	var errs []error
 	c.check(func(key, format string, a ...any) {
+		err := fmt.Errorf("%s: "+format, append([]any{key}, a...)...)
 		at := from[key]
-		if at != "" {
-			at += ": "
+		for _, k := range keys { // of two that do not fit one may be a default
+			if at == "" && !k.group && strings.Contains(err.Error(), k.path) {
+				at = from[k.path]
+			}
 		}
-		errs = append(errs, fmt.Errorf("%s%s: "+format, append([]any{at, key}, a...)...))
+		if at != "" {
+			err = fmt.Errorf("%s: %w", at, err)
+		}
+		errs = append(errs, err)
 	})
 	return c, errors.Join(errs...)
 }
@@ -383,7 +389,7 @@ func readYAML(path string, source []byte, keys []configKey) (map[string]string, 
 		case k.group:
 			errs = append(errs, fmt.Errorf("%s: %s has keys of its own; %s", at, k.path, siblings(k.path+".", keys)))
 		case yaml.NodeToValue(n, k.value.Addr().Interface(), yaml.Strict()) != nil:
-			errs = append(errs, fmt.Errorf("%s: %s: %s is not valid: write %s", at, k.path, strings.TrimSpace(n.String()), kinds[k.kind()]))
+			errs = append(errs, fmt.Errorf("%s: %s: %s is not valid: write %s", at, k.path, strings.Join(strings.Fields(n.String()), " "), kinds[k.kind()]))
 		}
 	}
 	walk = func(prefix string, n ast.Node) {

@@ -4,9 +4,11 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -36,7 +38,9 @@ func (c *Config) check(bad func(key, format string, a ...any)) {
 	c.NATS.check(bad)
 	c.Edge.check(bad)
 	c.Media.check(bad)
+	c.checkPorts(bad)
 	c.Registrar.check(bad)
+	c.checkAccounts(bad)
 	c.Trunks.check(bad)
 	if c.Worker.DrainTimeout <= 0 {
 		bad("worker.drain_timeout", "%s cannot be used: write a duration above 0, such as 8s", c.Worker.DrainTimeout)
@@ -46,10 +50,7 @@ func (c *Config) check(bad func(key, format string, a ...any)) {
 	} else if c.API.Listen != "" && !isLoopback(c.API.Listen) {
 		bad("api.listen", "%q is not on loopback, and the API has no login: write 127.0.0.1:port and put a proxy with a login before it", c.API.Listen)
 	}
-	c.Softphone.check(bad)
-	if c.Softphone.TLS && !c.Edge.needsTLS() {
-		bad("softphone.tls", "needs a certificate, and a browser on https needs wss: add wss:address:port to edge.listen")
-	}
+	c.checkSoftphone(bad)
 	if c.Metrics.Listen != "" && !isAddrPort(c.Metrics.Listen) {
 		bad("metrics.listen", "%q cannot be used: write address:port, such as 127.0.0.1:9464, or nothing", c.Metrics.Listen)
 	}
@@ -79,11 +80,33 @@ func (c *NATSConfig) check(bad func(key, format string, a ...any)) {
 	case c.Replicas > 1 && c.URL == "":
 		bad("nats.replicas", "%d copies need a cluster: set nats.url, or write 1", c.Replicas)
 	}
-	if c.Creds != "" && c.URL == "" {
+	switch _, err := os.ReadFile(c.Creds); {
+	case c.Creds != "" && c.URL == "":
 		bad("nats.creds", "the embedded server makes its own secret: set nats.url, or remove this")
+	case c.Creds != "" && err != nil:
+		bad("nats.creds", "%v", err)
+	}
+	if c.URL != "" {
+		for _, server := range strings.Split(c.URL, ",") {
+			u, err := url.Parse(strings.TrimSpace(server))
+			if err != nil || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) || u.Hostname() == "" {
+				bad("nats.url", "%q cannot be used: write servers like nats://192.0.2.1:4222, with commas between them", c.URL)
+				break
+			}
+		}
 	}
 	if !isAddrPort(c.Listen) {
 		bad("nats.listen", "%q cannot be used: write address:port, such as 127.0.0.1:0", c.Listen)
+	}
+	if c.SyncInterval == 0 {
+		bad("nats.sync_interval", "0 cannot be used: write a duration, or a negative one for each write")
+	}
+	for key, set := range map[string]bool{
+		"nats.listen": c.Listen != DefaultConfig().NATS.Listen, "nats.sync_interval": c.SyncInterval != DefaultConfig().NATS.SyncInterval,
+	} {
+		if set && c.URL != "" {
+			bad(key, "is of the embedded server, and nats.url names another: remove one of them")
+		}
 	}
 }
 
@@ -107,10 +130,12 @@ func (c *EdgeConfig) check(bad func(key, format string, a ...any)) {
 	}
 	if c.Advertise != "" && !isAdvertise(c.Advertise) {
 		bad("edge.advertise", "%q cannot be used: write host or host:port, such as 203.0.113.7", c.Advertise)
+	} else if l := c.unreachable(); l != "" {
+		bad("edge.advertise", "%q is of another IP version than %s of edge.listen: who is told it cannot come back; write a name that has both, or run two switches", c.Advertise, l)
 	}
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		bad("edge.tls.cert", "and edge.tls.key belong together: write both, or none")
-	} else if c.TLS.Cert != "" && c.needsTLS() {
+	} else if c.TLS.Cert != "" {
 		if _, err := tls.LoadX509KeyPair(c.TLS.Cert, c.TLS.Key); err != nil {
 			bad("edge.tls.cert", "%v", err)
 		}
@@ -134,9 +159,12 @@ func (c *EdgeConfig) check(bad func(key, format string, a ...any)) {
 		{"peer_rate", l.PeerRate},
 		{"stranger_rate", l.StrangerRate},
 	} {
-		if !(n.value > 0) {
+		if !(n.value > 0) || math.IsInf(n.value, 0) {
 			bad("edge.limits."+n.key, "%v cannot be used: write a number above 0", n.value)
 		}
+	}
+	if l.StrangerRate > l.PeerRate {
+		bad("edge.limits.stranger_rate", "%v is more than edge.limits.peer_rate, %v: strangers would be let in before peers", l.StrangerRate, l.PeerRate)
 	}
 	if l.Silence < 500*time.Millisecond || l.Silence > 32*time.Second {
 		bad("edge.limits.silence", "%s cannot be used: write 500ms to 32s", l.Silence)
@@ -145,8 +173,11 @@ func (c *EdgeConfig) check(bad func(key, format string, a ...any)) {
 		bad("edge.dns.servers", "has %d servers: at most 4 are asked", len(c.DNS.Servers))
 	}
 	for _, s := range c.DNS.Servers {
-		_, plain := netip.ParseAddr(s)
-		if _, err := netip.ParseAddrPort(s); plain != nil && err != nil {
+		ap, err := netip.ParseAddrPort(s)
+		if plain, noPort := netip.ParseAddr(s); noPort == nil {
+			ap, err = netip.AddrPortFrom(plain, 53), nil
+		}
+		if err != nil || ap.Port() == 0 || ap.Addr().IsUnspecified() {
 			bad("edge.dns.servers", "%q cannot be used: write an address or address:port, such as 192.0.2.53", s)
 		}
 	}
@@ -160,14 +191,37 @@ var hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
 func isAdvertise(s string) bool {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		host, port = strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"), "5060"
+		host, port = s, "5060"
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 {
 		return false
 	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && !ip.IsUnspecified() || err != nil && hostName.MatchString(host)
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return !ip.IsUnspecified() && ip.Zone() == ""
+	}
+	top := host[strings.LastIndexByte(host, '.')+1:]
+	return hostName.MatchString(host) && !strings.Contains(host, "..") && strings.Trim(top, "0123456789") != "" // or it is a mistyped address
+}
+
+// unreachable is a listener whose far ends cannot use the address that they are
+// told, because it is of the other IP version; "": none.
+func (c *EdgeConfig) unreachable() string {
+	host, _, err := net.SplitHostPort(c.Advertise)
+	if err != nil {
+		host = c.Advertise
+	}
+	told, err := netip.ParseAddr(host)
+	if err != nil {
+		return "" // a name
+	}
+	for _, l := range c.Listen {
+		ap, err := netip.ParseAddrPort(strings.TrimPrefix(l, transport(l)+":"))
+		if at := ap.Addr().Unmap(); err == nil && at != netip.IPv6Unspecified() && at.Is4() != told.Unmap().Is4() {
+			return l
+		}
+	}
+	return ""
 }
 
 func (c *MediaConfig) check(bad func(key, format string, a ...any)) {
@@ -180,6 +234,8 @@ func (c *MediaConfig) check(bad func(key, format string, a ...any)) {
 	}
 	if a, err := netip.ParseAddr(c.Advertise); c.Advertise != "" && (err != nil || a.IsUnspecified()) {
 		bad("media.advertise", "%q cannot be used: write an address without a port, such as 203.0.113.7", c.Advertise)
+	} else if c.Advertise != "" && listen.IsValid() && listen.Unmap().Is4() != a.Unmap().Is4() { // media has one version, on :: too
+		bad("media.advertise", "%q is of another IP version than media.listen, %s: no sound would arrive", c.Advertise, listen)
 	}
 	first, last := c.PortRange()
 	if first < 1024 || last > 65535 || first%2 != 0 || last%2 != 1 || last-first < 3 {
@@ -198,16 +254,67 @@ func (c *TrunksConfig) check(bad func(key, format string, a ...any)) {
 	}
 }
 
-func (c *SoftphoneConfig) check(bad func(key, format string, a ...any)) {
-	switch {
-	case c.Listen != "" && !isAddrPort(c.Listen):
-		bad("softphone.listen", "%q cannot be used: write address:port, such as 127.0.0.1:8080, or nothing", c.Listen)
-	case c.Demo && !isLoopback(c.Listen):
-		bad("softphone.listen", "%q is not on loopback, and a demo's page tells passwords: write 127.0.0.1:port, or no softphone.demo", c.Listen)
+// checkPorts reports two listeners that want one port.
+func (c *Config) checkPorts(bad func(key, format string, a ...any)) {
+	type socket struct {
+		key, spec, kind string
+		at              netip.AddrPort
 	}
-	for _, s := range c.Sockets {
+	var all []socket
+	add := func(key, spec, kind, at string) {
+		if ap, err := netip.ParseAddrPort(at); err == nil && ap.Port() != 0 {
+			all = append(all, socket{key, spec, kind, netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())})
+		}
+	}
+	for _, l := range slices.Compact(slices.Sorted(slices.Values(c.Edge.Listen))) { // one that stands there twice has been reported
+		kind, at, _ := strings.Cut(l, ":")
+		if kind != "udp" {
+			kind = "tcp"
+		}
+		add("edge.listen", l, kind, at)
+	}
+	if c.NATS.URL == "" {
+		add("nats.listen", c.NATS.Listen, "tcp", c.NATS.Listen)
+	}
+	add("softphone.listen", c.Softphone.Listen, "tcp", c.Softphone.Listen)
+	add("api.listen", c.API.Listen, "tcp", c.API.Listen)
+	add("metrics.listen", c.Metrics.Listen, "tcp", c.Metrics.Listen)
+	meet := func(a, b netip.Addr) bool {
+		return a == b || a.IsUnspecified() || b.IsUnspecified() // Go opens 0.0.0.0 for both IP versions
+	}
+	first, last := c.Media.PortRange()
+	listen, _ := netip.ParseAddr(c.Media.Listen)
+	for i, s := range all {
+		for _, before := range all[:i] {
+			if s.kind == before.kind && s.at.Port() == before.at.Port() && meet(s.at.Addr(), before.at.Addr()) {
+				bad(s.key, "%q wants the port of %s %q: give each its own", s.spec, before.key, before.spec)
+			}
+		}
+		if n := int(s.at.Port()); s.kind == "udp" && first <= n && n <= last && listen.IsValid() && meet(s.at.Addr(), listen.Unmap()) {
+			bad("media.ports", "%q has the port of edge.listen %s: choose others", c.Media.Ports, s.spec)
+		}
+	}
+}
+
+func (c *Config) checkSoftphone(bad func(key, format string, a ...any)) {
+	p := &c.Softphone
+	wss := func(l string) bool { return transport(l) == "wss" }
+	switch {
+	case p.Listen == "" && (p.TLS || len(p.Sockets) > 0):
+		bad("softphone.listen", "is empty, and softphone.tls or softphone.sockets is set: write where the page is served, such as 127.0.0.1:8080, or remove them")
+	case p.Listen == "":
+	case !isAddrPort(p.Listen):
+		bad("softphone.listen", "%q cannot be used: write address:port, such as 127.0.0.1:8080, or nothing", p.Listen)
+	case p.Demo && !isLoopback(p.Listen):
+		bad("softphone.listen", "%q is not on loopback, and a demo's page tells passwords: write 127.0.0.1:port, or no softphone.demo", p.Listen)
+	case p.TLS && (!c.Edge.needsTLS() || !slices.ContainsFunc(c.Edge.Listen, wss) && !slices.ContainsFunc(p.Sockets, wss)):
+		bad("softphone.tls", "needs a certificate, and a browser on https needs wss: add wss:address:port to edge.listen")
+	}
+	for _, s := range p.Sockets {
 		if u, err := url.Parse(s); err != nil || u.Scheme != "ws" && u.Scheme != "wss" || u.Host == "" || strings.ContainsAny(s, " ;,'\"") {
 			bad("softphone.sockets", "%q cannot be used: write a URL such as wss://phone.example.com/sip", s)
+		} else if p.TLS && u.Scheme == "ws" {
+			bad("softphone.sockets", "%q cannot be used: a browser on https (softphone.tls) opens wss only", s)
 		}
 	}
 }
@@ -222,9 +329,19 @@ func (c *RegistrarConfig) check(bad func(key, format string, a ...any)) {
 	if c.Keepalive >= 0 && c.Keepalive < time.Second {
 		bad("registrar.keepalive", "%s cannot be used: write 1s or more, or a negative one for never", c.Keepalive)
 	}
-	if c.Accounts != "" {
-		if _, err := readAccounts(c.Accounts); err != nil {
-			bad("registrar.accounts", "%v", err)
+}
+
+func (c *Config) checkAccounts(bad func(key, format string, a ...any)) {
+	if c.Registrar.Accounts == "" {
+		return
+	}
+	accounts, err := readAccounts(c.Registrar.Accounts)
+	if err != nil {
+		bad("registrar.accounts", "%v", err)
+	}
+	for _, a := range accounts {
+		if c.Softphone.Demo && slices.Contains(demoNames, a.Name) {
+			bad("registrar.accounts", "%s has %s, and so has softphone.demo, whose page tells its password: rename it, or serve without the demo", c.Registrar.Accounts, a.Name)
 		}
 	}
 }

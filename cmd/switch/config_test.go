@@ -85,6 +85,29 @@ func TestConfigErrors(t *testing.T) {
 		{flag: "nats.replicas=3", want: "nats.replicas: 3 copies need a cluster: set nats.url"},
 		{flag: "node=a.b", want: `node: "a.b" cannot be used`},
 		{flag: "log.level=loud", want: `log.level: "loud" is no level: write debug, info, warn or error`},
+		{flag: "edge.limits.peer_rate=+Inf", want: "edge.limits.peer_rate: +Inf cannot be used"},
+		{source: "edge: {limits: {peer_rate: 5}}\n", want: "edge.limits.stranger_rate: 10 is more than edge.limits.peer_rate, 5"},
+		{source: "\nedge:\n  listen: [tcp:10.0.0.1:5060, ws:10.0.0.1:5060]\n", want: `switch.yaml:3: edge.listen: "ws:10.0.0.1:5060" wants the port of edge.listen "tcp:10.0.0.1:5060": give each its own`},
+		{source: "edge:\n  listen: [udp:127.0.0.1:5060, udp:0.0.0.0:5060]\n  advertise: a.example\n", want: `wants the port of edge.listen "udp:0.0.0.0:5060"`},
+		{source: "api: {listen: 127.0.0.1:9464}\n", want: `switch.yaml:1: metrics.listen: "127.0.0.1:9464" wants the port of api.listen "127.0.0.1:9464"`},
+		{source: "nats: {listen: 127.0.0.1:5060}\n", want: `switch.yaml:1: nats.listen: "127.0.0.1:5060" wants the port of edge.listen "tcp:127.0.0.1:5060"`},
+		{source: "edge:\n  listen: [udp:127.0.0.1:20002]\n", want: `switch.yaml:2: media.ports: "20000-39999" has the port of edge.listen udp:127.0.0.1:20002: choose others`},
+		{source: "edge:\n  listen: [udp:10.0.0.1:5060]\n  advertise: '[2001:db8::1]:5060'\n", want: `switch.yaml:3: edge.advertise: "[2001:db8::1]:5060" is of another IP version than udp:10.0.0.1:5060`},
+		{flag: "edge.advertise=[2001:db8::1]", want: `edge.advertise: "[2001:db8::1]" cannot be used`},
+		{flag: "edge.advertise=203.0.113.300", want: `edge.advertise: "203.0.113.300" cannot be used`},
+		{flag: "edge.advertise=a..b", want: `edge.advertise: "a..b" cannot be used`},
+		{source: "media: {listen: 10.0.0.1, advertise: '2001:db8::1'}\n", want: `media.advertise: "2001:db8::1" is of another IP version than media.listen, 10.0.0.1`},
+		{flag: "media.ports=20001-20008", want: `media.ports: "20001-20008" cannot be used`},
+		{flag: "media.ports=20000-20001", want: `media.ports: "20000-20001" cannot be used`},
+		{flag: "edge.dns.servers=192.0.2.53:0", want: `edge.dns.servers: "192.0.2.53:0" cannot be used`},
+		{source: "edge: {tls: {cert: /nowhere, key: /nowhere}}\n", want: "switch.yaml:1: edge.tls.cert: open /nowhere"},
+		{flag: "nats.url=not a url", want: `nats.url: "not a url" cannot be used: write servers like nats://192.0.2.1:4222`},
+		{source: "nats: {url: 'nats://a:4222', creds: /nowhere}\n", want: "nats.creds: open /nowhere"},
+		{source: "nats:\n  url: nats://a:4222\n  listen: 127.0.0.1:4222\n", want: "switch.yaml:3: nats.listen: is of the embedded server, and nats.url names another"},
+		{flag: "nats.sync_interval=0s", want: "nats.sync_interval: 0 cannot be used"},
+		{flag: "softphone.tls=true", want: "softphone.listen: is empty, and softphone.tls"},
+		{source: "edge:\n  listen: [tls:127.0.0.1:5061, ws:127.0.0.1:81]\nsoftphone:\n  listen: 127.0.0.1:8080\n  tls: true\n", want: "switch.yaml:5: softphone.tls: needs a certificate, and a browser on https needs wss"},
+		{source: "edge:\n  listen: [wss:127.0.0.1:5061]\nsoftphone: {listen: '127.0.0.1:8080', tls: true, sockets: ['ws://a.example']}\n", want: `softphone.sockets: "ws://a.example" cannot be used: a browser on https`},
 		{flag: "api.listen=8080", want: "api.listen: \"8080\" cannot be used: write address:port"},
 	} {
 		pair := func(s string) func(string) (string, bool) {
@@ -110,7 +133,7 @@ func TestAllBadValuesAreNamedAtOnce(t *testing.T) {
 
 func TestPrintedConfigReadsBack(t *testing.T) {
 	c := DefaultConfig()
-	c.Node, c.NATS.SyncInterval, c.Edge.Advertise, c.Plan = "b2", -1, "203.0.113.7:5060", "a: #b"
+	c.Node, c.NATS.SyncInterval, c.Edge.Advertise, c.Plan = "b2", -1, "[2001:db8::7]:5060", "a: #b"
 	c.Edge.Listen = []string{"udp:[::1]:5060"}
 	var out bytes.Buffer
 	if err := printConfig(&out, c); err != nil {
@@ -139,6 +162,26 @@ func TestConfigFlags(t *testing.T) {
 	}
 	if c.Workers != 2 || c.Node != "flag" || c.Worker.Story || len(c.Edge.Listen) != 1 {
 		t.Errorf("%+v", c)
+	}
+}
+
+// What may look like a contradiction, and is none.
+func TestConfigsThatWork(t *testing.T) {
+	for _, source := range []string{
+		"edge:\n  listen: [udp:10.0.0.1:5060, udp:10.0.0.2:5060, tcp:10.0.0.1:5060, ws:10.0.0.1:0, wss:10.0.0.1:0]",
+		"edge:\n  listen: [udp:10.0.0.1:5060, 'udp:[2001:db8::1]:5060']\n  advertise: sip.example.com",
+		"edge:\n  listen: ['udp:[::]:5060']\n  advertise: 203.0.113.7",
+		"edge:\n  listen: ['udp:[2001:db8::1]:5060']\n  advertise: '2001:db8::7'",
+		"edge:\n  listen: [udp:10.0.0.1:20002]",
+		"edge:\n  listen: [tcp:127.0.0.1:20002]",
+		"nats: {url: 'nats://a:4222, tls://b'}\napi: {listen: '127.0.0.1:4222'}",
+		"softphone: {listen: '127.0.0.1:8080', sockets: ['wss://phone.example.com/sip']}",
+		"edge:\n  listen: [tls:127.0.0.1:5061]\nsoftphone: {listen: '127.0.0.1:8080', tls: true, sockets: ['wss://phone.example.com/sip']}",
+		"softphone: {demo: true}",
+	} {
+		if _, err := readConfig("switch.yaml", []byte(source), none, none); err != nil {
+			t.Errorf("%s: %v", source, err)
+		}
 	}
 }
 

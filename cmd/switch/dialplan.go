@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/parser"
@@ -99,9 +101,24 @@ func parsePlan(source []byte) (codecore.Plan, error) {
 		return p, errors.New("dialplan: more than one document stands in it, parted by ---; write one")
 	}
 	if err := p.Check(); err != nil {
-		return p, fmt.Errorf("dialplan: %s%w", planLine(source, err), err)
+		return p, fmt.Errorf("dialplan: %s%s", planLine(source, err), strings.TrimPrefix(err.Error(), codecore.ErrPlan.Error()+": "))
 	}
 	return p, nil
+}
+
+// unringable says why nobody could ring an account at its name, though the plan
+// rings accounts by their names ("account:{number}"): a service has the number.
+// "": nothing is in the way.
+func unringable(p *codecore.Plan, account string) string {
+	byName := slices.ContainsFunc(p.Routes, func(r codecore.PlanRoute) bool {
+		rings := r.To == "account:{number}" || slices.ContainsFunc(r.Targets, func(t codecore.PlanTarget) bool { return t.To == "account:{number}" })
+		return rings && strings.HasPrefix(account, r.Prefix) && r.Strip == 0 && r.Add == ""
+	})
+	r, err := codecore.Route(p, codecore.AccountPeer(account), account)
+	if !byName || err != nil || !codecore.IsService(r.Peer) {
+		return ""
+	}
+	return fmt.Sprintf("%s is the number of %s in the dialplan (prefix %q): nobody could ring an account of that name", account, r.Peer, r.Prefix)
 }
 
 // planLine finds the line of a rule that Check refused, by the place it names
@@ -111,19 +128,25 @@ func planLine(source []byte, err error) string {
 	if place == "" {
 		return ""
 	}
-	path, perr := yaml.PathString("$." + place)
-	if perr != nil {
+	return lineOf(source, "$."+place)
+}
+
+// The first one in an error is what it is about.
+var planPlace = regexp.MustCompile(`(peers|routes)\[\d+\]|limits(\.[a-z_]+)?|redirect`)
+
+// lineOf is "line 8: " for a place in YAML ("$.peers[1]"), "" when it is not there.
+func lineOf(source []byte, place string) string {
+	path, err := yaml.PathString(place)
+	if err != nil {
 		return ""
 	}
-	file, perr := parser.ParseBytes(source, 0)
-	if perr != nil {
+	file, err := parser.ParseBytes(source, 0)
+	if err != nil {
 		return ""
 	}
-	node, perr := path.FilterFile(file)
-	if perr != nil || node == nil || node.GetToken() == nil {
+	node, err := path.FilterFile(file)
+	if err != nil || node == nil || node.GetToken() == nil {
 		return ""
 	}
 	return fmt.Sprintf("line %d: ", node.GetToken().Position.Line)
 }
-
-var planPlace = regexp.MustCompile(`(peers|routes)\[\d+\]`)

@@ -52,25 +52,39 @@ func registrations(c *child) *registrar.Directory {
 
 // readAccounts reads a file of accounts strictly.
 func readAccounts(path string) ([]registrar.Account, error) {
+	return readSecretList(path, "name, ha1_sha256 and ha1_md5", func(a registrar.Account) (string, error) { return a.Name, a.Check() })
+}
+
+// readSecretList reads a YAML list strictly, from a file that is not everybody's;
+// check gives each entry its name. No error has anything of the file's text.
+func readSecretList[T any](path, keys string, check func(T) (name string, err error)) ([]T, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode().Perm()&0o007 != 0 {
+		return nil, fmt.Errorf("%s: everybody on this machine may read it: chmod o= %s", path, path)
+	}
 	source, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	var as []registrar.Account
-	if err := yaml.UnmarshalWithOptions(source, &as, yaml.Strict()); err != nil {
-		return nil, fmt.Errorf("%s: write a list of name, ha1_sha256 and ha1_md5: %s", path, blame(err))
+	var list []T
+	if err := yaml.UnmarshalWithOptions(source, &list, yaml.Strict()); err != nil {
+		return nil, fmt.Errorf("%s: write a list of %s: %s", path, keys, blame(err))
 	}
 	seen := map[string]bool{}
-	for i, a := range as {
-		if err := a.Check(); err != nil {
-			return nil, fmt.Errorf("%s: entry %d: %w", path, i+1, err)
+	for i, x := range list {
+		name, err := check(x)
+		if err == nil && seen[name] {
+			err = fmt.Errorf("%s stands twice", name)
 		}
-		if seen[a.Name] {
-			return nil, fmt.Errorf("%s: entry %d: %s stands twice", path, i+1, a.Name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %s%w", path, lineOf(source, fmt.Sprintf("$[%d]", i)), err)
 		}
-		seen[a.Name] = true
+		seen[name] = true
 	}
-	return as, nil
+	return list, nil
 }
 
 // blame says what is wrong without the source around it, which has hashes.
@@ -181,6 +195,9 @@ func (b *backend) SetAccount(ctx context.Context, name string, h console.Account
 	}
 	if b.accounts.Configured(name) {
 		return console.Refused("account-configured", "account "+name+" is in the configuration", "change it in the file of registrar.accounts")
+	}
+	if why := unringable(b.plan(), name); why != "" {
+		return console.Refused("account-is-service", why, "choose another name, or give the service another number with 'switch dialplan set'")
 	}
 	value, err := json.Marshal(a)
 	if err != nil {

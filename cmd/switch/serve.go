@@ -317,8 +317,18 @@ func checkPlanFile(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	if _, err := parsePlan(source); err != nil {
+	p, err := parsePlan(source)
+	if err != nil {
 		return fmt.Errorf("%s: %w", cfg.Plan, err)
 	}
-	return nil
+	if cfg.Registrar.Accounts == "" {
+		return nil
+	}
+	accounts, err := readAccounts(cfg.Registrar.Accounts)
+	for _, a := range accounts {
+		if why := unringable(&p, a.Name); why != "" {
+			return fmt.Errorf("%s: %s", cfg.Registrar.Accounts, why)
+		}
+	}
+	return err
 }
