@@ -127,7 +127,7 @@ func hear(body []byte, w want) (d *sdp.SessionDescription, t said, spoken *sdp.M
 		return d, t, nil, fmt.Errorf("%w: longer than %d bytes", ErrSDP, maxSDP)
 	}
 	if err := readSDP(string(body), d); err != nil {
-		return d, t, nil, fmt.Errorf("%w: %v", ErrSDP, err) //nolint:errorlint // pion's errors mean nothing to callers
+		return d, t, nil, fmt.Errorf("%w: %w", ErrSDP, err)
 	}
 	found, err := choose(d, w)
 	if err != nil {
@@ -181,6 +181,9 @@ func sounds(d *sdp.SessionDescription, m *sdp.MediaDescription, formats []string
 	default:
 		if addr, err = netip.ParseAddr(strings.TrimSpace(conn.Address.Address)); err != nil {
 			return s, fmt.Errorf("%w: c= line has no IP address", ErrSDP)
+		}
+		if addr.IsMulticast() || addr.Zone() != "" { // nobody that a call is with
+			return s, fmt.Errorf("%w: c= line of %s", ErrSDP, addr)
 		}
 	}
 	s.Sends, s.Hears = true, true
