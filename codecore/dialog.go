@@ -17,6 +17,8 @@ func (c *call) inDialog(leg LegID, e SIPRequest) {
 		return
 	}
 	switch {
+	case cseq == d.CSeq && e.Msg.Method == "INVITE":
+		return // again, late: it has had its answer, and the ACK or the BYE that follows
 	case d.Gone && e.Msg.Method == "BYE" && l.byeOut(d):
 		// It crosses ours: both are right (RFC 3261 15.1.2).
 		c.respond(leg, c.serve(leg, e), 200, nil)
@@ -29,9 +31,6 @@ func (c *call) inDialog(leg LegID, e SIPRequest) {
 		return
 	case l.Name != "" && e.Msg.Method != "BYE" && e.Msg.Method != "OPTIONS": // nobody is across
 		c.refuse(e, 500, "aside", Header{"Retry-After", "1"})
-		return
-	case cseq == d.CSeq && e.Msg.Method == "INVITE":
-		// Again, late: its ACK has come.
 		return
 	case cseq <= d.CSeq:
 		c.refuse(e, 500, "cseq", Header{"Retry-After", "1"})

@@ -225,8 +225,8 @@ func (c *call) request(e SIPRequest) {
 	case tx != nil && e.Msg.Method != "ACK": // again; no answer yet, or the 2xx is pending
 	case e.Msg.Method == "CANCEL":
 		c.refuse(e, 481, "no-transaction") // nothing to cancel (RFC 3261 9.2)
-	case e.Msg.Method == "INVITE" && e.Msg.Get("Call-ID") == c.A.CallID && toTag(&e.Msg) == "":
-		// The INVITE of the call again, late: its ACK has come.
+	case e.Msg.Method == "INVITE" && toTag(&e.Msg) == "" && c.joinedBy(&e.Msg):
+		// The INVITE of a party again, late: its ACK has come.
 	case e.Msg.Method == "INVITE" && toTag(&e.Msg) == "" && e.Msg.Get("Replaces") != "":
 		c.replace(e)
 	case leg == "":
@@ -234,6 +234,17 @@ func (c *call) request(e SIPRequest) {
 	default:
 		c.inDialog(leg, e)
 	}
+}
+
+// joinedBy reports whether an INVITE is the one by which a party came into the call.
+func (c *call) joinedBy(m *Message) bool {
+	_, tag := tagOf(m.Get("From"))
+	cseq, _ := cseqOf(m)
+	return slices.ContainsFunc(c.legs(), func(id LegID) bool {
+		l := c.leg(id)
+		d := l.dialog(tag)
+		return d != nil && l.CallID == m.Get("Call-ID") && cseq <= d.CSeq
+	})
 }
 
 // find tells whose request it is, and whether it has been here before.

@@ -219,6 +219,8 @@ func (w *world) event(line string) Event {
 	}
 	leg := LegID(f[0])
 	switch {
+	case f[1] == "again" && len(f) > 2: // its last INVITE
+		return w.open[leg]
 	case f[1] == "again":
 		return w.last[leg]
 	case f[1] == "timeout", f[1] == "nopassword":
