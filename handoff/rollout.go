@@ -29,7 +29,7 @@ const (
 	PhaseRaising    Phase = "raising"     // no record is below: the floor rises. There is no way back from here
 	PhaseFinalized  Phase = "finalized"   // the floor has risen; the end
 	PhaseUndoing    Phase = "undoing"     // calls go back; then rolled-back
-	PhaseRolledBack Phase = "rolled-back" // the end: all that could is back
+	PhaseRolledBack Phase = "rolled-back" // all that could is back; workers that come again are seen off
 	PhaseFailed     Phase = "failed"      // the end: nothing was moved
 )
 
@@ -155,7 +155,8 @@ func (r Rollout) WantsWritten(schema int) bool {
 	return schema == 0
 }
 
-// Over reports whether nothing will happen any more by itself.
+// Over reports whether its outcome stands: workers of the side that was left are
+// seen off, and nothing else happens any more.
 func (r Rollout) Over() bool {
 	switch r.Phase {
 	case PhaseFinalized, PhaseRolledBack, PhaseFailed:

@@ -76,7 +76,9 @@ func Next(r Rollout, now time.Time, f Facts) (Rollout, []Order) {
 			return r.back(now, "not confirmed in time", nil), nil
 		}
 	case PhaseConfirmed:
-		return r.retire(now, from, to)
+		return r.retire(now, r.From.Digest, from, to)
+	case PhaseRolledBack, PhaseFailed:
+		return r.retire(now, r.To.Digest, to, from)
 	case PhaseFinalizing:
 		return r.finalizing(now, f)
 	case PhaseRaising:
@@ -208,17 +210,18 @@ func (w *Wave) end(now time.Time, missing int) {
 	w.Left = max(0, missing-w.Refused)
 }
 
-// retire lets the old workers go, and moves what they still own now and then:
-// a refused call may have changed into one that can go.
-func (r Rollout) retire(now time.Time, from, to []sessions.Process) (Rollout, []Order) {
-	if len(from) == 0 || now.Sub(r.Since) < stopEvery {
+// retire lets the workers of the side that was left go, and moves what they still
+// own now and then: a refused call may have changed into one that can go, and one
+// that was leaving when everything was killed is started again and takes calls over.
+func (r Rollout) retire(now time.Time, digest string, leaving, staying []sessions.Process) (Rollout, []Order) {
+	if len(leaving) == 0 || len(staying) == 0 || now.Sub(r.Since) < stopEvery {
 		return r, nil
 	}
 	r.Since = now
-	orders := []Order{{Kind: OrderStop, Digest: r.From.Digest}}
-	if alive(from) > 0 && len(to) > 0 {
+	orders := []Order{{Kind: OrderStop, Digest: digest}}
+	if alive(leaving) > 0 {
 		r.Since = now.Add(4 * stopEvery)
-		orders = append(orders, spread(from, to, alive(from))...)
+		orders = append(orders, spread(leaving, staying, alive(leaving))...)
 	}
 	return r, orders
 }

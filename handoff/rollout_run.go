@@ -59,8 +59,9 @@ func RunRollout(ctx context.Context, c RolloutConfig) error {
 	c = c.withDefaults()
 	tick := time.NewTicker(c.Every)
 	defer tick.Stop()
+	var looked time.Time // at a rollout of which only workers that leave are left
 	for {
-		worked, err := c.advance(ctx)
+		worked, err := c.advance(ctx, &looked)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -151,10 +152,17 @@ func SteerRollout(ctx context.Context, c RolloutConfig, verb string, steps []int
 }
 
 // advance takes one step; worked tells that there may be more to do at once.
-func (c RolloutConfig) advance(ctx context.Context) (worked bool, err error) {
+func (c RolloutConfig) advance(ctx context.Context, looked *time.Time) (worked bool, err error) {
 	r, rev, err := ReadRollout(ctx, c.Docs, c.Key)
-	if err != nil || rev == 0 || r.Over() {
+	if err != nil || rev == 0 || r.Phase == PhaseFinalized {
 		return false, err
+	}
+	if r.Over() || r.Phase == PhaseConfirmed { // for as long as the release lives
+		now := c.Now()
+		if now.Sub(*looked) < stopEvery {
+			return false, nil
+		}
+		*looked = now
 	}
 	facts, err := c.Executor.Facts(ctx, r)
 	if err != nil {

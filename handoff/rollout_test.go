@@ -155,7 +155,7 @@ func (s *stage) start(t *testing.T, steps ...int) {
 func (s *stage) settle(t *testing.T) Rollout {
 	t.Helper()
 	for quiet := 0; quiet < 100; {
-		worked, err := s.config().advance(context.Background())
+		worked, err := s.config().advance(context.Background(), new(time.Time))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -331,6 +331,32 @@ func TestRolloutGoesBack(t *testing.T) {
 				t.Errorf("workers left: %v", s.workers)
 			}
 		})
+	}
+}
+
+// TestWhoWasLeavingComesBack: all was killed while a worker of the side that was
+// left was about to go. It is started again, takes calls over, and is seen off.
+func TestWhoWasLeavingComesBack(t *testing.T) {
+	s := newStage(100)
+	s.start(t, 100)
+	s.settle(t)
+	s.steer(t, SteerUndo)
+	if r := s.settle(t); r.Phase != PhaseRolledBack || len(s.workers) != 1 {
+		t.Fatalf("%s, workers %v", r.Phase, s.workers)
+	}
+	s.workers[0].Calls = 60
+	s.workers = append(s.workers, sessions.Process{Role: "worker", ID: "w-new", Digest: "new", Calls: 40})
+	s.pass(3 * time.Second)
+	s.settle(t)
+	s.pass(9 * time.Second)
+	if r := s.settle(t); r.Phase != PhaseRolledBack || s.on("old") != 100 || len(s.workers) != 1 {
+		t.Errorf("%s, workers %v", r.Phase, s.workers)
+	}
+	// Serve was upgraded by a restart since: nobody is there to whom it could leave them.
+	s.workers = []sessions.Process{{Role: "worker", ID: "w-new", Digest: "new"}}
+	s.pass(time.Minute)
+	if s.settle(t); len(s.workers) != 1 {
+		t.Error("the only worker was stopped")
 	}
 }
 

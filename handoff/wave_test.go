@@ -116,7 +116,7 @@ func TestWaveSaysWhatBecameOfEachCall(t *testing.T) {
 	}
 	cfg := RolloutConfig{Docs: c, Executor: c, Now: func() time.Time { return now }}.withDefaults()
 	for i := 0; i < 20 && r.Phase != PhaseRolledBack; i++ {
-		if _, err := cfg.advance(t.Context()); err != nil {
+		if _, err := cfg.advance(t.Context(), new(time.Time)); err != nil {
 			t.Fatal(err)
 		}
 		if r, _, err = ReadRollout(t.Context(), c, "k"); err != nil {

@@ -29,7 +29,7 @@ func (b *backend) rolloutConfig() handoff.RolloutConfig {
 // calls that should have stayed.
 func (x executor) Facts(ctx context.Context, r handoff.Rollout) (handoff.Facts, error) {
 	var f handoff.Facts
-	if r.Over() {
+	if r.Phase == handoff.PhaseFinalized {
 		return f, nil
 	}
 	f.Health = handoff.Health{Attempts: map[string]int{}, Failed: map[string]int{}}
