@@ -32,7 +32,7 @@ func (c *call) inDialog(leg LegID, e SIPRequest) {
 	case l.Name != "" && e.Msg.Method != "BYE" && e.Msg.Method != "OPTIONS": // nobody is across
 		c.refuse(e, 500, "aside", Header{"Retry-After", "1"})
 		return
-	case cseq <= d.CSeq:
+	case d.CSeq != 0 && cseq <= d.CSeq: // its first may be 0 (RFC 3261 8.1.1.5)
 		c.refuse(e, 500, "cseq", Header{"Retry-After", "1"})
 		return
 	case l.busy() && e.Msg.Method != "BYE":
@@ -40,7 +40,14 @@ func (c *call) inDialog(leg LegID, e SIPRequest) {
 		return
 	}
 	d.CSeq = cseq
-	if leg == LegA || l.Flow != "" { // a phone behind NAT may come by another flow
+	switch {
+	case leg == LegA:
+		target := d.Target
+		if at := contactOf(&e.Msg); at != "" && (e.Msg.Method == "INVITE" || e.Msg.Method == "UPDATE") {
+			target = at
+		}
+		l.Edge, l.Flow = e.Edge, e.flow(d.Routes, target)
+	case l.Flow != "": // a phone behind NAT may come by another flow
 		l.Edge, l.Flow = e.Edge, e.Flow
 	}
 	switch e.Msg.Method {

@@ -92,11 +92,12 @@ func (c *call) replace(e SIPRequest) {
 	l := c.leg(name)
 	from, theirs := tagOf(e.Msg.Get("From"))
 	cseq, _ := cseqOf(&e.Msg)
-	l.Edge, l.Flow, l.CallID, l.Peer, l.CSeq = e.Edge, e.Flow, e.Msg.Get("Call-ID"), e.Peer, 0
+	d = &Dialog{Tag: theirs, Target: contactOf(&e.Msg), Routes: e.Msg.All("Record-Route"), CSeq: cseq, Confirmed: true}
+	l.Edge, l.Flow, l.CallID, l.Peer, l.CSeq = e.Edge, e.flow(d.Routes, d.Target), e.Msg.Get("Call-ID"), e.Peer, 0
 	l.set(Terms{SRTP: e.SRTP})
 	l.Local, _ = tagOf(e.Msg.Get("To"))
 	l.Remote = from
-	l.Dialogs = []Dialog{{Tag: theirs, Target: contactOf(&e.Msg), Routes: e.Msg.All("Record-Route"), CSeq: cseq, Confirmed: true}}
+	l.Dialogs = []Dialog{*d}
 	c.hears(name, offer)
 	l = c.leg(name)
 	if e.Flow == LoopFlow {

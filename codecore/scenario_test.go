@@ -178,6 +178,8 @@ func picture(w *world, a Action) string {
 		way := ""
 		if leg := party(m); leg != "a" && a.Request.Flow != "" {
 			way = " by " + a.Request.Flow
+		} else if leg == "a" && a.Request.Flow == "" {
+			way = " by its address"
 		}
 		for _, x := range a.Request.Auth {
 			way += fmt.Sprintf("  answers %s of %s nc %d", x.Nonce, x.Realm, x.NC)

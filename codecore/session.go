@@ -69,7 +69,7 @@ func intervalOf(v string) (n Seconds, refresher string) {
 // ours, 0 when the dialplan is not at hand.
 func (c *call) sessionTerms(leg LegID, t *ServerTx, m *Message, most, least Seconds) *refusal {
 	n, refresher := intervalOf(m.Get("Session-Expires"))
-	takes := hasOption(m, "Supported", extTimer)
+	takes := hasOption(m, "Supported", extTimer) || hasOption(m, "Require", extTimer)
 	switch {
 	case n != 0 && n < least && takes:
 		return &refusal{422, "session-interval", []Header{{"Min-SE", strconv.Itoa(int(least))}}}

@@ -121,10 +121,13 @@ func (c *call) compose(leg LegID, d *Dialog, method string, cseq uint32, body []
 	} else {
 		tag = d.Tag
 		to += ";tag=" + tag
-		r.Msg.URI, r.Target, routes = d.Target, d.Target, d.Routes
+		r.Target, routes = d.Target, d.Routes
 	}
 	if len(routes) > 0 {
 		r.Target = uriOf(routes[0])
+	}
+	if d != nil {
+		r.Msg.URI, routes = strictly(d.Target, routes)
 	}
 	for _, route := range routes {
 		r.Msg.Add("Route", route)

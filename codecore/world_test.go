@@ -403,6 +403,13 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 			l := w.s.leg(LegID(x[9:10]))
 			d := append(slices.Clone(l.Dialogs), Dialog{Tag: "none"})[0]
 			m.Add("Replaces", Replaces{CallID: l.CallID, To: l.Tag, From: d.Tag, Early: strings.HasSuffix(x, ",early")}.String())
+		case strings.HasPrefix(x, "nat="): // where it is seen, which its Via does not know
+			e.Source = x[4:]
+		case strings.HasPrefix(x, "source="): // where its Via says it is
+			e.Source = x[7:]
+			m.Headers[0].Value = "SIP/2.0/UDP " + e.Source + ";branch=z9hG4bK" + e.Tx
+		case strings.HasPrefix(x, "contact="):
+			m.Headers[5].Value = "<sip:" + string(leg) + "@" + x[8:] + ">"
 		case x == "loop":
 			e.Flow = LoopFlow
 		case strings.HasPrefix(x, "peer="):
