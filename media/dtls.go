@@ -40,6 +40,7 @@ type pipe struct {
 	done chan struct{}
 	once sync.Once
 	mute atomic.Bool
+	deep bool // the party has answered us, so it cannot begin anew; behind loop.mu
 
 	mu     sync.Mutex
 	flight [][]byte // sent since the party was last heard
@@ -51,6 +52,7 @@ func newPipe(l *loop, g *leg) *pipe {
 
 // feed gives it a datagram; the relay does not wait.
 func (p *pipe) feed(b []byte) bool {
+	p.deep = p.deep || !isClientHello(b)
 	select {
 	case p.in <- append([]byte(nil), b...):
 		return true
@@ -148,6 +150,15 @@ func (l *loop) greet(g *leg) {
 		return
 	}
 	l.shake(g)
+}
+
+// greetAll begins what could not begin before. Both locks are held.
+func (m *Media) greetAll() {
+	for _, c := range m.calls {
+		for _, g := range c.legs {
+			m.loop.greet(g)
+		}
+	}
 }
 
 // beginShake starts the handshake of a leg on a goroutine of its own, if there

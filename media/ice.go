@@ -21,6 +21,7 @@ type ice struct {
 
 // credentials are ours, and the fragment of the party's that its checks name.
 type credentials struct {
+	own           string // label of ours
 	ufrag, theirs string
 	key           stun.MessageIntegrity
 }
@@ -75,6 +76,7 @@ func (l *loop) stun(g *leg, b []byte, from *sockaddr, now int64) {
 	switch {
 	case dest.isZero():
 	case !r.nominates || who == &c.prev && c.nominated:
+		l.greet(g) // if it could not begin before
 		return
 	}
 	if who == &c.cur && r.nominates {
@@ -134,9 +136,12 @@ func (c *ice) whose(username string) *credentials {
 
 // mayCheck bounds what a leg's checks may cost.
 func (c *ice) mayCheck(now int64) bool {
-	if add := (now - c.filled) * checksPerSecond / 1e9; add > 0 || c.filled == 0 {
+	if c.filled == 0 {
+		c.filled, c.tokens = now, checksAtOnce
+	}
+	if add := (now - c.filled) * checksPerSecond / 1e9; add > 0 {
 		c.filled = now
-		c.tokens = int32(min(int64(c.tokens)+max(add, 1), checksAtOnce))
+		c.tokens = int32(min(int64(c.tokens)+add, checksAtOnce))
 	}
 	if c.tokens <= 0 {
 		return false

@@ -17,7 +17,12 @@ import (
 // parties, sources on probation, packets that wait for an order.
 //
 // Frozen means that both locks are held: no packet, order, check, tone or write
-// can begin. Handshakes are let finish before; new ones wait for the heir.
+// can begin. Handshakes are let finish before, while all sound flows; new ones wait
+// for the heir. One whose party has said nothing but its ClientHello, or nothing at
+// all, by the end of that time has not heard us either: it begins anew in the heir,
+// which the party cannot tell from a late answer (RFC 6347 section 4.2.4). One that
+// is half done can neither go elsewhere nor be cut, so Freeze fails, and everything
+// is as it was.
 
 // handedVersion is the form of what is handed over. An heir that does not read
 // it refuses, and nothing has happened.
@@ -65,6 +70,17 @@ type handedLeg struct {
 	FarLost  int32             `json:"far_lost,omitempty"`
 	FarJit   uint32            `json:"far_jit,omitempty"`
 	FarBlock bool              `json:"far_block,omitempty"`
+	Anew     bool              `json:"anew,omitempty"` // its DTLS handshake is to begin
+	ICE      *handedICE        `json:"ice,omitempty"`
+}
+
+// handedICE is what a leg's checks have told. A party amid an ICE restart uses the
+// credentials of before until it has our answer.
+type handedICE struct {
+	Own       string   `json:"own,omitempty"` // label of ours before; "": there are none
+	Theirs    string   `json:"theirs,omitempty"`
+	Nominated bool     `json:"nominated,omitempty"` // under those of now
+	Valid     []string `json:"valid,omitempty"`     // where checks came from
 }
 
 func (g *leg) heardSoFar() handedLeg {
@@ -83,7 +99,36 @@ func (g *leg) heardSoFar() handedLeg {
 			h.Dropped[dropNames[i]] = d
 		}
 	}
+	if s := g.sec; s != nil && s.ice != nil {
+		h.Anew = s.due
+		h.ICE = &handedICE{Own: s.ice.prev.own, Theirs: s.ice.prev.theirs, Nominated: s.ice.nominated}
+		for _, a := range s.ice.valid {
+			if !a.isZero() {
+				h.ICE.Valid = append(h.ICE.Valid, a.String())
+			}
+		}
+	}
 	return h
+}
+
+// goOnChecking has a leg's checks answered as before.
+func (m *Media) goOnChecking(g *leg, h handedLeg) {
+	if h.ICE == nil || g.sec == nil || g.sec.ice == nil {
+		return
+	}
+	c := g.sec.ice
+	c.nominated = h.ICE.Nominated
+	if h.ICE.Own != "" {
+		c.prev = m.credentials(g.call.id, h.ICE.Own, h.ICE.Theirs)
+	}
+	for _, v := range h.ICE.Valid {
+		if a, ok := parseSockaddr(v, m.v6); ok {
+			c.note(&a)
+		}
+	}
+	if h.Anew && g.sec.why == reasonCut {
+		g.sec.begin()
+	}
 }
 
 func (g *leg) goOnHearing(h handedLeg) {
@@ -100,8 +145,8 @@ func (g *leg) goOnHearing(h handedLeg) {
 }
 
 // Freeze stops the plane and returns what its heir needs (Config.Handed). After
-// an error it goes on; after none it does nothing more until Thaw. It waits for
-// handshakes under way as long as ctx allows.
+// an error it goes on, and nothing has happened; after none it does nothing more
+// until Thaw. It waits for handshakes under way as long as ctx allows.
 func (m *Media) Freeze(ctx context.Context) ([]byte, error) {
 	m.yield(true)
 	if err := m.settle(ctx); err != nil {
@@ -131,14 +176,20 @@ func (m *Media) Thaw() {
 			}
 		}
 	}
+	m.greetAll()
 	m.loop.mu.Unlock()
 	m.mu.Unlock()
 }
 
 func (m *Media) yield(on bool) {
+	m.mu.Lock()
 	m.loop.mu.Lock()
 	m.yielding = on
+	if !on {
+		m.greetAll()
+	}
 	m.loop.mu.Unlock()
+	m.mu.Unlock()
 }
 
 // settle takes both locks at a moment when no handshake is under way and the
@@ -146,22 +197,48 @@ func (m *Media) yield(on bool) {
 func (m *Media) settle(ctx context.Context) error {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		if m.shakes.Load() == 0 && m.keep.idle() {
+	for late := false; ; {
+		if (late || m.shakes.Load() == 0) && m.keep.idle() {
 			m.mu.Lock()
 			m.loop.mu.Lock()
-			if m.restored && m.shakes.Load() == 0 && m.keep.idle() {
+			if m.restored && m.keep.idle() && (m.shakes.Load() == 0 || late && m.breakOff()) {
 				return nil
 			}
 			m.loop.mu.Unlock()
 			m.mu.Unlock()
 		}
+		if late {
+			return fmt.Errorf("%w: handshakes or sockets are under way: %w", errHanded, context.Cause(ctx))
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: handshakes or sockets are under way: %w", errHanded, context.Cause(ctx))
+			late = true
 		case <-tick.C:
 		}
 	}
+}
+
+// breakOff ends the handshakes under way, to begin anew, if the party has answered
+// in none of them. Both locks are held.
+func (m *Media) breakOff() bool {
+	var all []*secure
+	for _, c := range m.calls {
+		for _, g := range c.legs {
+			if g.sec == nil || g.sec.pipe == nil {
+				continue
+			}
+			if g.sec.pipe.deep {
+				return false
+			}
+			all = append(all, g.sec)
+		}
+	}
+	for _, s := range all {
+		_ = s.pipe.Close()
+		s.pipe = nil
+		s.begin()
+	}
+	return true
 }
 
 // hand writes everything down. Both locks are held.
@@ -236,6 +313,7 @@ func (m *Media) succeedTo(r *handedCall, now time.Time) error {
 	for i, l := range r.Legs {
 		if g := find(c.legs, l.Leg); g != nil {
 			g.goOnHearing(r.Heard[i])
+			m.goOnChecking(g, r.Heard[i])
 		}
 	}
 	m.cold.stored(c.id, r.Rev)

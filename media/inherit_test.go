@@ -21,6 +21,12 @@ func (n *node) yieldTo(t *testing.T, cfg Config, keep *memKeeper, boot string) *
 	if err != nil {
 		t.Fatal(err)
 	}
+	return n.succeededBy(t, cfg, keep, boot, state)
+}
+
+// succeededBy hands over what a frozen node has said.
+func (n *node) succeededBy(t *testing.T, cfg Config, keep *memKeeper, boot string, state []byte) *node {
+	t.Helper()
 	frozen := time.Now()
 	cfg.Boot, cfg.Inherited, cfg.Handed = boot, keep.hand(), state
 	heir, err := New(cfg)
@@ -143,14 +149,4 @@ func TestThawedGoesOn(t *testing.T) {
 		phone.must(i)
 		browser.must(i)
 	}
-	// A browser in its handshake is waited for, as long as allowed.
-	n.shakes.Add(1)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	if _, err := n.Freeze(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("%v", err)
-	}
-	n.shakes.Add(-1)
-	browser.send(6)
-	phone.must(6)
 }

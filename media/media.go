@@ -148,7 +148,6 @@ func New(cfg Config) (*Media, error) {
 	if m.loop, err = newLoop(cfg.Log, m.v6); err != nil {
 		return nil, err
 	}
-	m.loop.shake = m.beginShake
 	if cfg.Secrets != nil {
 		if m.cert, _, err = cfg.Secrets.Certificate(); err != nil {
 			m.loop.close()
@@ -255,6 +254,12 @@ func (m *Media) Run(ctx context.Context) error {
 	var relay, helpers sync.WaitGroup
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
+	m.mu.Lock()
+	m.loop.mu.Lock()
+	m.loop.shake = m.beginShake // an heir says nothing before it is one
+	m.greetAll()
+	m.loop.mu.Unlock()
+	m.mu.Unlock()
 	var deaf error
 	relay.Go(func() {
 		if deaf = m.loop.run(); deaf != nil {

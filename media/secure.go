@@ -71,8 +71,7 @@ func (m *Media) guardOf(call codecore.CallID, w codecore.MediaLeg) (*guard, erro
 	d := &guard{want: *s}
 	switch s.Kind {
 	case codecore.SecureDTLS:
-		ufrag, pwd := m.cfg.Secrets.ICE(string(call), s.Own)
-		d.cred = credentials{ufrag: ufrag, theirs: s.Ufrag, key: stun.NewShortTermIntegrity(pwd)}
+		d.cred = m.credentials(call, s.Own, s.Ufrag)
 		return d, nil
 	case codecore.SecureSDES:
 	default:
@@ -102,6 +101,12 @@ func (m *Media) guardOf(call codecore.CallID, w codecore.MediaLeg) (*guard, erro
 	made, _ = hash2("rx", s.Suite, text)
 	d.rx = &keys{profile: profile, key: theirs, made: made}
 	return d, nil
+}
+
+// credentials are ours under a label, and what the party's checks say to them.
+func (m *Media) credentials(call codecore.CallID, own, theirs string) credentials {
+	ufrag, pwd := m.cfg.Secrets.ICE(string(call), own)
+	return credentials{own: own, ufrag: ufrag, theirs: theirs, key: stun.NewShortTermIntegrity(pwd)}
 }
 
 // protect brings a leg's protection to what is ordered. Both locks are held, and
@@ -250,10 +255,13 @@ func (m *Media) associate(g *leg, now int64) error {
 		m.loop.resume(g)
 		return nil
 	}
-	s.why, s.told, s.due = "", false, true
+	s.begin()
 	m.loop.greet(g)
 	return nil
 }
+
+// begin has the leg's handshake begin when it can.
+func (s *secure) begin() { s.why, s.told, s.due = "", false, true }
 
 // keyed takes up the keys of a handshake. They are in the slot before their use.
 func (s *secure) keyed(tx, rx keys, last [][]byte) (err error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"net"
 	"regexp"
 	"sync"
 	"testing"
@@ -44,6 +45,12 @@ type browser struct {
 
 func newBrowser(t testing.TB, profiles ...dtls.SRTPProtectionProfile) *browser {
 	t.Helper()
+	return newBrowserOn(t, nil, profiles...)
+}
+
+// newBrowserOn is a browser behind a socket of its own, if there is one.
+func newBrowserOn(t testing.TB, at net.PacketConn, profiles ...dtls.SRTPProtectionProfile) *browser {
+	t.Helper()
 	e := &webrtc.MediaEngine{}
 	if err := e.RegisterCodec(webrtc.RTPCodecParameters{
 		RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypePCMU, ClockRate: 8000}, PayloadType: 0,
@@ -56,6 +63,12 @@ func newBrowser(t testing.TB, profiles ...dtls.SRTPProtectionProfile) *browser {
 	set.SetInterfaceFilter(func(n string) bool { return n == "lo" })
 	set.SetICEMulticastDNSMode(pionice.MulticastDNSModeDisabled)
 	set.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
+	set.SetDTLSRetransmissionInterval(100 * time.Millisecond)
+	if at != nil {
+		mux := webrtc.NewICEUDPMux(nil, at)
+		set.SetICEUDPMux(mux)
+		t.Cleanup(func() { mux.Close(); at.Close() })
+	}
 	if len(profiles) > 0 {
 		set.SetSRTPProtectionProfiles(profiles...)
 	}
