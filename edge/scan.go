@@ -228,7 +228,7 @@ func init() {
 		"Via", "From", "To", "Call-ID", "CSeq", "Contact", "Max-Forwards", "Content-Length", "Content-Type",
 		"Route", "Record-Route", "Allow", "Supported", "Require", "User-Agent", "Server", "Reason", "Expires", "Date", "Subject",
 		"Accept", "Proxy-Require", "Unsupported", "Retry-After", "Warning", "Session-Expires", "Min-SE", "P-Asserted-Identity",
-		"Privacy", "Diversion", "Path", "Authorization", "Proxy-Authorization", "Refer-To", "Event", "RAck", "RSeq", "Content-Disposition",
+		"P-Preferred-Identity", "Reply-To", "Referred-By", "Privacy", "Diversion", "Path", "Authorization", "Proxy-Authorization", "Refer-To", "Event", "RAck", "RSeq", "Content-Disposition",
 	} {
 		longNames[name] = name
 		longNames[strings.ToLower(name)] = name

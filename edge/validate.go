@@ -56,6 +56,7 @@ func parse(data []byte, lim *Limits) (p *packet, code int, why reason) {
 	if why = p.body(raw[s.head:], s.length); why != okay {
 		return p, 400, why
 	}
+	p.unwrap()
 	if why = p.single(); why != okay {
 		return p, 400, why
 	}
@@ -190,17 +191,19 @@ func (p *packet) read() reason {
 // maxAddresses bounds the values of address headers in one message.
 const maxAddresses = 128
 
-// isAddressValue checks a header value that holds an address. Contact may be
-// "*"; a list of the headers that are not split at the edge passes as it is.
+// isAddressValue checks a header value that holds an address, or a list of them
+// where the edge does not split it. Contact may be "*".
 func isAddressValue(h *codecore.Header) bool {
 	if h.Name == "Contact" && h.Value == "*" {
 		return true
 	}
-	if _, rest := cutList(h.Value); rest != "" {
-		return true
+	for rest := h.Value; ; {
+		var one string
+		one, rest = cutList(rest)
+		if _, ok := parseAddress(one); !ok || rest == "" {
+			return ok
+		}
 	}
-	_, ok := parseAddress(h.Value)
-	return ok
 }
 
 // request checks what only requests have.
@@ -213,7 +216,7 @@ func (p *packet) request() (*packet, int, reason) {
 	switch {
 	case !ok:
 		return p, 400, badURI
-	case !p.uri.sip():
+	case !p.uri.sip() && p.uri.scheme != "tel":
 		return p, 416, badScheme
 	case p.uri.headers != "": // RFC 3261 19.1.1: not in a Request-URI
 		return p, 400, badURI
@@ -223,7 +226,7 @@ func (p *packet) request() (*packet, int, reason) {
 		if err != nil {
 			return p, 400, badHops
 		}
-		if n == 0 {
+		if n == 0 && p.msg.Method == "INVITE" { // what goes no further has arrived (RFC 4475 3.3.11)
 			return p, 483, noHops
 		}
 	}
