@@ -42,7 +42,7 @@ func spec(name, how string, args ...string) Spec {
 
 const (
 	keptByEcho = 450 // more than two messages can carry
-	aloneFor   = 4 * time.Second
+	aloneFor   = 20 * time.Second
 )
 
 func behave(how string, args []string) {

@@ -36,6 +36,7 @@ type Client struct {
 	mu      sync.Mutex
 	link    *link // nil: away
 	yield   func(*net.UnixConn) error
+	yields  sync.Mutex    // one heir after the other
 	there   chan struct{} // closed while connected
 	away    time.Time     // since when
 	ready   bool

@@ -68,7 +68,7 @@ func (r *rig) await(kind, child string) Event {
 			return e
 		}
 	}
-	end := time.After(8 * time.Second)
+	end := time.After(20 * time.Second)
 	for {
 		select {
 		case e := <-r.events:
@@ -87,7 +87,7 @@ func (r *rig) await(kind, child string) Event {
 // observe connects as one that only asks.
 func observe(t *testing.T, dir string) (*Client, chan Exit) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	c, err := Dial(ctx, dir, Hello{})
 	if err != nil {
@@ -112,7 +112,7 @@ func (r *rig) list(c *Client) Listing {
 func (r *rig) awaitKept(c *Client, n int) {
 	r.t.Helper()
 	var l Listing
-	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
 		if l = r.list(c); l.Kept["test"] == n {
 			return
 		}
@@ -170,22 +170,32 @@ func TestExitIsReportedAtOnce(t *testing.T) {
 	pid := r.await(Ready, "w").PID
 	_, exits := observe(t, dir)
 	kill(pid, unix.SIGKILL)
-	killed := time.Now()
 	e := <-exits
-	if took := time.Since(killed); took > 500*time.Millisecond {
-		t.Errorf("reported after %v", took)
-	}
 	if e.Name != "w" || e.Role != "test" || e.PID != pid || e.Signal != "killed" || e.Code != -1 || e.ID != fmt.Sprint("id-", pid) {
 		t.Errorf("%+v", e)
 	}
 	if len(e.InHand) != 1 || e.InHand[0] != "call-1" {
 		t.Errorf("in hand %q, want call-1 only: call-2 was over", e.InHand)
 	}
-	r.await(Ready, "w")
+	next := r.await(Ready, "w").PID
 	_, later := observe(t, dir)
 	if again := <-later; again.PID != e.PID || again.Seq != e.Seq {
 		t.Errorf("one that connects later hears of %+v", again)
 	}
+	// Seen by a look once a second, this one, killed soon after such a look, and
+	// those after it would be reported late. One that is not shows that none is
+	// looked for; a busy machine may be late with one or two.
+	var took time.Duration
+	for range 4 {
+		killed := time.Now()
+		kill(next, unix.SIGKILL)
+		<-exits
+		if took = time.Since(killed); took < 500*time.Millisecond {
+			return
+		}
+		next = r.await(Ready, "w").PID
+	}
+	t.Errorf("reported after %v", took)
 }
 
 // echo sends a datagram and returns what comes back.
@@ -196,7 +206,7 @@ func echo(t *testing.T, c net.Conn, say string) string {
 			t.Fatal(err)
 		}
 	}
-	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
 	b := make([]byte, 100)
 	n, err := c.Read(b)
 	if err != nil {
@@ -315,7 +325,7 @@ func TestLeaveAndDeathsWithoutAHost(t *testing.T) {
 func TestHungIsKilledAndWaitedFor(t *testing.T) {
 	dir := t.TempDir()
 	s := spec("m", "plain")
-	s.Silent = 1500 * time.Millisecond
+	s.Silent = 3 * time.Second // pings are a second apart
 	r := run(t, Config{Dir: dir, Children: []Spec{s}})
 	pid := r.await(Ready, "m").PID
 	kill(pid, unix.SIGSTOP)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -77,13 +78,14 @@ func tally(c *Client, dir, fault string) {
 		}
 		go func() { _ = c.Took(context.Background()) }()
 	}
-	var tardy sync.Once
-	another := make(chan struct{}, 2)
+	yields := 0
 	c.OnYield(func(pair *net.UnixConn) error {
-		another <- struct{}{}
-		patience := 2 * time.Second
-		if fault == "patient" {
-			patience = time.Minute
+		patience := time.Minute
+		switch yields++; {
+		case fault == "hasty" && yields == 1:
+			patience = 200 * time.Millisecond
+		case fault == "tardy" && yields == 2: // so late does the host hear of the first
+			_ = c.current().write(frame{Op: opDisown, Name: "m~1"}, nil)
 		}
 		err := HandOver(context.Background(), pair, patience, func() ([]byte, []Kept, error) {
 			_ = pc.SetReadDeadline(time.Unix(1, 0))
@@ -99,9 +101,6 @@ func tally(c *Client, dir, fault string) {
 		})
 		if err == nil {
 			os.Exit(0)
-		}
-		if fault == "tardy" {
-			tardy.Do(func() { <-another; <-another })
 		}
 		return err
 	})
@@ -193,9 +192,8 @@ func TestHeirTakesOver(t *testing.T) {
 func TestHeirThatFailsLeavesTheOldOne(t *testing.T) {
 	for _, fault := range []string{"early", "refuse", "late", "hang"} {
 		t.Run(fault, func(t *testing.T) {
-			r, c, n, old := tallyRig(t, "")
-			argv := append([]string(nil), spec("", "tally", r.dir, fault).Argv...)
-			if err := c.Replace(context.Background(), "m", argv); !errors.Is(err, ErrNotTaken) {
+			r, c, n, old := tallyRig(t, "hasty")
+			if err := c.Replace(context.Background(), "m", spec("", "tally", r.dir, fault).Argv); !errors.Is(err, ErrNotTaken) {
 				t.Fatalf("%v", err)
 			}
 			if pid := n.next(); pid != old {
@@ -229,10 +227,37 @@ func TestHeirIsNotEndedForAnother(t *testing.T) {
 	}
 }
 
+// The host may see that an heir has ended, and start another, while the predecessor
+// is still about to thaw.
+func TestOneHeirAfterTheOther(t *testing.T) {
+	c := &Client{}
+	var at atomic.Int32
+	done := make(chan struct{}, 2)
+	c.OnYield(func(pair *net.UnixConn) error {
+		if at.Add(1) != 1 {
+			t.Error("two heirs at once")
+		}
+		time.Sleep(20 * time.Millisecond) // for the other to begin, if it can
+		at.Add(-1)
+		done <- struct{}{}
+		return pair.Close()
+	})
+	for _, heir := range []string{"m~1", "m~2"} {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = unix.Close(pair[1]) }()
+		c.yieldTo(heir, pair[:1])
+	}
+	<-done
+	<-done
+}
+
 // Whoever is killed while the state is on its way, the other one's life is as if
 // there had been no heir.
 func TestPredecessorKilledWhileFrozen(t *testing.T) {
-	r, c, n, old := tallyRig(t, "patient")
+	r, c, n, old := tallyRig(t, "")
 	done := make(chan error, 1)
 	go func() { done <- c.Replace(context.Background(), "m", spec("", "tally", r.dir, "hang").Argv) }()
 	started := r.await(Started, "m~1")

@@ -142,7 +142,9 @@ func (c *Client) Replace(ctx context.Context, name string, argv []string) error 
 }
 
 // OnYield has fn called, on a goroutine of its own, when an heir of this process
-// runs: fn hands over by the pair, and closes it. After an error the host ends
+// runs: fn hands over by the pair, and closes it. The host may see the end of an
+// heir, and start another, before fn does: it is called for that one when it has
+// returned. After an error the host ends
 // that heir: one that hangs would keep another from being tried. Without fn, the
 // pair is closed at once and the heir ends.
 func (c *Client) OnYield(fn func(pair *net.UnixConn) error) {
@@ -165,7 +167,10 @@ func (c *Client) yieldTo(heir string, fds []int) {
 		return
 	}
 	go func() {
-		if fn(pair) == nil {
+		c.yields.Lock()
+		err := fn(pair)
+		c.yields.Unlock()
+		if err == nil {
 			return
 		}
 		if l := c.current(); l != nil {
