@@ -180,6 +180,9 @@ func (k *memKeeper) Keep(name string, f *os.File) error {
 		if k.kept == nil {
 			k.kept = map[string]*os.File{}
 		}
+		if old := k.kept[name]; old != nil { // of the process before
+			_ = old.Close()
+		}
 		k.kept[name] = os.NewFile(uintptr(dup), name)
 	})
 }

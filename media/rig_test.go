@@ -21,10 +21,29 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var loopback = netip.MustParseAddr("127.0.0.1")
 
-// portBase gives each node of a test run its own range.
+// portBase gives each node of a test run its own range, below the kernel's own.
 var portBase atomic.Int64
 
-func init() { portBase.Store(10000 + time.Now().UnixNano()/1e6%80*200) }
+func init() { portBase.Store(time.Now().UnixNano() / 1e6) }
+
+// freeRange finds 200 ports that nobody has: other tests, other switches.
+func freeRange() (first int) {
+	const lowest, ranges = 10000, (32768 - 10000) / 200
+	for range ranges {
+		first = lowest + int(portBase.Add(1)%ranges)*200
+		free := true
+		for port := first; free && port < first+200; port++ {
+			f, err := openUDP(loopback, port)
+			if free = err == nil; free {
+				_ = f.Close()
+			}
+		}
+		if free {
+			break
+		}
+	}
+	return first
+}
 
 // node is a running Media with what it is wired to.
 type node struct {
@@ -36,7 +55,7 @@ type node struct {
 
 // config returns a Config with a small range of its own.
 func config(bus *memBus) Config {
-	lo := int(portBase.Add(200))
+	lo := freeRange()
 	return Config{Node: "n1", Boot: "m-1", Listen: loopback, PortMin: lo, PortMax: lo + 199, Bus: bus, Ahead: 8, RestPorts: 50 * time.Millisecond}
 }
 
