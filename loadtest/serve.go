@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -54,14 +55,21 @@ func newSiteAt(stateDir string, ip netip.Addr, calls int) (s Site, err error) {
 	return s, nil
 }
 
-// freePort finds a port that is free for UDP and TCP.
+// nextPort is where freePort goes on: no port is found twice.
+var nextPort atomic.Int64
+
+func init() { nextPort.Store(rand.Int64N(3000)) }
+
+// freePort finds a port that is free for UDP and TCP. It is below the kernel's own
+// range, so no connection gets it for its own end before the switch listens, and
+// none that a browser keeps away from.
 func freePort(ip netip.Addr) (netip.AddrPort, error) {
 	for range 100 {
-		u, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, 0)))
+		at := netip.AddrPortFrom(ip, uint16(7000+nextPort.Add(1)%3000))
+		u, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
 		if err != nil {
-			return netip.AddrPort{}, fmt.Errorf("loadtest: %w", err)
+			continue
 		}
-		at := addrOf(u.LocalAddr())
 		t, err := net.Listen("tcp", at.String())
 		_ = u.Close()
 		if err == nil {

@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -41,13 +44,28 @@ func TestScript(t *testing.T) {
 	})
 }
 
-func freePort() (int, error) {
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+// nextPort is where freePort goes on: no port is found twice.
+var nextPort atomic.Int64
+
+func init() { nextPort.Store(rand.Int64N(3000)) }
+
+// freePort finds a port that is free for UDP and TCP. It is below the kernel's own
+// range: no connection gets it for its own end before the switch listens.
+func freePort() (port int, err error) {
+	for range 100 {
+		port = 7000 + int(nextPort.Add(1)%3000)
+		var u net.PacketConn
+		if u, err = net.ListenPacket("udp", fmt.Sprint("127.0.0.1:", port)); err != nil {
+			continue
+		}
+		var l net.Listener
+		l, err = net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
+		_ = u.Close()
+		if err == nil {
+			return port, l.Close()
+		}
 	}
-	defer c.Close()
-	return c.LocalAddr().(*net.UDPAddr).Port, nil
+	return 0, err
 }
 
 // exits CODE COMMAND… wants that exit code.
