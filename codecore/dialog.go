@@ -17,7 +17,7 @@ func (c *call) inDialog(leg LegID, e SIPRequest) {
 		return
 	}
 	switch {
-	case cseq == d.CSeq && e.Msg.Method == "INVITE":
+	case cseq == d.CSeq && cseq != 0 && e.Msg.Method == "INVITE":
 		return // again, late: it has had its answer, and the ACK or the BYE that follows
 	case d.Gone && e.Msg.Method == "BYE" && l.byeOut(d):
 		// It crosses ours: both are right (RFC 3261 15.1.2).
@@ -32,7 +32,7 @@ func (c *call) inDialog(leg LegID, e SIPRequest) {
 	case l.Name != "" && e.Msg.Method != "BYE" && e.Msg.Method != "OPTIONS": // nobody is across
 		c.refuse(e, 500, "aside", Header{"Retry-After", "1"})
 		return
-	case d.CSeq != 0 && cseq <= d.CSeq: // its first may be 0 (RFC 3261 8.1.1.5)
+	case cseq <= d.CSeq && d.CSeq != 0: // its first may be 0 (RFC 3261 8.1.1.5)
 		c.refuse(e, 500, "cseq", Header{"Retry-After", "1"})
 		return
 	case l.busy() && e.Msg.Method != "BYE":

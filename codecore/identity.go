@@ -152,8 +152,8 @@ func told(hs []Header, to manner) []Header {
 // from is the From that a callee is told, without tag: the caller's name and
 // number, and the address at which we are heard.
 func (c *call) from(to manner) string {
-	if _, hide := privacy(c.carry); hide && !to.trusted {
-		return nobody
+	if _, hide := privacy(c.carry); hide && !to.trusted || hostOf(uriOf(c.A.Remote)) == "anonymous.invalid" {
+		return nobody // by our wish, or by the caller's own word
 	}
 	name, _, _ := cutName(c.A.Remote)
 	number := renumber(to.from, c.CDR.From)

@@ -18,65 +18,22 @@ func reason(status int, cause string) Header {
 	return Header{"Reason", fmt.Sprintf("SIP;cause=%d;text=%q", status, cause)}
 }
 
-// phrase is the reason phrase of a status (RFC 3261 21).
+// phrases are the reason phrases of RFC 3261 21 and of its extensions.
+var phrases = map[int]string{
+	180: "Ringing", 181: "Call Is Being Forwarded", 182: "Queued", 183: "Session Progress", 200: "OK", 202: "Accepted",
+	301: "Moved Permanently", 302: "Moved Temporarily",
+	400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 406: "Not Acceptable", 408: "Request Timeout", 410: "Gone",
+	415: "Unsupported Media Type", 420: "Bad Extension", 421: "Extension Required", 422: "Session Interval Too Small", 433: "Anonymity Disallowed",
+	480: "Temporarily Unavailable", 481: "Call/Transaction Does Not Exist", 482: "Loop Detected", 483: "Too Many Hops", 484: "Address Incomplete",
+	485: "Ambiguous", 486: "Busy Here", 487: "Request Terminated", 488: "Not Acceptable Here", 491: "Request Pending",
+	500: "Server Internal Error", 501: "Not Implemented", 502: "Bad Gateway", 503: "Service Unavailable", 504: "Server Time-out", 580: "Precondition Failure",
+	600: "Busy Everywhere", 603: "Decline", 604: "Does Not Exist Anywhere", 606: "Not Acceptable", 607: "Unwanted",
+}
+
+// phrase is that of a status.
 func phrase(status int) string {
-	switch status {
-	case 180:
-		return "Ringing"
-	case 181:
-		return "Call Is Being Forwarded"
-	case 182:
-		return "Queued"
-	case 183:
-		return "Session Progress"
-	case 200:
-		return "OK"
-	case 202:
-		return "Accepted"
-	case 400:
-		return "Bad Request"
-	case 403:
-		return "Forbidden"
-	case 404:
-		return "Not Found"
-	case 405:
-		return "Method Not Allowed"
-	case 408:
-		return "Request Timeout"
-	case 415:
-		return "Unsupported Media Type"
-	case 422:
-		return "Session Interval Too Small"
-	case 421:
-		return "Extension Required"
-	case 420:
-		return "Bad Extension"
-	case 480:
-		return "Temporarily Unavailable"
-	case 481:
-		return "Call/Transaction Does Not Exist"
-	case 482:
-		return "Loop Detected"
-	case 483:
-		return "Too Many Hops"
-	case 486:
-		return "Busy Here"
-	case 487:
-		return "Request Terminated"
-	case 488:
-		return "Not Acceptable Here"
-	case 491:
-		return "Request Pending"
-	case 500:
-		return "Server Internal Error"
-	case 503:
-		return "Service Unavailable"
-	case 504:
-		return "Server Time-out"
-	case 600:
-		return "Busy Everywhere"
-	case 603:
-		return "Decline"
+	if p := phrases[status]; p != "" {
+		return p
 	}
 	switch status / 100 {
 	case 1:

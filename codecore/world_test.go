@@ -403,6 +403,8 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 			l := w.s.leg(LegID(x[9:10]))
 			d := append(slices.Clone(l.Dialogs), Dialog{Tag: "none"})[0]
 			m.Add("Replaces", Replaces{CallID: l.CallID, To: l.Tag, From: d.Tag, Early: strings.HasSuffix(x, ",early")}.String())
+		case x == "anonymous":
+			m.Headers[1].Value = nobody + ";tag=t" + string(leg)
 		case strings.HasPrefix(x, "nat="): // where it is seen, which its Via does not know
 			e.Source = x[4:]
 		case strings.HasPrefix(x, "source="): // where its Via says it is
