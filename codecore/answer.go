@@ -161,6 +161,7 @@ func (c *call) answerCaller(srv *ServerTx, at time.Time) {
 // unfit ends a branch that has answered, but nothing that can be used.
 func (c *call) unfit(leg LegID, d *Dialog, status int, cause string, at time.Time) {
 	c.CDR.Cause = cause // of the BYE
+	c.because(cause)
 	c.bye(leg, d)
 	c.CDR.Cause = ""
 	c.branchFailed(leg, Failure{Status: status, Cause: cause}, at)

@@ -68,7 +68,7 @@ func (c *call) inDialog(leg LegID, e SIPRequest) {
 		c.respond(leg, t, 200, nil, Header{"Allow", allowed}, Header{"Accept", "application/sdp"}, Header{"Supported", supported})
 	default:
 		t := c.serve(leg, e)
-		c.respond(leg, t, 405, nil, Header{"Allow", allowed}, reason(405, "method"))
+		c.respond(leg, t, 405, nil, Header{"Allow", allowed}, c.reason(405, "method"))
 	}
 }
 
@@ -86,16 +86,16 @@ func (c *call) pass(leg LegID, e SIPRequest) {
 	unknown := unsupported(&e.Msg)
 	switch {
 	case !ok:
-		c.respond(leg, t, 483, nil, reason(483, "max-forwards"))
+		c.respond(leg, t, 483, nil, c.reason(483, "max-forwards"))
 		return
 	case len(unknown) > 0:
-		c.respond(leg, t, 420, nil, Header{"Unsupported", strings.Join(unknown, ", ")}, reason(420, "extension"))
+		c.respond(leg, t, 420, nil, Header{"Unsupported", strings.Join(unknown, ", ")}, c.reason(420, "extension"))
 		return
 	case c.service() != "":
 		c.respond(leg, t, 200, nil) // heard
 		return
 	case d == nil: // not confirmed yet: 481 would end the caller's dialog
-		c.respond(leg, t, 500, nil, Header{"Retry-After", "1"}, reason(500, "no-peer-dialog"))
+		c.respond(leg, t, 500, nil, Header{"Retry-After", "1"}, c.reason(500, "no-peer-dialog"))
 		return
 	}
 	more := []Header{maxForwards(hops)}
@@ -126,22 +126,22 @@ func (c *call) reinvite(leg LegID, own *Dialog, e SIPRequest) {
 	unknown := unsupported(&e.Msg)
 	switch {
 	case before:
-		c.respond(leg, t, 500, nil, c.retryAfter(leg), reason(500, "invite-in-progress"))
+		c.respond(leg, t, 500, nil, c.retryAfter(leg), c.reason(500, "invite-in-progress"))
 		return
 	case glare:
-		c.respond(leg, t, 491, nil, reason(491, "glare"))
+		c.respond(leg, t, 491, nil, c.reason(491, "glare"))
 		return
 	case !ok:
-		c.respond(leg, t, 483, nil, reason(483, "max-forwards"))
+		c.respond(leg, t, 483, nil, c.reason(483, "max-forwards"))
 		return
 	case len(unknown) > 0:
-		c.respond(leg, t, 420, nil, Header{"Unsupported", strings.Join(unknown, ", ")}, reason(420, "extension"))
+		c.respond(leg, t, 420, nil, Header{"Unsupported", strings.Join(unknown, ", ")}, c.reason(420, "extension"))
 		return
 	case d == nil && c.Transfer != nil: // the one who transferred it has gone already
-		c.respond(leg, t, 491, nil, reason(491, "transfer-under-way"))
+		c.respond(leg, t, 491, nil, c.reason(491, "transfer-under-way"))
 		return
 	case d == nil && c.service() == "":
-		c.respond(leg, t, 481, nil, reason(481, "no-peer-dialog"))
+		c.respond(leg, t, 481, nil, c.reason(481, "no-peer-dialog"))
 		return
 	}
 	offer, no := offered(&e.Msg, l.offers())
@@ -152,7 +152,7 @@ func (c *call) reinvite(leg LegID, own *Dialog, e SIPRequest) {
 		no = c.sessionTerms(leg, t, &e.Msg, 0, defaultMinSE)
 	}
 	if no != nil {
-		c.respond(leg, t, no.status, nil, append(no.more, reason(no.status, no.cause))...)
+		c.respond(leg, t, no.status, nil, append(no.more, c.reason(no.status, no.cause))...)
 		return
 	}
 	if c.service() != "" {
@@ -294,12 +294,13 @@ func (c *call) reinvited(leg LegID, t ClientTx, e SIPResponse) {
 	asker.Offer = nil
 	switch {
 	case e.Msg.Status >= 300:
-		c.respond(from, srv, mappedInside(e.Msg.Status), nil)
+		status := mappedInside(e.Msg.Status)
+		c.respond(from, srv, status, nil, c.passedOn(status, c.failure(e))...)
 		if gone(e.Msg.Status) {
 			c.lost(leg, e)
 		}
 	case offer == nil:
-		c.respond(from, srv, 500, nil, reason(500, "sdp-offer"))
+		c.respond(from, srv, 500, nil, c.reason(500, "sdp-offer"))
 	default:
 		s, err := c.answered(leg, e.Msg.Body)
 		if err == nil && s.sound.Fax != offer.Fax {
@@ -307,7 +308,7 @@ func (c *call) reinvited(leg LegID, t ClientTx, e SIPResponse) {
 		}
 		if err != nil {
 			status, cause := badAnswer(err)
-			c.respond(from, srv, status, nil, reason(status, cause))
+			c.respond(from, srv, status, nil, c.reason(status, cause))
 			c.renew(leg) // it has taken the offer: back to what was
 			return
 		}
@@ -325,7 +326,12 @@ func (c *call) passBack(leg LegID, t ClientTx, e SIPResponse) {
 	if srv == nil || srv.Status != 0 || c.Phase == PhaseEnded {
 		return
 	}
-	c.respond(c.across(leg), srv, mappedInside(e.Msg.Status), nil)
+	status := mappedInside(e.Msg.Status)
+	var why []Header
+	if status >= 300 {
+		why = c.passedOn(status, c.failure(e))
+	}
+	c.respond(c.across(leg), srv, status, nil, why...)
 	if gone(e.Msg.Status) {
 		c.lost(leg, e)
 	}

@@ -1,6 +1,7 @@
 package codecore
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -68,11 +69,7 @@ func (c *call) calleeFailed(leg LegID, e SIPResponse) {
 		return // it was cancelled: 487 is the end of it
 	}
 	if e.Msg.Status >= 400 || !c.redirected(leg, e) {
-		f := Failure{Status: e.Msg.Status, Cause: "callee", Said: reasons(&e.Msg)}
-		if c.cause != "" {
-			f.Cause = c.cause
-		}
-		c.branchFailed(leg, f, e.At)
+		c.branchFailed(leg, c.failure(e), e.At)
 	}
 }
 
@@ -86,11 +83,40 @@ func (c *call) timeout(e SIPTimeout) {
 				continue
 			}
 			c.close(l, tx)
-			c.cause = e.Reason
+			c.cause = e.cause()
 			c.final(id, tx, SIPResponse{Branch: e.Branch, At: e.At, Msg: Message{Method: tx.Method, Status: e.Code}})
 			c.cause = ""
 		}
 	}
+}
+
+// cause is the reason code of a request that came to nothing.
+func (e SIPTimeout) cause() string {
+	switch {
+	case e.Reason != "":
+		return e.Reason
+	case e.Code == 408:
+		return "no-response"
+	case e.Code == 480:
+		return "no-flow"
+	case e.Code == 503:
+		return "unreachable"
+	}
+	return "" // 407: as if the trunk had said it
+}
+
+// failure is why a party refuses, or was not heard.
+func (c *call) failure(e SIPResponse) Failure {
+	return Failure{Status: e.Msg.Status, Cause: cmp.Or(c.cause, "callee"), Said: reasons(&e.Msg)}
+}
+
+// passedOn is the Reason of a failure for the party that asked, which gets the
+// status as: a refusal in the other's own words, and its status if that is not as.
+func (c *call) passedOn(as int, f Failure) []Header {
+	if f.Cause == "callee" && f.Status == as {
+		return f.Said
+	}
+	return append([]Header{c.reason(f.Status, f.Cause)}, f.Said...)
 }
 
 // fired takes a deadline that has come.
@@ -116,7 +142,7 @@ func (c *call) fired(e Fired) {
 			return
 		}
 		c.cancelCallees()
-		c.respond(LegA, t, 480, nil, reason(480, "no-answer"))
+		c.respond(LegA, t, 480, nil, c.reason(480, "no-answer"))
 		c.CDR.Cause = "no-answer"
 		c.finish("no-answer", 480, "switch", c.now)
 	case e.Timer == TimerTarget && c.Phase == PhaseInviting && c.A.open("INVITE") != nil:
@@ -160,10 +186,11 @@ func (c *call) byeFrom(leg LegID, d *Dialog, e SIPRequest) {
 // hangUp ends the call on both sides, in whatever phase it is.
 func (c *call) hangUp(by, cause string, at time.Time) {
 	c.CDR.Cause = cause
+	c.because(cause)
 	switch c.Phase {
 	case PhaseRouting, PhaseInviting:
 		if t := c.A.open("INVITE"); t != nil {
-			c.respond(LegA, t, 503, nil, reason(503, cause))
+			c.respond(LegA, t, 503, nil, c.reason(503, cause))
 		}
 		c.cancelCallees()
 		c.finish("failed", 503, by, at)
@@ -178,11 +205,7 @@ func (c *call) hangUp(by, cause string, at time.Time) {
 func (c *call) endLegs() {
 	for _, id := range []LegID{LegA, LegB} {
 		l := c.leg(id)
-		for _, t := range l.Srv { // requests that wait get their end
-			if t.Status == 0 && t.Method != "BYE" {
-				c.respond(id, l.srv(t.Tx), 487, nil)
-			}
-		}
+		c.refuseWaiting(id)
 		if d := l.live(); d != nil {
 			if id == LegA && c.Phase == PhaseAnswered {
 				l.ByeDue = true
@@ -192,6 +215,16 @@ func (c *call) endLegs() {
 		}
 	}
 	c.leaveAll()
+}
+
+// refuseWaiting answers what a party still asks for when there is nobody to ask.
+func (c *call) refuseWaiting(leg LegID) {
+	l := c.leg(leg)
+	for _, t := range slices.Clone(l.Srv) {
+		if t.Status == 0 && t.Method != "BYE" {
+			c.respond(leg, l.srv(t.Tx), 487, nil, c.reason(487, "dialog-over"))
+		}
+	}
 }
 
 func (c *call) bye(leg LegID, d *Dialog) {

@@ -1,6 +1,7 @@
 package codecore
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -396,32 +397,26 @@ func (c *call) failed(at time.Time) {
 	f, t := c.Fork.Best, c.A.open("INVITE")
 	c.Fork = nil
 	c.cancelCallees()
+	status, result, by := mapped(f.Status), "", "b"
 	switch {
+	case f.Cause == "callee" && (f.Status == 401 || f.Status == 407):
+		f.Cause, f.Said = "trunk-auth", nil
+	case f.Cause == "callee" && len(f.Contacts) > 0:
+		status = f.Status
 	case f.Cause != "callee":
-		c.CDR.Cause = f.Cause
-		c.respond(LegA, t, f.Status, nil, reason(f.Status, f.Cause))
-		result := "failed"
+		by, result = "switch", "failed"
 		if f.Cause == "no-answer" {
 			result = f.Cause
 		}
-		c.finish(result, f.Status, "switch", at)
-		return
-	case len(f.Contacts) > 0:
-		c.respond(LegA, t, f.Status, nil, contacts(f.Contacts)...)
-		c.finish(resultOf(f.Status), f.Status, "b", at)
-		return
+		if f.Cause != "unreachable" {
+			status = f.Status
+		}
 	}
-	status := mapped(f.Status)
-	more := f.Said
-	switch {
-	case f.Status == 401 || f.Status == 407:
-		c.CDR.Cause = "trunk-auth"
-		more = []Header{reason(f.Status, c.CDR.Cause)}
-	case f.Status != status:
-		more = append([]Header{reason(f.Status, "callee")}, more...)
+	if f.Cause != "callee" {
+		c.CDR.Cause = f.Cause
 	}
-	c.respond(LegA, t, status, nil, more...)
-	c.finish(resultOf(status), status, "b", at)
+	c.respond(LegA, t, status, nil, append(c.passedOn(status, f), contacts(f.Contacts)...)...)
+	c.finish(cmp.Or(result, resultOf(status)), status, by, at)
 }
 
 // elsewhere tells the losers of a fork that no call was missed (RFC 3326 3.2).

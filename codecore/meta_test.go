@@ -357,8 +357,8 @@ func (w *world) finish() error {
 	if !Settled(w.s) {
 		return errors.New("the call does not end")
 	}
-	if w.twice != nil {
-		return w.twice
+	if w.fault != nil {
+		return w.fault
 	}
 	if len(w.cdrs) != 1 {
 		return fmt.Errorf("%d CDRs: %+v", len(w.cdrs), w.cdrs)

@@ -114,11 +114,7 @@ func (s *State) legs() []LegID {
 func (c *call) leave(name LegID, why ...Header) {
 	l := c.leg(name)
 	l.Leaving = true
-	for _, t := range slices.Clone(l.Srv) {
-		if t.Status == 0 && t.Method != "BYE" {
-			c.respond(name, l.srv(t.Tx), 487, nil)
-		}
-	}
+	c.refuseWaiting(name)
 	c.cancelOf(name, why...)
 	if d := l.live(); d != nil {
 		c.bye(name, d)

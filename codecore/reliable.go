@@ -144,7 +144,7 @@ func (c *call) acknowledged(leg LegID, e SIPRequest) {
 	}
 	t := c.serve(leg, e)
 	if inv = l.srv(tx); leg != LegA || inv == nil || !inv.Unacked || !inv.acknowledgedBy(e.Msg.Get("RAck")) {
-		c.respond(leg, t, 481, nil, reason(481, "no-reliable-response"))
+		c.respond(leg, t, 481, nil, c.reason(481, "no-reliable-response"))
 		return
 	}
 	var answer []byte
@@ -153,7 +153,7 @@ func (c *call) acknowledged(leg LegID, e SIPRequest) {
 		s, err := c.answered(LegA, e.Msg.Body)
 		if err != nil || far == nil {
 			status, cause := badAnswer(err)
-			c.respond(leg, t, status, nil, reason(status, cause))
+			c.respond(leg, t, status, nil, c.reason(status, cause))
 			return
 		}
 		offer := c.B.Offer
@@ -169,7 +169,7 @@ func (c *call) acknowledged(leg LegID, e SIPRequest) {
 			answer = c.answerHere(LegA, offer)
 		}
 		if answer == nil {
-			c.respond(leg, t, 488, nil, reason(488, "sdp-mismatch"))
+			c.respond(leg, t, 488, nil, c.reason(488, "sdp-mismatch"))
 			return
 		}
 	}
@@ -231,7 +231,7 @@ func (c *call) noPrack(e NoPrack) {
 	if t == nil || t.Status != 0 || !t.Unacked || t.RSeq != e.RSeq || c.Phase != PhaseInviting {
 		return
 	}
-	c.respond(LegA, t, 504, nil, reason(504, "no-prack"))
+	c.respond(LegA, t, 504, nil, c.reason(504, "no-prack"))
 	c.CDR.Cause = "no-prack"
 	c.cancelCallees()
 	c.finish("failed", 504, "switch", e.At)

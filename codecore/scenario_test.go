@@ -85,8 +85,8 @@ func play(t *testing.T, text string) string {
 			}
 		}
 	}
-	if w.twice != nil {
-		t.Error(w.twice)
+	if w.fault != nil {
+		t.Error(w.fault)
 	}
 	if Settled(w.s) {
 		fmt.Fprintln(&out, "    = settled")

@@ -78,6 +78,9 @@ func secureSDP(leg LegID, word string) []byte {
 			setup = s
 		}
 	}
+	if is("lite") {
+		line("a=ice-lite")
+	}
 	line("a=group:BUNDLE %s\r\na=extmap-allow-mixed\r\na=msid-semantic: WMS s", group)
 	codecs := "111 63 9 0 8 13 110 126"
 	if is("nosound") {

@@ -102,7 +102,7 @@ func (c *call) servedAgain(own *Dialog, t *ServerTx, m *Message, offer *said) {
 	if offer != nil {
 		if err := c.speakTo(*offer); err != nil {
 			status, cause := statusOf(err)
-			c.respond(LegA, t, status, nil, reason(status, cause))
+			c.respond(LegA, t, status, nil, c.reason(status, cause))
 			return
 		}
 	}

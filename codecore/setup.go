@@ -156,7 +156,7 @@ func callOf(token string) string {
 
 // reject ends a call that never was.
 func (c *call) reject(t *ServerTx, status int, cause string, at time.Time, more ...Header) {
-	more = append(more, reason(status, cause))
+	more = append(more, c.reason(status, cause))
 	c.respond(LegA, t, status, nil, more...)
 	c.CDR.Cause = cause
 	c.finish("failed", status, "switch", at)

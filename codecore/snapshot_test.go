@@ -183,6 +183,7 @@ func carry(t *testing.T, of int, raw []byte) {
 	stored := 0
 	w := newWorld(t)
 	w.s, w.now = s, testStart.Add(time.Minute)
+	w.heard[486] = true // what a record's callee may have said before
 	if Settled(s) {
 		return
 	}

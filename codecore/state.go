@@ -32,6 +32,9 @@ type Result struct {
 	// Save tells that a successor could miss what this Step changed. When it is
 	// false the new state is kept in memory and rides in the next save.
 	Save bool
+	// Reasons are the codes of what this Step refused or hung up (reasons.md), for
+	// logs and metrics. They stand in its answers and BYEs.
+	Reasons []string
 	// Allocate asks for media endpoints before this Step's state may be saved:
 	// the one effect that precedes the save. The caller allocates (idempotent by
 	// call id), feeds Allocated into the new state, and saves only the outcome.

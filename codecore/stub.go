@@ -122,16 +122,16 @@ func Caretaken(t Stub, now time.Time) State {
 	}
 	// Nobody talks: end it at once.
 	c := call{State: s, now: now}
-	c.endLegs()
 	if !t.Ended {
+		c.CDR.Cause = "set-aside"
 		c.cancelAnything()
 	}
+	c.endLegs()
 	if t.Ended { // its CDR was decided
 		c.become(PhaseEnded)
 		c.do(receiverCDR, Effect{CDR: &t.CDR})
 		return c.State
 	}
-	c.CDR.Cause = "set-aside"
 	c.finish("set-aside", 500, "switch", now)
 	return c.State
 }

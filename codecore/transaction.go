@@ -1,6 +1,7 @@
 package codecore
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -65,9 +66,23 @@ func (c *call) refuse(e SIPRequest, status int, cause string, more ...Header) {
 		return // never answered
 	}
 	m := response(e.Msg.Method, e.Msg.Headers, status, c.A.Tag, false)
-	m.Headers = append(m.Headers, reason(status, cause))
+	m.Headers = append(m.Headers, c.reason(status, cause))
 	m.Headers = append(m.Headers, more...)
 	c.lossy(edgeOf(e.Edge), Effect{Response: &SendResponse{Tx: e.Tx, Flow: e.Flow, Msg: m}})
+}
+
+// reason says why a request is refused (RFC 3326), in the answer and to the caller
+// of Step.
+func (c *call) reason(status int, cause string) Header {
+	c.because(cause)
+	return Header{"Reason", fmt.Sprintf("SIP;cause=%d;text=%q", status, cause)}
+}
+
+// because notes a reason code of what this Step refuses or ends.
+func (c *call) because(cause string) {
+	if !slices.Contains(c.res.Reasons, cause) {
+		c.res.Reasons = append(c.res.Reasons, cause)
+	}
 }
 
 // response begins a response by the rules of RFC 3261 8.2.6.2. The To tag is

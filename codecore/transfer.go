@@ -97,7 +97,7 @@ func (c *call) refer(leg LegID, d *Dialog, e SIPRequest) {
 	}
 	t := c.serve(leg, e)
 	no := func(status int, cause string, more ...Header) {
-		c.respond(leg, t, status, nil, append(more, reason(status, cause))...)
+		c.respond(leg, t, status, nil, append(more, c.reason(status, cause))...)
 	}
 	to, err := referTo(&e.Msg)
 	unknown := unsupported(&e.Msg)
@@ -168,7 +168,7 @@ func (c *call) transfer(r referral, plan *Plan) {
 
 func (c *call) refuseReferral(r referral, status int, cause string) {
 	if t := c.leg(r.slot).srv(r.tx); t != nil {
-		c.respond(r.slot, t, status, nil, reason(status, cause))
+		c.respond(r.slot, t, status, nil, c.reason(status, cause))
 	}
 }
 
@@ -278,11 +278,7 @@ func (c *call) targetSaid(leg LegID, t ClientTx, e SIPResponse) {
 // join brings the target into the transferor's slot.
 func (c *call) join(leg LegID, e SIPResponse) {
 	x := c.Transfer
-	for _, t := range slices.Clone(c.leg(x.Slot).Srv) { // what the transferor still asks for has nobody to ask
-		if t.Status == 0 && t.Method != "BYE" {
-			c.respond(x.Slot, c.leg(x.Slot).srv(t.Tx), 487, nil)
-		}
-	}
+	c.refuseWaiting(x.Slot)
 	c.dropLate(x.Slot)
 	by := c.peerOf(x.Slot)
 	c.stop(TimerTransfer)
@@ -316,11 +312,7 @@ func (c *call) transferorLeft(leg LegID) bool {
 	}
 	c.dropLate(leg)
 	c.leg(leg).Sound, c.leg(leg).Offer = Sound{}, nil // its labels stay used
-	for _, t := range slices.Clone(c.leg(leg).Srv) {
-		if t.Status == 0 {
-			c.respond(leg, c.leg(leg).srv(t.Tx), 487, nil)
-		}
-	}
+	c.refuseWaiting(leg)
 	c.bridge()
 	return true
 }

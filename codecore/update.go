@@ -26,7 +26,7 @@ func (c *call) update(leg LegID, own *Dialog, e SIPRequest) {
 	t := c.serve(leg, e)
 	hops, ok := hopsOf(&e.Msg)
 	unknown := unsupported(&e.Msg)
-	refuse := func(r *refusal) { c.respond(leg, t, r.status, nil, append(r.more, reason(r.status, r.cause))...) }
+	refuse := func(r *refusal) { c.respond(leg, t, r.status, nil, append(r.more, c.reason(r.status, r.cause))...) }
 	switch {
 	case !ok:
 		refuse(&refusal{483, "max-forwards", nil})

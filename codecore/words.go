@@ -2,7 +2,6 @@ package codecore
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
 )
 
@@ -11,11 +10,6 @@ const allowed = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, PRACK, UPDATE, REFER"
 
 func formatCSeq(n uint32, method string) string {
 	return strconv.FormatUint(uint64(n), 10) + " " + method
-}
-
-// reason says why, in words and with a stable code (RFC 3326).
-func reason(status int, cause string) Header {
-	return Header{"Reason", fmt.Sprintf("SIP;cause=%d;text=%q", status, cause)}
 }
 
 // phrases are the reason phrases of RFC 3261 21 and of its extensions.

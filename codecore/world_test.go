@@ -28,7 +28,8 @@ type world struct {
 	txs   int
 	step  func(State, time.Time, Event) (State, Result)
 	wire  map[string]string // transaction -> bytes: a second form of it is a second transaction
-	twice error             // a second form has come
+	heard map[int]bool      // statuses of the parties' own answers
+	fault error             // a second form has come, or a refusal of ours without a reason
 	cdrs  []CDR
 	calls map[string]LegID       // whose Call-ID: who is called first is b, then c, d, …
 	first map[LegID]*SendRequest // what called each of them
@@ -84,7 +85,7 @@ func newWorld(t testing.TB) *world {
 	return &world{
 		t: t, now: testStart, step: Step, token: testToken,
 		asked: map[LegID][]*SendRequest{}, last: map[LegID]SIPRequest{}, open: map[LegID]SIPRequest{},
-		cseq: map[LegID]uint32{}, toTag: map[LegID]string{}, wire: map[string]string{},
+		cseq: map[LegID]uint32{}, toTag: map[LegID]string{}, wire: map[string]string{}, heard: map[int]bool{},
 		calls: map[string]LegID{}, first: map[LegID]*SendRequest{}, over: map[LegID]*SendRequest{},
 	}
 }
@@ -223,8 +224,8 @@ func (w *world) event(line string) Event {
 		return w.open[leg]
 	case f[1] == "again":
 		return w.last[leg]
-	case f[1] == "timeout", f[1] == "nopassword":
-		code := map[string]int{"timeout": 408, "nopassword": 407}[f[1]]
+	case unheard[f[1]] != 0:
+		code := unheard[f[1]]
 		if r := w.find(leg, f[2], true); r != nil {
 			e := SIPTimeout{Branch: r.Branch, Code: code, At: w.now}
 			for _, x := range f[3:] { // "at=1": the first address of the target, "circuit-open"
@@ -246,6 +247,9 @@ func (w *world) event(line string) Event {
 	}
 	return w.request(leg, f[1], f[2:])
 }
+
+// unheard are the ways in which a request of ours comes to nothing.
+var unheard = map[string]int{"timeout": 408, "nopassword": 407, "noflow": 480, "unreachable": 503}
 
 // find is the newest request of ours to the party of that method.
 func (w *world) find(leg LegID, method string, take bool) *SendRequest {
@@ -295,6 +299,7 @@ func (w *world) response(leg LegID, status int, words []string, line string) Eve
 		w.t.Fatalf("%q: nothing was asked", line)
 	}
 	m := Message{Method: method, Status: status, Body: body, Headers: more}
+	w.heard[status] = true
 	for _, h := range r.Msg.Headers {
 		switch h.Name {
 		case "From", "Call-ID", "CSeq":
@@ -382,7 +387,7 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 		{"CSeq", formatCSeq(seq, method)},
 		{"Contact", "<sip:" + string(leg) + "@" + ipOf(leg) + ":5060>"},
 	}
-	hops := "70"
+	hops, noPlan := "70", false
 	for _, x := range words {
 		switch {
 		case strings.HasPrefix(x, "to="):
@@ -412,6 +417,8 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 			m.Headers[0].Value = "SIP/2.0/UDP " + e.Source + ";branch=z9hG4bK" + e.Tx
 		case strings.HasPrefix(x, "contact="):
 			m.Headers[5].Value = "<sip:" + string(leg) + "@" + x[8:] + ">"
+		case x == "noplan":
+			noPlan = true
 		case x == "loop":
 			e.Flow = LoopFlow
 		case strings.HasPrefix(x, "peer="):
@@ -441,6 +448,9 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 	}
 	if method == "INVITE" && w.s.Phase == "" {
 		e.Seed, e.Plan = 42, testPlan
+	}
+	if noPlan {
+		e.Plan = nil
 	}
 	w.last[leg] = e
 	if method == "INVITE" {
@@ -472,6 +482,10 @@ var whereabouts = map[string]Located{
 		{Target: "sip:707@10.0.0.8", Flow: "udp/x/c8"}, {Target: "sip:707@10.0.0.9", Path: []string{"<sip:p1.example.net;lr>"}},
 	}},
 	"807": {Target: "sip:807@10.0.0.7", More: []Located{{Target: "sip:807@10.0.0.8"}}},
+	"710": {Target: "sip:710@10.0.1.0", More: []Located{
+		{Target: "sip:710@10.0.1.1"}, {Target: "sip:710@10.0.1.2"}, {Target: "sip:710@10.0.1.3"}, {Target: "sip:710@10.0.1.4"}, {Target: "sip:710@10.0.1.5"},
+		{Target: "sip:710@10.0.1.6"}, {Target: "sip:710@10.0.1.7"}, {Target: "sip:710@10.0.1.8"}, {Target: "sip:710@10.0.1.9"},
+	}},
 	"720": {Target: "sip:720@x.invalid;transport=ws", Edge: "n1", Flow: "c17"},
 	"721": {Target: "sip:721@10.0.0.5:5062", SRTP: SRTPRequired},
 	"803": {Reason: "not-registered"},
@@ -484,16 +498,19 @@ func (w *world) stepOne(s State, e Event) (State, Result) {
 		var more Result
 		s, more = w.step(s, w.now, whereabouts[res.Locate])
 		res.Allocate, res.Actions, res.Save = more.Allocate, append(res.Actions, more.Actions...), res.Save || more.Save
+		res.Reasons = append(res.Reasons, more.Reasons...)
 		res.Locate = more.Locate
 	}
 	if len(res.Allocate) > 0 {
 		got := Allocated{Node: "n1", Legs: []MediaEndpoint{{LegA, "198.51.100.1", 20000}, {LegB, "198.51.100.1", 20002}}}
 		if r, ok := e.(SIPRequest); ok && strings.Contains(r.Msg.URI, "sip:1999@") {
 			got = Allocated{Reason: "ports-out"}
+		} else if ok && strings.Contains(r.Msg.URI, "sip:1998@") {
+			got = Allocated{}
 		}
 		var more Result
 		s, more = w.step(s, w.now, got)
-		res.Actions, res.Save = append(res.Actions, more.Actions...), true
+		res.Actions, res.Reasons, res.Save = append(res.Actions, more.Actions...), append(res.Reasons, more.Reasons...), true
 	}
 	return s, res
 }
@@ -503,7 +520,7 @@ func (w *world) perform(a Action) {
 	raw, _ := json.Marshal(a.Effect)
 	once := func(key string) {
 		if old, had := w.wire[key]; had && old != string(raw) {
-			w.twice = fmt.Errorf("%s went out twice, and differs:\n%s\n%s", key, old, raw)
+			w.fault = fmt.Errorf("%s went out twice, and differs:\n%s\n%s", key, old, raw)
 		}
 		w.wire[key] = string(raw)
 	}
@@ -530,6 +547,9 @@ func (w *world) perform(a Action) {
 		if r := a.Response.Msg.Get("RSeq"); r != "" {
 			w.rack = r + " " + a.Response.Msg.Get("CSeq")
 			once(a.Response.Tx + r)
+		}
+		if s := a.Response.Msg.Status; s >= 300 && s != 487 && a.Response.Msg.Get("Reason") == "" && !w.heard[s] {
+			w.fault = fmt.Errorf("refused with %d, and nothing says why", s)
 		}
 		if a.Response.Msg.Status >= 200 {
 			once(a.Response.Tx + a.Response.Msg.Method)

@@ -66,6 +66,7 @@ type Config struct {
 type Observer struct {
 	Attempt  func()              // a new call's INVITE
 	Refused  func(reason string) // a new call that was not admitted
+	Reason   func(code string)   // what the call logic refused or hung up (codecore/reasons.md, or an operator's word)
 	Ended    func(codecore.CDR)  // a call whose CDR is stored
 	PostDial func(time.Duration) // from the INVITE's receipt to its first 18x or 2xx
 	Step     func(event, phase string, took time.Duration)
@@ -138,7 +139,7 @@ func (o Observer) withDefaults() Observer {
 	if o.Ended == nil {
 		o.Ended = func(codecore.CDR) {}
 	}
-	for _, f := range []*func(string){&o.Refused, &o.Resend, &o.Panic, &o.Bad, &o.Lost} {
+	for _, f := range []*func(string){&o.Refused, &o.Reason, &o.Resend, &o.Panic, &o.Bad, &o.Lost} {
 		if *f == nil {
 			*f = word
 		}

@@ -189,6 +189,9 @@ func (r *Runner) answer(reply string, a Answer) {
 // observe tells what happened, in numbers, in the log and in the call's story.
 func (c *call) observe(w *work) {
 	c.r.cfg.Observe.Step(w.what, string(w.state.Phase), c.r.cfg.Now().Sub(w.now))
+	for _, why := range w.reasons {
+		c.r.cfg.Observe.Reason(why)
+	}
 	if !c.dialled.IsZero() {
 		for _, a := range w.actions {
 			if a.Response != nil && a.Response.Msg.Method == "INVITE" && a.Response.Msg.Status >= 180 {

@@ -81,7 +81,7 @@ type StoryLine struct {
 	Phase   string    `json:"phase"`          // after it
 	Acts    []string  `json:"acts,omitempty"` // "1 edge.n1 request INVITE"
 	Freeze  float64   `json:"freeze_ms,omitempty"`
-	Reason  string    `json:"reason,omitempty"`
+	Reason  string    `json:"reason,omitempty"` // codes of what was refused or hung up; "panic"
 }
 
 // Process is what a process tells of itself, in heartbeats and to the host.

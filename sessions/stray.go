@@ -92,6 +92,9 @@ func (r *Runner) fromTomb(s codecore.State, d Delivery) (a Answer) {
 		return a
 	}
 	_, res := r.step(s, r.cfg.Now(), d.Event.Event())
+	for _, why := range res.Reasons {
+		r.cfg.Observe.Reason(why)
+	}
 	for _, act := range res.Actions {
 		if act.To == d.From {
 			act.Seq, act.First = 0, false

@@ -25,8 +25,9 @@ type work struct {
 	what    string // name of the event
 	state   codecore.State
 	actions []codecore.Action
-	save    bool // a successor could miss it
-	failed  bool // the code panicked: state is the old one, with the event's number
+	reasons []string // codes of what was refused or hung up
+	save    bool     // a successor could miss it
+	failed  bool     // the code panicked: state is the old one, with the event's number
 	changed bool
 	saved   bool // it is in the store
 }
@@ -55,20 +56,20 @@ func (c *call) step(w *work, ev codecore.Event) (err error) {
 	if c.isNew() { // at once: others may ask for the same while it is being allocated and saved
 		c.r.tally.set(c.id, codecore.Occupied(next), w.now)
 	}
-	actions, save := res.Actions, res.Save
+	actions, save, reasons := res.Actions, res.Save, res.Reasons
 	for n := 0; res.Locate != "" && n < maxLocate; n++ {
 		var more codecore.Result
 		next, more = c.code(next, w.now, c.locate(res.Locate))
 		res.Allocate, res.Locate = more.Allocate, more.Locate
-		actions, save = append(actions, more.Actions...), save || more.Save
+		actions, save, reasons = append(actions, more.Actions...), save || more.Save, append(reasons, more.Reasons...)
 	}
 	if len(res.Allocate) > 0 {
 		var more codecore.Result
 		next, more = c.code(next, w.now, c.allocate(ev, res.Allocate))
-		actions, save = append(actions, more.Actions...), true
+		actions, save, reasons = append(actions, more.Actions...), true, append(reasons, more.Reasons...)
 	}
 	w.state, w.changed = next, true
-	w.actions = append(w.actions, actions...)
+	w.actions, w.reasons = append(w.actions, actions...), append(w.reasons, reasons...)
 	w.save = w.save || save
 	for _, a := range actions {
 		// Nothing that is repeated may be uncommitted, whatever Save says.

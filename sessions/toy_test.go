@@ -21,6 +21,7 @@ type script struct {
 	NoSave bool          `json:"no_save,omitempty"`
 	End    bool          `json:"end,omitempty"`
 	CDR    bool          `json:"cdr,omitempty"`
+	Reason string        `json:"reason,omitempty"` // of a refusal
 }
 
 // toyStep is call code that does what it is told, so that tests of the Runner
@@ -35,6 +36,9 @@ func toyStep(s codecore.State, now time.Time, ev codecore.Event) (codecore.State
 	case codecore.SIPRequest:
 		var do script
 		_ = json.Unmarshal(e.Msg.Body, &do)
+		if do.Reason != "" {
+			res.Reasons = []string{do.Reason}
+		}
 		if s.Phase == "" {
 			s.Phase = "talking"
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"strings"
 
 	"callswitch/codecore"
 )
@@ -22,15 +23,21 @@ func (c *call) trace(w *work) {
 	for _, a := range w.actions {
 		acts = append(acts, actionName(a))
 	}
+	reason := strings.Join(w.reasons, " ")
 	if logged {
-		c.r.cfg.Log.LogAttrs(context.Background(), slog.LevelDebug, "step",
+		attrs := []slog.Attr{
 			slog.String("call", string(c.id)), slog.Uint64("epoch", c.rec.Epoch), slog.Uint64("n", c.rec.N),
-			slog.String("event", w.what), slog.String("phase", string(w.state.Phase)), slog.Any("actions", acts))
+			slog.String("event", w.what), slog.String("phase", string(w.state.Phase)), slog.Any("actions", acts),
+		}
+		if reason != "" {
+			attrs = append(attrs, slog.String("reason", reason))
+		}
+		c.r.cfg.Log.LogAttrs(context.Background(), slog.LevelDebug, "step", attrs...)
 	}
 	if told {
 		line := StoryLine{
 			At: w.now, Owner: c.r.cfg.ID, Release: c.r.cfg.Release, Epoch: c.rec.Epoch, N: c.rec.N,
-			What: w.what, Phase: string(w.state.Phase), Acts: acts,
+			What: w.what, Phase: string(w.state.Phase), Acts: acts, Reason: reason,
 		}
 		if w.failed {
 			line.Reason = "panic"

@@ -343,7 +343,7 @@ func callInfo(c sessions.CallInfo) console.CallInfo {
 
 func storyLine(l sessions.StoryLine) console.StoryLine {
 	kind := "event"
-	if l.Freeze > 0 || l.Reason != "" || strings.HasPrefix(l.What, "taken") || strings.HasPrefix(l.What, "moved") {
+	if l.Freeze > 0 || l.Reason != "" && len(l.Acts) == 0 || strings.HasPrefix(l.What, "taken") || strings.HasPrefix(l.What, "moved") {
 		kind = "owner"
 	}
 	return console.StoryLine{

@@ -26,6 +26,7 @@ type workerMetrics struct {
 	tally    workerTally
 	attempts *prometheus.CounterVec
 	refused  *prometheus.CounterVec
+	reasons  *prometheus.CounterVec
 	postDial prometheus.Histogram
 	handoffs *prometheus.CounterVec
 	freeze   prometheus.Histogram
@@ -44,6 +45,7 @@ func newWorkerMetrics(r prometheus.Registerer, release string) *workerMetrics {
 		calls:    prometheus.NewDesc("switch_calls", "Calls owned now, by release and phase.", []string{"release", "phase"}, nil),
 		attempts: counters("switch_call_attempts_total", "New calls that reached a worker, by result (a result comes when the call ends).", "result"),
 		refused:  counters("switch_calls_refused_total", "Calls that were not admitted, or refused or given up by the switch before an answer, by reason code.", "reason"),
+		reasons:  counters("switch_refusals_total", "Requests that the call logic refused, inside a call or to begin one, and calls that it hung up, by reason code.", "reason"),
 		postDial: histogram("switch_post_dial_delay_seconds", "From the receipt of an INVITE to the first 18x or 2xx.", prometheus.ExponentialBuckets(0.002, 2, 16)),
 		handoffs: counters("switch_handoffs_total", "Outcomes of moves and takeovers, one per call and try (not of dry runs).", "result", "reason"),
 		freeze:   histogram("switch_handoff_freeze_seconds", "Time a moving call could not be stepped.", prometheus.ExponentialBuckets(0.0005, 1.6, 18)),
@@ -55,7 +57,7 @@ func newWorkerMetrics(r prometheus.Registerer, release string) *workerMetrics {
 		bad:      counters("switch_bad_messages_total", "Messages between processes that could not be used.", "reason"),
 		lost:     counters("switch_dethroned_total", "Calls dropped silently because another worker owns them.", "reason"),
 	}
-	r.MustRegister(m, m.attempts, m.refused, m.postDial, m.handoffs, m.freeze, m.saves, m.saveTime, m.resends, m.steps, m.panics, m.bad, m.lost)
+	r.MustRegister(m, m.attempts, m.refused, m.reasons, m.postDial, m.handoffs, m.freeze, m.saves, m.saveTime, m.resends, m.steps, m.panics, m.bad, m.lost)
 	for _, result := range []string{"moved", "left", "refused", "claimed"} { // rates begin at 0, not at nothing
 		m.handoffs.WithLabelValues(result, "")
 	}
@@ -126,24 +128,27 @@ func saveResult(err error) string {
 	return "away"
 }
 
-// ended counts an ended call, and why it was refused if it was: an operator's own
-// words make no series.
+// ended counts an ended call, and why it was refused if it was.
 func (m *workerMetrics) ended(cdr codecore.CDR) {
 	m.attempts.WithLabelValues(cdr.Result).Inc()
-	if cdr.Cause == "" || !cdr.Answer.IsZero() {
-		return
+	if cdr.Cause != "" && cdr.Answer.IsZero() {
+		m.refused.WithLabelValues(label(cdr.Cause)).Inc()
 	}
-	reason := "other"
-	if codecore.IsReason(cdr.Cause) {
-		reason = cdr.Cause
+}
+
+// label is a reason code as a metric has it: an operator's own words make no series.
+func label(reason string) string {
+	if codecore.IsReason(reason) {
+		return reason
 	}
-	m.refused.WithLabelValues(reason).Inc()
+	return "other"
 }
 
 func (m *workerMetrics) observer() sessions.Observer {
 	return sessions.Observer{
 		Attempt:  func() { m.attempts.WithLabelValues("begun").Inc(); m.tally.attempts.Add(1) },
 		Refused:  func(reason string) { m.refused.WithLabelValues(reason).Inc() },
+		Reason:   func(code string) { m.reasons.WithLabelValues(label(code)).Inc() },
 		Ended:    m.ended,
 		PostDial: func(d time.Duration) { m.postDial.Observe(d.Seconds()) },
 		Step: func(event, phase string, _ time.Duration) {

@@ -29,24 +29,37 @@ func TestSilenceOfAHeldCallIsNoGap(t *testing.T) {
 // no series, and a call that was answered was not refused.
 func TestRefusalsAreCountedByReason(t *testing.T) {
 	r := prometheus.NewRegistry()
-	ended := newWorkerMetrics(r, "v0").observer().Ended
+	seen := newWorkerMetrics(r, "v0").observer()
+	ended := seen.Ended
 	ended(codecore.CDR{Result: "failed", Cause: "sdp-family"})
 	ended(codecore.CDR{Result: "failed", Cause: "night shift, 23:10"})
 	ended(codecore.CDR{Result: "busy"})
 	ended(codecore.CDR{Result: "answered", Cause: "max-call", Answer: time.Now()})
+	each := map[string]float64{"other": 1}
+	for _, code := range append(codecore.Reasons(), "night shift, 23:10") {
+		seen.Reason(code)
+		if codecore.IsReason(code) {
+			each[code] = 1
+		}
+	}
 	all, err := r.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := map[string]float64{}
-	for _, f := range all {
-		if f.GetName() == "switch_calls_refused_total" {
-			for _, c := range f.GetMetric() {
-				got[c.GetLabel()[0].GetValue()] = c.GetCounter().GetValue()
+	for name, want := range map[string]map[string]float64{
+		"switch_calls_refused_total": {"sdp-family": 1, "other": 1},
+		"switch_refusals_total":      each,
+	} {
+		got := map[string]float64{}
+		for _, f := range all {
+			if f.GetName() == name {
+				for _, c := range f.GetMetric() {
+					got[c.GetLabel()[0].GetValue()] = c.GetCounter().GetValue()
+				}
 			}
 		}
-	}
-	if want := map[string]float64{"sdp-family": 1, "other": 1}; !maps.Equal(got, want) {
-		t.Errorf("%v, want %v", got, want)
+		if !maps.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
 	}
 }
