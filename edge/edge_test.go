@@ -39,6 +39,9 @@ type rig struct {
 	script func(sessions.Delivery) *sessions.Answer // nil answer = lost
 }
 
+// guard ends what waits for ever; it measures nothing.
+const guard = 20 * time.Second
+
 func quick() Limits {
 	return Limits{T1: 30 * time.Millisecond, T2: 120 * time.Millisecond, T4: 100 * time.Millisecond, SaveWithin: 400 * time.Millisecond, AnswerWait: 50 * time.Millisecond, Confirm: 40 * time.Millisecond, Forget: 200 * time.Millisecond, OrphanAfter: 60 * time.Millisecond}
 }
@@ -137,7 +140,7 @@ func (r *rig) send(msg string) {
 func (r *rig) hear(want string) string {
 	r.t.Helper()
 	buf := make([]byte, 65536)
-	_ = r.far.SetReadDeadline(time.Now().Add(3 * time.Second))
+	_ = r.far.SetReadDeadline(time.Now().Add(guard))
 	for {
 		n, err := r.far.Read(buf)
 		if err != nil {
@@ -153,7 +156,7 @@ func (r *rig) hear(want string) string {
 // event waits for the next event of the kind that ok accepts.
 func event[E codecore.Event](r *rig, ok func(E) bool) E {
 	r.t.Helper()
-	late := time.After(3 * time.Second)
+	late := time.After(guard)
 	for {
 		select {
 		case d := <-r.step:
@@ -340,7 +343,7 @@ func TestRestartedEdgeTakesPendingAndFindsCallsByTokens(t *testing.T) {
 	do := func(a codecore.Action) (d sessions.Done) {
 		t.Helper()
 		data, _ := wire.Seal(sessions.Do{Call: codecore.CallID(q.Token[:idLen]), Actions: []codecore.Action{a}})
-		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), guard)
 		defer cancel()
 		var raw []byte
 		err := sessions.ErrNoResponders
@@ -426,7 +429,7 @@ func TestTCPMessagesInPiecesAndTogether(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_ = c.SetReadDeadline(time.Now().Add(3 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(guard))
 	got, buf := "", make([]byte, 4096)
 	for strings.Count(got, "SIP/2.0 200 OK") < 2 {
 		n, err := c.Read(buf)

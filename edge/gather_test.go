@@ -78,7 +78,7 @@ func TestAnOwnerThatMissedTheAckHearsOfIt(t *testing.T) {
 	if first.Msg.Get("Via") == "" {
 		t.Fatal("an ACK was made up")
 	}
-	for end := time.Now().Add(3 * time.Second); ; time.Sleep(time.Millisecond) { // until that one is delivered
+	for end := time.Now().Add(guard); ; time.Sleep(time.Millisecond) { // until that one is delivered
 		r.edge.mu.Lock()
 		waits := len(r.edge.calls[codecore.CallID(q.Token[:idLen])].queue)
 		r.edge.mu.Unlock()
@@ -123,7 +123,7 @@ func TestAnEdgeKilledWithAnAckCostsARetransmission(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(3 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(guard); ; time.Sleep(time.Millisecond) {
 		if err = r.bus.Publish(sessions.SubjectDo("edge.n1"), data); err != nil || time.Now().After(end) {
 			t.Fatal("nobody took the 2xx", err)
 		}

@@ -19,7 +19,7 @@ import (
 // freeze freezes the rig's edge.
 func (r *rig) freeze() ([]byte, []File, map[string]*os.File) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), guard)
 	defer cancel()
 	state, files, err := r.edge.Freeze(ctx)
 	if err != nil {
@@ -207,7 +207,7 @@ func TestConnectionsGoOnInTheMiddleOfAMessage(t *testing.T) {
 	}
 	halves := 0
 	r.await(func() bool { // the edge has read both
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), guard)
 		defer cancel()
 		state, files, err := r.edge.Freeze(ctx)
 		if err != nil {
@@ -236,7 +236,7 @@ func TestConnectionsGoOnInTheMiddleOfAMessage(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.hear("401")
-	_ = lost.conn.SetReadDeadline(time.Now().Add(3 * time.Second))
+	_ = lost.conn.SetReadDeadline(time.Now().Add(guard))
 	if n, err := lost.conn.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a connection that could not move is open: %d %v", n, err)
 	}
@@ -278,7 +278,7 @@ func TestWhatIsBeingWrittenIsWrittenToItsEnd(t *testing.T) {
 			l.mu.Unlock()
 		}
 	}
-	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(guard))
 	for i := range n * size {
 		b, err := f.in.ReadByte()
 		if err != nil || b != byte('a'+i/size%26) {

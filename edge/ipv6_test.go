@@ -88,7 +88,7 @@ func TestSignallingIsMarkedCS3(t *testing.T) {
 	_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVTOS, 1) })
 	r.send(r.request("OPTIONS", "2", ""))
 	buf, oob := make([]byte, 4096), make([]byte, 128)
-	_ = r.far.SetReadDeadline(time.Now().Add(3 * time.Second))
+	_ = r.far.SetReadDeadline(time.Now().Add(guard))
 	_, n, _, _, err := r.far.ReadMsgUDP(buf, oob)
 	if err != nil {
 		t.Fatal(err)

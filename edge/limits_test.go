@@ -106,7 +106,7 @@ func TestCallsAndTransactionsAreForgotten(t *testing.T) {
 	r.send(r.request("INVITE", "1", ""))
 	r.hear("486")
 	r.send(r.request("ACK", "1", "TOTAG=x"))
-	late := time.After(5 * time.Second)
+	late := time.After(guard)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for r.edge.stats.Calls.Load()+r.edge.stats.Open.Load() > 0 {

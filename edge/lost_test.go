@@ -38,7 +38,7 @@ func (f *tcpFar) send(msg string) {
 // hear reads messages until one whose start line has want.
 func (f *tcpFar) hear(want string) string {
 	f.t.Helper()
-	_ = f.conn.SetReadDeadline(time.Now().Add(3 * time.Second))
+	_ = f.conn.SetReadDeadline(time.Now().Add(guard))
 	for {
 		var msg strings.Builder
 		length := 0
@@ -249,7 +249,7 @@ func TestAReaderThatIsTooSlowLosesItsConnectionAndHoldsUpNobody(t *testing.T) {
 	f.hear("200")
 	_ = c.(*net.TCPConn).SetReadBuffer(4096)
 	msg := []byte(strings.Replace(r.viaTCP("OPTIONS", "1", "1"), "<sip:1@x>", "<sip:"+strings.Repeat("x", 7000)+"@x>", 1))
-	_ = c.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetWriteDeadline(time.Now().Add(guard))
 	for r.edge.stats.Reasons()["slow-reader"] == 0 {
 		if _, err := c.Write(msg); err != nil && r.edge.stats.Reasons()["slow-reader"] == 0 {
 			time.Sleep(time.Millisecond)

@@ -111,7 +111,7 @@ func TestSTUNOnTheSIPPort(t *testing.T) {
 	copy(request[8:], "transaction!")
 	r.send(string(request))
 	buf := make([]byte, 100)
-	_ = r.far.SetReadDeadline(time.Now().Add(3 * time.Second))
+	_ = r.far.SetReadDeadline(time.Now().Add(guard))
 	n, err := r.far.Read(buf)
 	if err != nil {
 		t.Fatal(err)
@@ -145,7 +145,7 @@ func TestASlowHandshakeIsCutOff(t *testing.T) {
 		}
 		defer conn.Close()
 		_, _ = conn.Write([]byte("G")) // and no more
-		_ = conn.SetReadDeadline(time.Now().Add(3 * time.Second))
+		_ = conn.SetReadDeadline(time.Now().Add(guard))
 		for err == nil {
 			_, err = conn.Read(make([]byte, 100))
 		}

@@ -222,7 +222,7 @@ type ears struct {
 // never is a mistake.
 func (h *ears) final(t *testing.T, callID, never string) string {
 	t.Helper()
-	late := time.After(5 * time.Second)
+	late := time.After(guard)
 	for {
 		select {
 		case msg := <-h.in:

@@ -24,7 +24,7 @@ func (r *rig) pinged(seconds codecore.Seconds) {
 // until waits for a view of the trunk.
 func (r *rig) until(want string, ok func(TrunkView) bool) (v TrunkView) {
 	r.t.Helper()
-	for deadline := time.Now().Add(8 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(guard); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		for _, v = range r.edge.Trunks() {
 			if ok(v) {
 				return v

@@ -283,7 +283,7 @@ func (x *worker) createFrom(t testing.TB, from, n int) []codecore.CallID {
 // await returns the next observation of the kind.
 func (x *worker) await(t testing.TB, what string) Observation {
 	t.Helper()
-	late := time.After(10 * time.Second)
+	late := time.After(20 * time.Second)
 	for {
 		select {
 		case o := <-x.seen:

@@ -76,7 +76,7 @@ func TestLastFlightIsSaidAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- c.HandshakeContext(ctx) }()
@@ -126,7 +126,7 @@ func TestRTCPBetweenKindsOfLegs(t *testing.T) {
 	hear := func(c *net.UDPConn) []byte {
 		t.Helper()
 		buf := make([]byte, 1500)
-		c.SetReadDeadline(time.Now().Add(3 * time.Second))
+		c.SetReadDeadline(time.Now().Add(20 * time.Second))
 		k, _, err := c.ReadFromUDP(buf)
 		if err != nil {
 			t.Fatalf("%v; %v", err, n.Stats().Dropped)

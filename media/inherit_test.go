@@ -15,7 +15,7 @@ import (
 // is made, as a process is that ends without closing anything.
 func (n *node) yieldTo(t *testing.T, cfg Config, keep *memKeeper, boot string) *node {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	state, err := n.Freeze(ctx)
 	if err != nil {

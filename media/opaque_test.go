@@ -16,7 +16,7 @@ func (p *phone) datagram(seq uint16, text string) {
 func (p *phone) mustDatagram(want string) {
 	p.t.Helper()
 	var buf [2048]byte
-	p.conn.SetReadDeadline(time.Now().Add(3 * time.Second))
+	p.conn.SetReadDeadline(time.Now().Add(20 * time.Second))
 	n, _, err := p.conn.ReadFromUDP(buf[:])
 	if err != nil || n < 2 || string(buf[2:n]) != want {
 		p.t.Fatalf("%q, %v; want %q", buf[:n], err, want)

@@ -62,7 +62,7 @@ func TestNothingIsSentBeforeTheAddressIsKnown(t *testing.T) {
 	b.send(5)
 	n.do("c1", 1, 2, talk("a", ports[0], a.addr(), 2), talk("b", ports[1], b.addr(), 1))
 	for {
-		g, ok := a.recv(3 * time.Second)
+		g, ok := a.recv(20 * time.Second)
 		if !ok {
 			t.Fatal("the packet sent just before the answer was lost")
 		}
@@ -255,7 +255,7 @@ func withRTCP(l codecore.MediaLeg, p *phone) codecore.MediaLeg {
 func (p *phone) rtcp() []rtcp.Packet {
 	p.t.Helper()
 	var buf [2048]byte
-	p.conn.SetReadDeadline(time.Now().Add(3 * time.Second))
+	p.conn.SetReadDeadline(time.Now().Add(20 * time.Second))
 	n, err := p.conn.Read(buf[:])
 	if err != nil {
 		p.t.Fatal(err)

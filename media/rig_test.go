@@ -100,9 +100,9 @@ func run(t testing.TB, m *Media, cfg Config, change func(*Media)) *node {
 
 func (n *node) await(what string, ok func() bool) {
 	n.t.Helper()
-	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			n.t.Fatalf("%s: not within 5 s", what)
+			n.t.Fatalf("%s: not within 20 s", what)
 		}
 	}
 }
@@ -113,7 +113,7 @@ func ask[A any](n *node, subject string, q any) (a A) {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	reply, err := n.bus.Request(ctx, subject, data)
 	if err == nil {
@@ -221,7 +221,7 @@ func (p *phone) recv(wait time.Duration) (g got, ok bool) {
 // must returns the next packet, which must carry n.
 func (p *phone) must(n int) got {
 	p.t.Helper()
-	g, ok := p.recv(3 * time.Second)
+	g, ok := p.recv(20 * time.Second)
 	if !ok {
 		p.t.Fatalf("packet %d did not come", n)
 	}

@@ -70,7 +70,7 @@ func (p *sdesPhone) send(n int) {
 func (p *sdesPhone) must(n int) *rtp.Packet {
 	p.t.Helper()
 	buf := make([]byte, 2048)
-	p.conn.SetReadDeadline(time.Now().Add(3 * time.Second))
+	p.conn.SetReadDeadline(time.Now().Add(20 * time.Second))
 	k, _, err := p.conn.ReadFromUDP(buf)
 	if err != nil {
 		p.t.Fatalf("packet %d did not come", n)
@@ -308,7 +308,7 @@ func (n *node) endsWith(got chan codecore.MediaSilent, leg codecore.LegID, reaso
 		if e.Leg != leg || e.Reason != reason {
 			n.t.Errorf("leg %s ended with %q, want %q", e.Leg, e.Reason, reason)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		n.t.Fatalf("the leg does not end; %+v", n.Stats())
 	}
 }

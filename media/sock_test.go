@@ -54,7 +54,7 @@ func TestIPv6(t *testing.T) {
 func tosOf(t *testing.T, c *net.UDPConn) (tos int) {
 	t.Helper()
 	buf, oob := make([]byte, 100), make([]byte, 128)
-	_ = c.SetReadDeadline(time.Now().Add(3 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
 	_, n, _, _, err := c.ReadMsgUDP(buf, oob)
 	if err != nil {
 		t.Fatal(err)

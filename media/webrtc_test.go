@@ -201,7 +201,7 @@ func (b *browser) must(n int) *rtp.Packet {
 			b.t.Fatalf("packet %d came, not %d", got, n)
 		}
 		return p
-	case <-time.After(3 * time.Second):
+	case <-time.After(20 * time.Second):
 		b.t.Fatalf("packet %d did not come", n)
 		return nil
 	}

@@ -31,7 +31,7 @@ func nextDeath(t *testing.T, deaths <-chan Death) Death {
 	select {
 	case d := <-deaths:
 		return d
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("no death was told")
 		return Death{}
 	}

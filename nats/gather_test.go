@@ -15,7 +15,7 @@ func TestGatherWritesWhatIsReadyAtOnce(t *testing.T) {
 	g := newGather(near)
 	read := func(want string) {
 		t.Helper()
-		_ = far.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = far.SetReadDeadline(time.Now().Add(20 * time.Second))
 		got := make([]byte, len(want))
 		if _, err := io.ReadFull(far, got); err != nil || string(got) != want {
 			t.Fatalf("read %q (%v), want %q", got, err, want)

@@ -58,7 +58,7 @@ func TestSamePortAndRecordsAfterRestart(t *testing.T) {
 
 func TestWrongTokenIsRefused(t *testing.T) {
 	url, _ := serve(t, t.TempDir(), nil)
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	c, err := Connect(ctx, Config{URL: url, Token: "guessed"})
 	if !errors.Is(err, ErrNoServer) || !strings.Contains(err.Error(), "uthoriz") {

@@ -323,7 +323,7 @@ func TestGarbage(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _ = c.Write(bytes)
-		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
 		if n, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%s: the stream stays open (%d, %v)", what, n, err)
 		}
