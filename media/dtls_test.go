@@ -189,7 +189,7 @@ func TestSlotKnowsTheAddress(t *testing.T) {
 	n := start(t, cfg, nil)
 	_, a, b, legs := n.dialled("c1", key, false)
 	n.await("kept", func() bool { return keep.count() == n.Stats().Sockets+1 && n.Stats().Unsaved == 0 })
-	cfg.Legs.(*memLegs).away = true
+	cfg.Legs.(*memLegs).reach(false)
 	n.crash()
 	cfg.Boot, cfg.Inherited = "m-2", keep.hand()
 	cfg.Legs = nil // the owner's order alone

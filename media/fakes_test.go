@@ -153,6 +153,13 @@ func (s *memLegs) Delete(_ context.Context, _ string, call codecore.CallID) erro
 	return nil
 }
 
+// reach has the store there or away.
+func (s *memLegs) reach(there bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away = !there
+}
+
 func (s *memLegs) count() (records, writes int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -179,16 +179,12 @@ func TestStoreAwayHurtsNobody(t *testing.T) {
 	cfg := config(&memBus{})
 	cfg.Legs = legs
 	n := start(t, cfg, nil)
-	legs.mu.Lock()
-	legs.away = true
-	legs.mu.Unlock()
+	legs.reach(false)
 	_, a, b := n.pairOfPhones("c1")
 	n.await("a write that waits", func() bool { return n.Stats().Unsaved == 1 })
 	a.send(2)
 	b.must(2)
-	legs.mu.Lock()
-	legs.away = false
-	legs.mu.Unlock()
+	legs.reach(true)
 	n.await("a record", func() bool { r, _ := legs.count(); return r == 1 })
 }
 

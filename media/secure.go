@@ -35,9 +35,9 @@ type secure struct {
 	rx    *opener
 	wait  []parked // sealed packets that were faster than their keys
 
-	// Without the slot of before, these keys of before are not used.
-	orphan         bool
-	lostTx, lostRx uint64
+	// Another process had the leg, and its slot is lost: no keys of SDES are used, for
+	// those that an order names may be in use since before, whatever the record says.
+	orphan bool
 
 	// DTLS.
 	ice    *ice
@@ -165,9 +165,10 @@ func (s *secure) setTx(k *keys) (err error) {
 	if k == nil || s.tx != nil && s.tx.keys.made == k.made {
 		return nil
 	}
-	if s.orphan && (s.lostTx == 0 || s.lostTx == k.made) {
-		s.lostTx = k.made
-		s.end(reasonKeysLost)
+	if s.orphan {
+		if s.why == "" {
+			s.end(reasonKeysLost)
+		}
 		return nil
 	}
 	if s.slot.load(wordTxMade) != k.made {
@@ -182,11 +183,7 @@ func (s *secure) setTx(k *keys) (err error) {
 }
 
 func (s *secure) setRx(k *keys) (err error) {
-	if k == nil || s.rx != nil && s.rx.keys.made == k.made {
-		return nil
-	}
-	if s.orphan && (s.lostRx == 0 || s.lostRx == k.made) && s.why != "" {
-		s.lostRx = k.made
+	if k == nil || s.orphan || s.rx != nil && s.rx.keys.made == k.made {
 		return nil
 	}
 	if s.slot.load(wordRxMade) != k.made {
