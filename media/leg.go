@@ -1,6 +1,8 @@
 package media
 
 import (
+	"encoding/binary"
+
 	"callswitch/codecore"
 )
 
@@ -10,6 +12,66 @@ type port struct {
 	num  int
 	rtcp bool
 	leg  *leg // nil: free or resting, what comes is thrown away
+
+	before *before // nil: nobody sent here while nobody had it
+}
+
+// before is who was sending to a port when it was given out: the far end of a call
+// that it had, which has not noticed its end. The new call's party cannot be among
+// them, since nobody had told it of the port; were one learned as that party, it
+// would be heard by a stranger.
+type before [4]struct {
+	addr sockaddr
+	ssrc uint32
+	at   int64
+}
+
+// overhear notes the source of a packet to a port that nobody has.
+func (p *port) overhear(b []byte, from *sockaddr, now int64) {
+	if p.rtcp || !validRTP(b) {
+		return
+	}
+	if p.before == nil {
+		p.before = new(before)
+	}
+	ssrc := binary.BigEndian.Uint32(b[8:])
+	oldest := &p.before[0]
+	for i := range p.before {
+		s := &p.before[i]
+		if s.addr == *from && s.ssrc == ssrc {
+			s.at = now
+			return
+		}
+		if s.at < oldest.at {
+			oldest = s
+		}
+	}
+	oldest.addr, oldest.ssrc, oldest.at = *from, ssrc, now
+}
+
+// since is what of it is not older; nil: nothing. A party of a call before that was
+// a packet late is nobody to look out for: it may call again.
+func (b *before) since(at int64) *before {
+	any := false
+	for i := range b {
+		if b[i].at < at {
+			b[i].addr = sockaddr{}
+		}
+		any = any || !b[i].addr.isZero()
+	}
+	if !any {
+		return nil
+	}
+	return b
+}
+
+func (b *before) has(from *sockaddr, ssrc uint32) bool {
+	for i := range b {
+		if b[i].addr == *from && b[i].ssrc == ssrc {
+			return true
+		}
+	}
+	return false
 }
 
 // call is what the relay has of one call. All of it is behind loop.mu but what

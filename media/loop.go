@@ -26,6 +26,7 @@ type loop struct {
 
 	mu      sync.Mutex
 	ports   []*port // by descriptor
+	own     own
 	dirty   []*call // what must be stored
 	total   totals
 	stopped bool
@@ -83,6 +84,7 @@ func (l *loop) know(p *port) {
 		l.ports = append(l.ports, nil)
 	}
 	l.ports[p.fd] = p
+	l.own.ports[p.num-l.own.min] = p
 }
 
 // forget stops to read a socket, before it is closed. Its duplicates elsewhere
@@ -91,7 +93,7 @@ func (l *loop) forget(p *port) {
 	_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, p.fd, nil)
 	l.mu.Lock()
 	if p.fd < len(l.ports) && l.ports[p.fd] == p {
-		l.ports[p.fd] = nil
+		l.ports[p.fd], l.own.ports[p.num-l.own.min] = nil, nil
 	}
 	l.mu.Unlock()
 }
@@ -154,6 +156,7 @@ func (l *loop) read(p *port, now int64) {
 		return
 	case p.leg == nil:
 		l.total.dropped[dropIdle]++
+		p.overhear(l.buf[:min(n, readMost)], &l.from, now)
 		return
 	case n > readMost:
 		l.drop(p.leg, dropLong)

@@ -148,6 +148,7 @@ func New(cfg Config) (*Media, error) {
 	if m.loop, err = newLoop(cfg.Log, m.v6); err != nil {
 		return nil, err
 	}
+	m.loop.own = newOwn(cfg.Listen, cfg.Advertise, cfg.PortMin, cfg.PortMax)
 	if cfg.Secrets != nil {
 		if m.cert, _, err = cfg.Secrets.Certificate(); err != nil {
 			m.loop.close()

@@ -53,6 +53,11 @@ func (m *Media) allocate(a sessions.Alloc, now time.Time) codecore.Allocated {
 		return out
 	}
 	m.loop.mu.Lock()
+	for _, g := range added {
+		if b := g.rtp.before; b != nil {
+			g.rtp.before = b.since(m.loop.now() - int64(time.Second))
+		}
+	}
 	m.attach(c, added)
 	m.loop.mu.Unlock()
 	if fresh {
@@ -159,6 +164,7 @@ func (m *Media) apply(c *call, d sessions.DoMedia, was *record, now time.Time) e
 				return fmt.Errorf("media: leg %s: %w", w.Leg, err)
 			}
 			g = &leg{id: w.Leg, call: c, pair: p, rtp: p.rtp, rtcp: p.rtcp}
+			p.rtp.before = nil // it had them before: who sends there is its party
 			added = append(added, g)
 		}
 		if find(legs, w.Leg) == nil {
@@ -211,7 +217,7 @@ func (m *Media) apply(c *call, d sessions.DoMedia, was *record, now time.Time) e
 
 // detach ends a leg: its pair rests. Both locks are held.
 func (m *Media) detach(g *leg, now time.Time) {
-	g.rtp.leg, g.rtcp.leg, g.early = nil, nil, nil
+	g.rtp.leg, g.rtcp.leg, g.rtp.before, g.early = nil, nil, nil, nil
 	m.loop.silence(g)
 	defer m.unprotect(g) // its quality tells of it
 	m.loop.total.lostPast += g.in.lost()

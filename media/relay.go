@@ -12,6 +12,10 @@ func (l *loop) packet(p *port, b []byte, from *sockaddr, now int64) {
 		l.total.dropped[dropIdle]++
 		return
 	}
+	if l.own.ring(g, from, p.rtcp || g.mux && isRTCP(b)) {
+		l.drop(g, dropLoop)
+		return
+	}
 	if g.opaque && !p.rtcp {
 		l.opaque(g, b, from, now)
 		return
@@ -21,14 +25,14 @@ func (l *loop) packet(p *port, b []byte, from *sockaddr, now int64) {
 		l.other(g, p, b, from, now)
 		return
 	}
-	isRTCP := b[1] >= 192 && b[1] <= 223 // RFC 5761 section 4
-	if p.rtcp != isRTCP && (p.rtcp || !g.mux) || p.rtcp && g.mux {
+	control := isRTCP(b)
+	if p.rtcp != control && (p.rtcp || !g.mux) || p.rtcp && g.mux {
 		l.drop(g, dropForeign)
 		return
 	}
 	if g.sec != nil {
 		var newest, ok bool
-		if b, newest, ok = l.open(g, b, isRTCP, from, now); !ok {
+		if b, newest, ok = l.open(g, b, control, from, now); !ok {
 			return
 		}
 		if newest && g.sec.ice == nil && g.latch.addr != *from {
@@ -38,12 +42,15 @@ func (l *loop) packet(p *port, b []byte, from *sockaddr, now int64) {
 			l.unpark(g, now)
 		}
 	}
-	if isRTCP {
+	if control {
 		l.control(g, b, from, now)
 	} else {
 		l.rtp(g, b, from, now)
 	}
 }
+
+// isRTCP tells RTCP from RTP on one port (RFC 5761 section 4).
+func isRTCP(b []byte) bool { return len(b) > 1 && b[1] >= 192 && b[1] <= 223 }
 
 // other treats what is neither RTP nor RTCP.
 func (l *loop) other(g *leg, p *port, b []byte, from *sockaddr, now int64) {
@@ -72,6 +79,10 @@ func (l *loop) rtp(g *leg, b []byte, from *sockaddr, now int64) {
 	}
 	ssrc, seq := binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint16(b[2:])
 	v, moved := pass, false
+	if g.rtp.before != nil && g.sec == nil && *from != g.latch.sdp && g.rtp.before.has(from, ssrc) {
+		l.drop(g, dropBefore)
+		return
+	}
 	if g.sec == nil { // otherwise its seal has told who it is
 		v, moved = g.latch.admit(from, ssrc, seq, now)
 	}

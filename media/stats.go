@@ -25,13 +25,15 @@ const (
 	dropKeys                        // SRTP keys are not there, or no longer
 	dropForged                      // SRTP that does not authenticate
 	dropReplay                      // an index that was used, from the party or by us
+	dropLoop                        // it has come back to where we sent it from
+	dropBefore                      // of somebody who was sending to the port before the call had it
 	dropReasons
 )
 
 var dropNames = [dropReasons]string{
 	"idle-port", "foreign", "malformed", "long", "stranger", "early", "payload",
 	"held", "nowhere", "straggler", "send", "receive",
-	"check", "handshake", "keys", "forged", "replay",
+	"check", "handshake", "keys", "forged", "replay", "loop", "before",
 }
 
 // totals are the relay's counters since the process began.
