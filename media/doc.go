@@ -20,12 +20,12 @@
 //
 // Sockets are bound ahead in blocks of pairs (pool.go) and duplicates go to the
 // Keeper as they are bound, so that a call costs no system call of its own. A
-// pair rests after its call before it is given out again; what arrives
-// meanwhile is read and thrown away. Who is sending there still when another call
-// gets the pair is not learned as that one's party (leg.go, before), and a packet
-// that comes back to the leg it went out of is dropped (own.go). The pool grows when half of Config.Ahead is
-// left, and shrinks by what nobody needed for 30 s. With rtcp-mux (RFC 5761) the
-// odd socket of the pair is idle, not closed.
+// pair rests after its call before it is given out again; what arrives meanwhile
+// is read and thrown away. Who is sending there still when another call gets the
+// pair is not learned as that one's party (leg.go, before), and a packet that comes
+// back to the leg it went out of is dropped (own.go). The pool grows when half of
+// Config.Ahead is left, and shrinks by what nobody needed for 30 s. With rtcp-mux
+// (RFC 5761) the odd socket of the pair is idle, not closed.
 //
 // Sockets stay in blocking mode and every call says MSG_DONTWAIT: a non-blocking
 // descriptor in an os.File would join the Go runtime's own poller, and each
