@@ -137,14 +137,9 @@ func (c *call) fired(e Fired) {
 	case kind == expireTimer && talking:
 		c.hangUp("switch", "session-expired", c.now)
 	case e.Timer == TimerNoAnswer && c.Phase == PhaseInviting:
-		t := c.A.open("INVITE")
-		if t == nil {
-			return
-		}
-		c.cancelCallees()
-		c.respond(LegA, t, 480, nil, c.reason(480, "no-answer"))
-		c.CDR.Cause = "no-answer"
-		c.finish("no-answer", 480, "switch", c.now)
+		c.unanswered(480, "no-answer")
+	case e.Timer == TimerExpires && c.Phase == PhaseInviting: // RFC 3261 13.3.1
+		c.unanswered(487, "expired")
 	case e.Timer == TimerTarget && c.Phase == PhaseInviting && c.A.open("INVITE") != nil:
 		c.groupOver()
 	case e.Timer == TimerMaxCall && (c.Phase == PhaseAnswered || c.Phase == PhaseTalking):
@@ -159,6 +154,18 @@ func (c *call) fired(e Fired) {
 		c.A.Cli, c.B.Cli, c.More = nil, nil, nil
 		c.res.Save = true
 	}
+}
+
+// unanswered ends a call that has rung for too long.
+func (c *call) unanswered(status int, cause string) {
+	t := c.A.open("INVITE")
+	if t == nil {
+		return
+	}
+	c.cancelCallees()
+	c.respond(LegA, t, status, nil, c.reason(status, cause))
+	c.CDR.Cause = cause
+	c.finish("no-answer", status, "switch", c.now)
 }
 
 // byeFrom takes a party's BYE.

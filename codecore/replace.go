@@ -64,6 +64,9 @@ func (c *call) replace(e SIPRequest) {
 	case r.Early:
 		c.refuse(e, 486, "early-only")
 		return
+	case contactOf(&e.Msg) == "":
+		c.refuse(e, 400, "no-contact")
+		return
 	case len(unknown) > 0:
 		c.refuse(e, 420, "extension", Header{"Unsupported", strings.Join(unknown, ", ")})
 		return

@@ -44,7 +44,7 @@ func added(p *stored) string {
 	if !p.AnswerAt.IsZero() {
 		return "prack"
 	}
-	for _, d := range p.Timers { // v0.1.0 would let a session end, or an offer stand; that one expires it may lose
+	for _, d := range p.Timers { // v0.1.0 would let a session end, or an offer stand; that one expires, as an INVITE, it may lose
 		if name := string(d.Timer); strings.HasPrefix(name, refreshTimer) || strings.HasPrefix(name, renewTimer) {
 			return "session-timer"
 		}

@@ -46,6 +46,10 @@ func (c *call) begin(e SIPRequest) {
 		reject(481, "no-dialog")
 		return
 	}
+	if d.Target == "" && theirs != "" { // RFC 3261 8.1.1.8; of RFC 2543 there may be none
+		reject(400, "no-contact")
+		return
+	}
 	if unknown := unsupported(m); len(unknown) > 0 {
 		reject(420, "extension", Header{"Unsupported", strings.Join(unknown, ", ")})
 		return
@@ -215,6 +219,10 @@ func (c *call) allocated(e Allocated) {
 		body, more = c.offer(LegB, s), append(more, sdpType)
 	}
 	c.callFirst(t, body, more...)
+	noAnswer, _ := c.limits()
+	if n, err := strconv.ParseUint(m.Get("Expires"), 10, 31); err == nil && Seconds(n) < noAnswer {
+		c.setTimer(TimerExpires, Seconds(n).duration())
+	}
 }
 
 var sdpType = Header{"Content-Type", "application/sdp"}

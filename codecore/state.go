@@ -68,6 +68,9 @@ const (
 const (
 	TimerNoAnswer Timer = "no-answer"
 	TimerMaxCall  Timer = "max-call"
+	// TimerExpires ends the ringing when the caller has said so (Expires of its
+	// INVITE). A release that does not know it lets it ring until TimerNoAnswer.
+	TimerExpires Timer = "expires"
 	// TimerAck is for ACKs, which are not saved at once. By then the record says
 	// that one has come, so that a crash swallows none but a young one, which its
 	// sender repeats for each 2xx. While the call is answered and neither the ACK

@@ -136,6 +136,7 @@ func (c *call) become(p Phase) {
 		c.A.Agreed, c.B.Agreed, c.AnswerAt = false, false, time.Time{}
 		c.Early, c.Fork = nil, nil
 		c.stop(TimerNoAnswer)
+		c.stop(TimerExpires)
 		c.stop(TimerTarget)
 		c.Timers = append([]Deadline{{TimerMaxCall, c.now.Add(maxCall.duration())}, {TimerAck, c.now.Add(ackWait)}}, c.Timers...)
 	case PhaseEnded:

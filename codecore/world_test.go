@@ -417,6 +417,8 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 			m.Headers[0].Value = "SIP/2.0/UDP " + e.Source + ";branch=z9hG4bK" + e.Tx
 		case strings.HasPrefix(x, "contact="):
 			m.Headers[5].Value = "<sip:" + string(leg) + "@" + x[8:] + ">"
+		case x == "nocontact":
+			m.Headers[5].Value = "<tel:1>" // names no SIP URI
 		case x == "noplan":
 			noPlan = true
 		case x == "loop":
