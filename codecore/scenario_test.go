@@ -176,7 +176,7 @@ func picture(w *world, a Action) string {
 			tag = " in " + tag
 		}
 		way := ""
-		if leg := party(m); leg != "a" && a.Request.Flow != "" {
+		if leg := party(m); a.Request.Flow != "" && a.Request.Flow != "udp/x/a" {
 			way = " by " + a.Request.Flow
 		} else if leg == "a" && a.Request.Flow == "" {
 			way = " by its address"

@@ -408,6 +408,8 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 			l := w.s.leg(LegID(x[9:10]))
 			d := append(slices.Clone(l.Dialogs), Dialog{Tag: "none"})[0]
 			m.Add("Replaces", Replaces{CallID: l.CallID, To: l.Tag, From: d.Tag, Early: strings.HasSuffix(x, ",early")}.String())
+		case x == "tls":
+			e.Flow = "tls/7"
 		case x == "anonymous":
 			m.Headers[1].Value = nobody + ";tag=t" + string(leg)
 		case strings.HasPrefix(x, "nat="): // where it is seen, which its Via does not know
