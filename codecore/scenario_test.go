@@ -224,7 +224,7 @@ func TestIndexOfCallsNamesWhatExists(t *testing.T) {
 		t.Fatal(err)
 	}
 	var sources strings.Builder
-	for _, glob := range []string{"*_test.go", "../loadtest/*_test.go"} {
+	for _, glob := range []string{"*_test.go", "../edge/*_test.go", "../media/*_test.go", "../loadtest/*_test.go"} {
 		files, _ := filepath.Glob(glob)
 		for _, f := range files {
 			b, err := os.ReadFile(f)
