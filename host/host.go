@@ -296,15 +296,19 @@ func (h *Host) event(e Event) {
 
 // save writes the ledger.
 func (h *Host) save() {
+	if err := h.write(); err != nil {
+		h.log.Error("children not written down: a later host may not find them", "err", err)
+	}
+}
+
+func (h *Host) write() error {
 	var rows []ledgerRow
 	for _, c := range h.children {
 		if c.proc != nil {
 			rows = append(rows, ledgerRow{Spec: c.spec, PID: c.proc.pid, Born: c.proc.born, ID: c.hello.ID, Since: c.since})
 		}
 	}
-	if err := writeLedger(h.cfg.Dir, rows); err != nil {
-		h.log.Error("children not written down: a later host may not find them", "err", err)
-	}
+	return writeLedger(h.cfg.Dir, rows)
 }
 
 // post runs fn on Run's goroutine; false: Run is over.

@@ -36,6 +36,9 @@ func (h *Host) renew(path string) error {
 			return fmt.Errorf("host: %w", err)
 		}
 	}
+	if err := h.write(); err != nil { // or the next one starts others beside them
+		return fmt.Errorf("host: children not written down: %w", err)
+	}
 	var all []handedOn
 	for name, k := range h.kept.files {
 		all = append(all, handedOn{name, k.role, k.fd})
@@ -56,7 +59,6 @@ func (h *Host) renew(path string) error {
 	if err := closeOnExec(all, false); err != nil {
 		return fmt.Errorf("host: %w", err)
 	}
-	h.save()
 	return fmt.Errorf("host: %s: %w", path, unix.Exec(path, os.Args, append(os.Environ(), keptEnv+"="+strconv.Itoa(fd))))
 }
 
