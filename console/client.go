@@ -84,7 +84,10 @@ func (c *Client) open(ctx context.Context, method, path string, body any) (*http
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOTSOCK) {
-			return nil, fmt.Errorf("no switch answers at %s: start one with 'switch serve', or name its socket with --api", c.addr)
+			return nil, fmt.Errorf("no switch answers at %s: start one with 'switch serve', or say where it is: SWITCH_STATE=its state directory, or --api its socket", c.addr)
+		}
+		if errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM) {
+			return nil, fmt.Errorf("this user may not speak to the switch at %s: be the user that runs it (sudo -u), or root", c.addr)
 		}
 		if errors.Is(err, context.DeadlineExceeded) {
 			return nil, fmt.Errorf("the switch at %s does not answer in time: see the log of 'switch serve' (%w)", c.addr, context.DeadlineExceeded)

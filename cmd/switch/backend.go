@@ -130,7 +130,10 @@ func (b *backend) Processes(ctx context.Context) ([]console.Process, error) {
 			ps = append(ps, p)
 		}
 	}
-	return ps, err
+	if err != nil { // what the others tell of themselves is true without it
+		b.log.Warn("host does not answer", "err", err)
+	}
+	return ps, nil
 }
 
 func (b *backend) Status(ctx context.Context) (console.Status, error) {
@@ -326,6 +329,10 @@ func storePlan(ctx context.Context, docs *nats.Docs, p codecore.Plan) (codecore.
 }
 
 func (b *backend) TestPlan(_ context.Context, from, number string) (codecore.RouteResult, error) {
+	_, account := codecore.AccountOf(from)
+	if !account && from != "" && !slices.ContainsFunc(b.plan().Peers, func(p codecore.PlanPeer) bool { return p.Name == from }) {
+		return codecore.RouteResult{}, &console.Error{Status: 404, Code: "not-found", Text: "no peer " + from + " in the dialplan", Fix: "name one of 'switch dialplan get', or account: and a name"}
+	}
 	r, err := codecore.Route(b.plan(), from, number)
 	if err != nil {
 		return r, &console.Error{Status: 404, Code: "no-route", Text: strings.TrimPrefix(err.Error(), "codecore: "), Fix: "'switch dialplan get' shows the routes"}

@@ -86,7 +86,7 @@ func childCommand() *cobra.Command {
 			})
 			if err := fn(ctx, c); err != nil && !errors.Is(err, context.Canceled) {
 				c.log.Error("ended", "err", err)
-				return fmt.Errorf("%s: %w", role, err)
+				return errLogged
 			}
 			return nil
 		},

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -25,6 +26,9 @@ func apiClient(cmd *cobra.Command) *console.Client {
 	addr, _ := cmd.Flags().GetString("api")
 	addr = cmp.Or(addr, os.Getenv("SWITCH_API"),
 		filepath.Join(cmp.Or(os.Getenv("SWITCH_STATE"), DefaultConfig().State), "run", apiSocket))
+	if abs, err := filepath.Abs(addr); err == nil && !strings.Contains(addr, "://") {
+		addr = abs // the words about it then say where it was looked for
+	}
 	return console.NewClient(addr)
 }
 
@@ -45,36 +49,48 @@ func apiError(err error) error {
 	return err
 }
 
-// outputFlag adds -o table|json and --json, its short way.
+// outputFlag adds -o table|json and --json, its short way. What goes wrong is
+// said in words on standard error and by the exit code, with --json too.
 func outputFlag(cmd *cobra.Command) {
-	cmd.Flags().StringP("output", "o", "table", "table or json")
+	format := format("table")
+	cmd.Flags().VarP(&format, "output", "o", "table or json")
 	cmd.Flags().Bool("json", false, "the same as -o json")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // show prints v as JSON or as the table that draw writes.
 func show(cmd *cobra.Command, v any, draw func(w io.Writer)) error {
-	format, _ := cmd.Flags().GetString("output")
-	if short, _ := cmd.Flags().GetBool("json"); short {
-		format = "json"
-	}
-	switch format {
-	case "json":
+	if short, _ := cmd.Flags().GetBool("json"); short || cmd.Flag("output").Value.String() == "json" {
 		enc := json.NewEncoder(cmd.OutOrStdout())
 		enc.SetIndent("", "  ")
 		return enc.Encode(v)
-	case "table":
-		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-		draw(w)
-		return w.Flush()
 	}
-	return usagef("-o %s: table or json", format)
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+	draw(w)
+	return w.Flush()
 }
 
-// args checks the number of arguments with a usage error.
-func args(n int, what string) cobra.PositionalArgs {
+// format is the value of -o.
+type format string
+
+func (f *format) String() string { return string(*f) }
+
+func (f *format) Type() string { return "string" }
+
+func (f *format) Set(s string) error {
+	if s != "table" && s != "json" {
+		return errors.New("table or json")
+	}
+	*f = format(s)
+	return nil
+}
+
+// args checks the number of arguments, none of which is empty, with a usage error.
+func args(n int, what string) cobra.PositionalArgs { return argsBetween(n, n, what) }
+
+func argsBetween(least, most int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, got []string) error {
-		if len(got) != n {
+		if len(got) < least || len(got) > most || slices.Contains(got, "") {
 			return usagef("%s takes %s; see '%s --help'", cmd.CommandPath(), what, cmd.CommandPath())
 		}
 		return nil
@@ -86,12 +102,7 @@ func verbs(use, short string, subs ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   use,
 		Short: short,
-		Args: func(cmd *cobra.Command, got []string) error {
-			if len(got) > 0 {
-				return usagef("%s has no verb %q; see '%s --help'", cmd.CommandPath(), got[0], cmd.CommandPath())
-			}
-			return nil
-		},
+		Args:  noVerb,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var names []string
 			for _, sub := range cmd.Commands() {
@@ -102,6 +113,18 @@ func verbs(use, short string, subs ...*cobra.Command) *cobra.Command {
 	}
 	cmd.AddCommand(subs...)
 	return cmd
+}
+
+// noVerb is for a command that was given a word that is none of its verbs.
+func noVerb(cmd *cobra.Command, words []string) error {
+	if len(words) == 0 {
+		return nil
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(words[0]); len(near) > 0 {
+		return usagef("%s has no verb %q; did you mean %s?", cmd.CommandPath(), words[0], strings.Join(near, " or "))
+	}
+	return usagef("%s has no verb %q; see '%s --help'", cmd.CommandPath(), words[0], cmd.CommandPath())
 }
 
 func row(w io.Writer, cells ...any) {

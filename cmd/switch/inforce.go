@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ func readInForce(state string) (f inForce, err error) {
 		err = json.Unmarshal(raw, &f)
 	}
 	if err != nil {
-		return f, fmt.Errorf("%s: %w", inForceFile, err)
+		return f, fmt.Errorf("%s, which says whose workers a restart starts: %w; when you remove it, they are of the release of 'switch serve' itself", filepath.Join(state, inForceFile), err)
 	}
 	return f, nil
 }
@@ -46,6 +47,9 @@ func (f inForce) write(state string) error {
 	raw, err := json.MarshalIndent(f, "", "  ")
 	if err != nil {
 		return err
+	}
+	if old, err := os.ReadFile(filepath.Join(state, inForceFile)); err == nil && bytes.Equal(old, append(raw, '\n')) {
+		return nil
 	}
 	next := filepath.Join(state, inForceFile+".next")
 	file, err := os.OpenFile(next, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -157,6 +159,9 @@ func (b *backend) renewHost(ctx context.Context, in console.Inherit) (console.In
 		}
 		in.Binary, out.Release = side.Binary, side.Release
 	}
+	if err := wouldServe(ctx, pid, in.Binary); err != nil {
+		return out, console.Refused("not-taken-over", err.Error(), "nothing has changed")
+	}
 	began := time.Now()
 	if err := b.host.Renew(ctx, in.Binary); err != nil {
 		return out, console.Refused("not-taken-over", err.Error(), "the old host goes on")
@@ -173,13 +178,14 @@ func inheritCommand() *cobra.Command {
 		Args:      args(1, "media, edge or host"),
 		ValidArgs: inheritable,
 		RunE: func(cmd *cobra.Command, words []string) error {
-			in.Role = words[0]
-			known := false
-			for _, r := range inheritable {
-				known = known || r == in.Role
+			if in.Role = words[0]; !slices.Contains(inheritable, in.Role) {
+				return usagef("switch inherit takes media, edge or host, not %q; a worker's calls are moved by 'switch rollout'", in.Role)
 			}
-			if !known {
-				return usagef("no heir for %q: %v", in.Role, inheritable)
+			if in.Binary != "" { // the API's process has a directory of its own
+				var err error
+				if in.Binary, err = filepath.Abs(in.Binary); err != nil {
+					return err
+				}
 			}
 			var out console.Inherited
 			if err := apiClient(cmd).Do(cmd.Context(), http.MethodPost, "/v1/inherit", in, &out); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,11 +21,11 @@ func (b *backend) install(ctx context.Context, path string) (handoff.Side, error
 	var s handoff.Side
 	f, err := os.Open(path)
 	if err != nil {
-		return s, usage("%v", err)
+		return s, usage("the switch cannot read the file (%v): put it where its user may, not in /tmp or /home when systemd keeps it from these", err)
 	}
 	defer f.Close()
 	if s.Digest, err = digestOf(f); err != nil {
-		return s, err
+		return s, usage("%v", err)
 	}
 	s.Binary = releasePath(b.cfg.State, s.Digest)
 	_, missing := os.Stat(s.Binary)
@@ -66,14 +67,15 @@ func copyExecutable(f *os.File, to string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := io.Copy(next, f); err != nil {
-		_ = next.Close()
-		return err
+	_, err = io.Copy(next, f)
+	if err = errors.Join(err, next.Close()); err == nil {
+		err = os.Rename(to+".next", to)
 	}
-	if err := next.Close(); err != nil {
-		return err
+	if err != nil { // a full disk is not kept full
+		_ = os.Remove(to + ".next")
+		_ = os.Remove(filepath.Dir(to))
 	}
-	return os.Rename(to+".next", to)
+	return err
 }
 
 // currentSide is the release that takes new calls now; the rollout leaves it.

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -35,6 +34,9 @@ type codedError struct {
 func (e codedError) Error() string { return e.err.Error() }
 func (e codedError) Unwrap() error { return e.err }
 
+// errLogged is an error of which the log has the words.
+var errLogged = errors.New("logged")
+
 func usagef(format string, a ...any) error {
 	return codedError{exitUsage, fmt.Errorf(format, a...)}
 }
@@ -52,7 +54,9 @@ func run(ctx context.Context, args []string) int {
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintln(os.Stderr, "switch: "+err.Error())
+	if !errors.Is(err, errLogged) {
+		fmt.Fprintln(os.Stderr, "switch: "+err.Error())
+	}
 	var coded codedError
 	switch {
 	case errors.As(err, &coded):
@@ -74,15 +78,7 @@ no call drops; going back works the same way.
 Exit codes: 0 ok, 1 error, 2 usage, 3 rolled back, 4 time-out, 5 refused.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args: func(cmd *cobra.Command, words []string) error {
-			if len(words) == 0 {
-				return nil
-			}
-			if near := cmd.SuggestionsFor(words[0]); len(near) > 0 {
-				return usagef("there is no verb %q; did you mean %s?", words[0], strings.Join(near, " or "))
-			}
-			return usagef("there is no verb %q; see 'switch --help'", words[0])
-		},
+		Args:          noVerb,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cmd.Help()
 		},
@@ -91,6 +87,17 @@ Exit codes: 0 ok, 1 error, 2 usage, 3 rolled back, 4 time-out, 5 refused.`,
 		return usagef("%w; see '%s --help'", err, cmd.CommandPath())
 	})
 	root.PersistentFlags().String("api", "", "unix socket (or http://host:port) of the switch's API (default <state>/run/api.sock)")
+	root.SetHelpCommand(&cobra.Command{
+		Use:   "help [VERB]",
+		Short: "tell more about a verb",
+		RunE: func(cmd *cobra.Command, words []string) error {
+			of, rest, err := cmd.Root().Find(words)
+			if err != nil || len(rest) > 0 {
+				return noVerb(of, rest)
+			}
+			return of.Help()
+		},
+	})
 	root.AddCommand(serveCommand(), childCommand(), demoCommand(), callsCommand(), callCommand(), transferCommand(), inheritCommand(), rolloutCommand(),
 		cdrCommand(), dialplanCommand(), accountCommand(), registrationsCommand(), trunksCommand(), statusCommand(), loadtestCommand(), versionCommand())
 	return root

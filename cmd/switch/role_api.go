@@ -66,13 +66,15 @@ func runAPI(ctx context.Context, c *child) error {
 	g.Go(func() error { return handoff.RunRollout(ctx, b.rolloutConfig()) })
 	g.Go(func() error { return serveUnix(ctx, filepath.Join(c.run, apiSocket), console.Handler(b)) })
 	if c.cfg.API.Listen != "" {
-		g.Go(func() error { return serveTCP(ctx, c.cfg.API.Listen, console.Handler(b)) })
+		g.Go(func() error { return c.serveWhenFree(ctx, "api.listen", tcp(c.cfg.API.Listen), console.Handler(b)) })
 	}
 	if c.cfg.Softphone.Listen != "" {
 		g.Go(func() error { return b.serveSoftphone(ctx) })
 	}
 	if c.cfg.Metrics.Listen != "" {
-		g.Go(func() error { return serveTCP(ctx, c.cfg.Metrics.Listen, b.observability()) })
+		g.Go(func() error {
+			return c.serveWhenFree(ctx, "metrics.listen", tcp(c.cfg.Metrics.Listen), b.observability())
+		})
 	}
 	c.ready()
 	return g.Wait()
@@ -127,12 +129,32 @@ func serveUnix(ctx context.Context, path string, h http.Handler) error {
 	return serveHTTP(ctx, l, h)
 }
 
-func serveTCP(ctx context.Context, addr string, h http.Handler) error {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return err
+func tcp(addr string) func() (net.Listener, error) {
+	return func() (net.Listener, error) { return net.Listen("tcp", addr) }
+}
+
+// serveWhenFree serves at what a key of the configuration names for as long as
+// ctx lives. A port that is taken is waited for: the operator's way in, the unix
+// socket, does not end for it.
+func (c *child) serveWhenFree(ctx context.Context, key string, open func() (net.Listener, error), h http.Handler) error {
+	for told := false; ctx.Err() == nil; {
+		l, err := open()
+		if err == nil {
+			if told {
+				c.log.Info("served now", "key", key)
+			}
+			return serveHTTP(ctx, l, h)
+		}
+		if !told {
+			c.log.Error("not served yet, trying again", "key", key, "err", err)
+			told = true
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
 	}
-	return serveHTTP(ctx, l, h)
+	return nil
 }
 
 func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {

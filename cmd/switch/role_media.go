@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -45,6 +46,13 @@ func runMedia(ctx context.Context, c *child) error {
 		inherited, err := c.inherit(ctx, keptMedia)
 		if err != nil {
 			return err
+		}
+		if len(inherited) == 0 && state == nil { // no call depends on us: now or never
+			probe, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(listen, 0)))
+			if err != nil {
+				return fmt.Errorf("media.listen: %w", err)
+			}
+			_ = probe.Close()
 		}
 		m, err = media.New(media.Config{
 			Node: c.cfg.Node, Boot: c.id, Listen: listen, Advertise: advertise, PortMin: first, PortMax: last, Unmarked: !c.cfg.Media.DSCP,

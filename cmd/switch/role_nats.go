@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -27,8 +28,12 @@ func runNATS(ctx context.Context, c *child) error {
 	})
 }
 
-// writeAtomic replaces a file so that no reader sees half of it.
+// writeAtomic replaces a file so that no reader sees half of it. One that says
+// the same already is left alone: a full disk is then no reason to fail.
 func writeAtomic(path string, data []byte) error {
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
+		return nil
+	}
 	next := path + ".next"
 	if err := os.WriteFile(next, data, 0o600); err != nil {
 		return err

@@ -39,8 +39,8 @@ func rolloutStart() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if info, err := os.Stat(binary); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
-				return usagef("%s is not an executable file: build the release first, such as with 'go build -o %s ./cmd/switch'", binary, paths[0])
+			if info, err := os.Stat(binary); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+				return usagef("%s is not an executable file: build the release first, such as with 'go build -o switch-next ./cmd/switch'", binary)
 			}
 			steps, _ := cmd.Flags().GetIntSlice("steps")
 			pause, _ := cmd.Flags().GetDuration("pause")

@@ -51,6 +51,7 @@ the second hangs them all up, with their CDRs.`,
 	BindConfigFlags(cmd)
 	cmd.Flags().Bool("demo", false, "two accounts and a page that makes this browser a phone: softphone.demo")
 	cmd.Flags().Bool("print-config", false, "print the configuration in force and exit")
+	cmd.Flags().Bool("check", false, "say what would keep the switch from starting, and exit")
 	return cmd
 }
 
@@ -91,10 +92,14 @@ func serve(cmd *cobra.Command, cfg Config) error {
 	}
 	force, note, err := releaseOfWorkers(state)
 	if err != nil {
-		return codedError{exitRefused, err}
+		return err
 	}
 	if note != "" {
 		log.Warn(note, "workers", force.Release, "serve", codecore.Release)
+	}
+	if check, _ := cmd.Flags().GetBool("check"); check {
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "switch %s would start on %s, with workers of release %s\n", codecore.Release, state, force.Release)
+		return err
 	}
 	begin := func() error { // another host's files are left alone
 		if err := force.write(state); err != nil {
@@ -116,8 +121,9 @@ func serve(cmd *cobra.Command, cfg Config) error {
 	ctx, stop := context.WithCancel(context.WithoutCancel(cmd.Context()))
 	defer stop()
 	go tendHeap(ctx)
-	go signals(ctx, cfg, log, stop)
-	go announce(ctx, cmd.OutOrStdout(), cfg, log)
+	ready := make(chan struct{})
+	go signals(ctx, cfg, log, ready, stop)
+	go announce(ctx, cmd.OutOrStdout(), cfg, log, ready)
 	err = h.Run(ctx)
 	if errors.Is(err, host.ErrRunning) {
 		return codedError{exitRefused, fmt.Errorf("another 'switch serve' runs on %s: stop it, or name another directory with --state", state)}
@@ -181,7 +187,7 @@ func releaseOfWorkers(state string) (w workersOf, note string, err error) {
 	}
 	w.inForce, note, err = choose(own, last, living)
 	if err != nil {
-		return w, "", err
+		return w, "", codedError{exitRefused, err}
 	}
 	if w.Digest != own.Digest {
 		err = w.isWhole()
@@ -190,8 +196,9 @@ func releaseOfWorkers(state string) (w workersOf, note string, err error) {
 	return w, note, err
 }
 
-// signals turns SIGTERM and Ctrl-C into their meanings.
-func signals(ctx context.Context, cfg Config, log logger, stop context.CancelFunc) {
+// signals turns SIGTERM and Ctrl-C into their meanings. Before the switch is
+// ready there is nobody to ask and no call to wait for: either ends it.
+func signals(ctx context.Context, cfg Config, log logger, ready <-chan struct{}, stop context.CancelFunc) {
 	ch := make(chan os.Signal, 4)
 	signal.Notify(ch, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(ch)
@@ -213,6 +220,13 @@ func signals(ctx context.Context, cfg Config, log logger, stop context.CancelFun
 			stop()
 			return
 		case s := <-ch:
+			select {
+			case <-ready:
+			default:
+				log.Info("not ready yet: leaving the records as they are")
+				stop()
+				return
+			}
 			if s == syscall.SIGTERM {
 				admit(false)
 				stop()
@@ -273,7 +287,7 @@ func waitForCalls(ctx context.Context, api *console.Client, log logger, admit fu
 const stillNot = 5 * time.Second
 
 // announce says where the switch listens, once it is ready; while it is not, why.
-func announce(ctx context.Context, w io.Writer, cfg Config, log logger) {
+func announce(ctx context.Context, w io.Writer, cfg Config, log logger, ready chan<- struct{}) {
 	socket := filepath.Join(cfg.State, "run", apiSocket)
 	api := console.NewClient(socket)
 	told := time.Now()
@@ -281,6 +295,7 @@ func announce(ctx context.Context, w io.Writer, cfg Config, log logger) {
 		var s console.Status
 		err := api.Do(ctx, http.MethodGet, "/v1/status", nil, &s)
 		if err == nil && s.Ready {
+			close(ready)
 			fmt.Fprintf(w, "switch %s, node %s, is ready\n  SIP      %s\n  API      %s\n", codecore.Release, cfg.Node, strings.Join(s.Listen, " "), socket)
 			if cfg.Softphone.Listen != "" {
 				fmt.Fprint(w, pageAddress(cfg.Softphone))
@@ -315,7 +330,7 @@ func checkPlanFile(cfg Config) error {
 	}
 	source, err := os.ReadFile(cfg.Plan)
 	if err != nil {
-		return err
+		return fmt.Errorf("plan: %w", err)
 	}
 	p, err := parsePlan(source)
 	if err != nil {

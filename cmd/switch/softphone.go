@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"callswitch/codecore"
 	"callswitch/console"
@@ -96,8 +95,7 @@ func demoNumbers(c Config) []console.SoftphoneNumber {
 	return []console.SoftphoneNumber{{Number: "600", Label: "echo"}, {Number: "601", Label: "tone"}}
 }
 
-// serveSoftphone serves the page for as long as ctx lives. A port that is taken
-// is waited for: the calls do not need the page.
+// serveSoftphone serves the page for as long as ctx lives.
 func (b *backend) serveSoftphone(ctx context.Context) error {
 	accounts, _ := b.demoAccounts()
 	page := console.Softphone{
@@ -106,22 +104,7 @@ func (b *backend) serveSoftphone(ctx context.Context) error {
 		Listen:   func(context.Context) []string { return b.listening() },
 		Releases: b.releasesOf(edge.TagReader(b.key)),
 	}
-	h := http.NewCrossOriginProtection().Handler(page.Handler())
-	for told := false; ctx.Err() == nil; {
-		l, err := b.pageListener()
-		if err == nil {
-			return serveHTTP(ctx, l, h)
-		}
-		if !told {
-			b.log.Warn("the softphone page is not served yet", "err", err)
-			told = true
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
-		}
-	}
-	return nil
+	return b.serveWhenFree(ctx, "softphone.listen", b.pageListener, http.NewCrossOriginProtection().Handler(page.Handler()))
 }
 
 // pageListener opens the page's port. The edge makes the certificate, if nobody

@@ -53,6 +53,9 @@ func drawStatus(w io.Writer, s console.Status, ps []console.Process) {
 	for _, release := range slices.Sorted(maps.Keys(s.CallsByRelease)) {
 		row(w, "  on "+release, s.CallsByRelease[release])
 	}
+	if !slices.ContainsFunc(ps, func(p console.Process) bool { return p.Role == "host" }) {
+		row(w, "host", "is away: nothing that dies is started again; 'switch serve' takes over what lives")
+	}
 	row(w)
 	row(w, "ROLE", "ID", "PID", "RELEASE", "DIGEST", "SCHEMAS", "CALLS")
 	for _, p := range ps {

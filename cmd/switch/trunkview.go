@@ -119,12 +119,7 @@ func trunksCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "trunks [NAME]",
 		Short: "list the trunks: where they are, whether they live, and how many calls they have",
-		Args: func(_ *cobra.Command, names []string) error {
-			if len(names) > 1 {
-				return usagef("trunks takes one name at most")
-			}
-			return nil
-		},
+		Args:  argsBetween(0, 1, "the name of a trunk, or nothing"),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			all, err := trunks(cmd)
 			if err != nil {
