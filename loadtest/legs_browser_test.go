@@ -2,6 +2,7 @@ package loadtest
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -37,7 +38,8 @@ type browserMedium struct {
 	tracks int
 }
 
-func newBrowserMedium(f *far, cm bool) (*browserMedium, error) {
+// socket is its only one; nil: pion's own.
+func newBrowserMedium(f *far, cm bool, socket net.PacketConn) (*browserMedium, error) {
 	sound := webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypePCMU, ClockRate: 8000}
 	e := &webrtc.MediaEngine{}
 	if err := e.RegisterCodec(webrtc.RTPCodecParameters{RTPCodecCapability: sound, PayloadType: 0}, webrtc.RTPCodecTypeAudio); err != nil {
@@ -49,6 +51,9 @@ func newBrowserMedium(f *far, cm bool) (*browserMedium, error) {
 	set.SetInterfaceFilter(func(n string) bool { return n == "lo" })
 	set.SetICEMulticastDNSMode(pionice.MulticastDNSModeDisabled)
 	set.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
+	if socket != nil {
+		set.SetICEUDPMux(webrtc.NewICEUDPMux(nil, socket))
+	}
 	set.SetICETimeouts(stunLimit, stunFailed, stunEvery)
 	if cm {
 		set.SetSRTPProtectionProfiles(dtls.SRTP_AES128_CM_HMAC_SHA1_80)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"net"
 	"sync"
 	"testing"
 	"time"
@@ -205,6 +206,7 @@ type couples struct {
 	callees map[string]*UA // by kind of peer
 	length  int
 	every   time.Duration
+	socket  net.PacketConn // of browsers to come; nil: pion's own
 
 	mu   sync.Mutex
 	all  []*couple
@@ -275,7 +277,7 @@ func (p *couples) end(t *testing.T, kind string, call uint32, dir byte) *far {
 	case legPlain, legSDES:
 		f.medium, err = newPhoneMedium(f, mustAddr(ip), kind == legSDES)
 	default:
-		f.medium, err = newBrowserMedium(f, kind == legCM)
+		f.medium, err = newBrowserMedium(f, kind == legCM, p.socket)
 	}
 	if err != nil {
 		t.Fatal(err)

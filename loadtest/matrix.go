@@ -29,11 +29,12 @@ const (
 	EventWorker  = "kill -9 worker"
 	EventEdge    = "kill -9 edge"
 	EventInherit = "inherit edge, three times"
+	EventSound   = "inherit media, three times"
 )
 
 // MatrixEvents are the columns, in order.
 func MatrixEvents() []string {
-	return []string{EventNone, EventRelease, EventWorker, EventEdge, EventInherit}
+	return []string{EventNone, EventRelease, EventWorker, EventEdge, EventInherit, EventSound}
 }
 
 // MatrixKinds are the rows, in order.

@@ -22,7 +22,9 @@ func (m *matrix) strike(ctx context.Context, event string, calls int) error {
 	case EventEdge:
 		return m.kill(ctx, RoleEdge, calls)
 	case EventInherit:
-		return m.inherit(ctx)
+		return m.inherit(ctx, RoleEdge)
+	case EventSound:
+		return m.inherit(ctx, RoleMedia)
 	}
 	pause(ctx, time.Second)
 	return nil
@@ -44,11 +46,11 @@ func (m *matrix) thereAndBack(ctx context.Context) error {
 	return m.bed.rollout(ctx, RolloutRolledBack)
 }
 
-// inherit replaces the edge by its like, by the next release, and by the first one
-// again.
-func (m *matrix) inherit(ctx context.Context) error {
+// inherit replaces the process of a role by its like, by the next release, and by the
+// first one again.
+func (m *matrix) inherit(ctx context.Context, role string) error {
 	for _, binary := range []string{"", m.cfg.NextBinary, m.cfg.SwitchBinary} {
-		if err := m.bed.sw.API.Inherit(ctx, RoleEdge, binary); err != nil {
+		if err := m.bed.sw.API.Inherit(ctx, role, binary); err != nil {
 			return err
 		}
 		pause(ctx, 500*time.Millisecond)

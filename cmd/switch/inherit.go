@@ -28,14 +28,18 @@ const (
 // heir has this process begin where its predecessor stops, if it has one: start
 // is called with what that one said, when it is frozen, and must not act on it
 // yet. Without predecessor it is called with nil. An error of the first kind ends
-// this process, and its predecessor goes on.
-func (c *child) heir(ctx context.Context, start func(state []byte, files []host.Kept) error) error {
+// this process, and its predecessor goes on. It goes on, too, until the heir knows
+// what it would refuse for otherwise, if that is not too long.
+func (c *child) heir(ctx context.Context, knows func() bool, start func(state []byte, files []host.Kept) error) error {
 	pair, err := host.Heir()
 	if err != nil {
 		return err
 	}
 	if pair == nil {
 		return start(nil, nil)
+	}
+	for end := time.Now().Add(heirPatience); !knows() && time.Now().Before(end); {
+		time.Sleep(2 * time.Millisecond)
 	}
 	if err := host.TakeOver(ctx, pair, start); err != nil {
 		return fmt.Errorf("nothing inherited: %w", err)
@@ -56,13 +60,15 @@ func (c *child) yields(freeze func(ctx context.Context) (state []byte, files []h
 		began := time.Now()
 		var frozen time.Time
 		err := host.HandOver(context.Background(), pair, freezeWithin+heirPatience, func() ([]byte, []host.Kept, error) {
-			ctx, cancel := context.WithTimeout(context.Background(), freezeWithin)
-			defer cancel()
-			state, files, err := freeze(ctx)
+			limit, cancel := context.WithTimeout(context.Background(), freezeWithin)
+			state, files, err := freeze(limit)
+			cancel()
 			if err != nil {
 				return nil, nil, err
 			}
 			frozen = time.Now()
+			ctx, cancel := context.WithTimeout(context.Background(), heirPatience)
+			defer cancel()
 			if _, err := c.host.List(ctx); err != nil { // answered: it has all that was kept before
 				thaw()
 				return nil, nil, err

@@ -69,7 +69,7 @@ func runEdge(ctx context.Context, c *child) error {
 		},
 	}
 	var e *edge.Edge
-	err = c.heir(ctx, func(state []byte, files []host.Kept) error {
+	err = c.heir(ctx, accounts.Ready, func(state []byte, files []host.Kept) error {
 		sockets, err := c.inherit(ctx, keptEdge)
 		if err != nil {
 			return err
