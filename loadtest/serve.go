@@ -62,10 +62,11 @@ func init() { nextPort.Store(rand.Int64N(3000)) }
 
 // freePort finds a port that is free for UDP and TCP. It is below the kernel's own
 // range, so no connection gets it for its own end before the switch listens, and
-// none that a browser keeps away from.
+// none that a browser keeps away from. The port behind it is nobody's: a baresip
+// listens there for TLS.
 func freePort(ip netip.Addr) (netip.AddrPort, error) {
 	for range 100 {
-		at := netip.AddrPortFrom(ip, uint16(7000+nextPort.Add(1)%3000))
+		at := netip.AddrPortFrom(ip, uint16(7000+nextPort.Add(2)%3000))
 		u, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
 		if err != nil {
 			continue
