@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -134,8 +135,8 @@ func torture(t *testing.T, dir, name string) []byte {
 
 // tortured is where the known peer of these tests lives: its answers come to
 // the port of its Via, or to 5060 (RFC 3261 18.2.2), so it needs an address of
-// its own.
-const tortured = "127.4.75.1"
+// its own, in each process that runs them.
+var tortured = fmt.Sprintf("127.4.%d.%d", 1+os.Getpid()/250%250, 1+os.Getpid()%250)
 
 // torturePorts are those that the messages name in their top Via.
 var torturePorts = []int{5060, 6050, 19823}

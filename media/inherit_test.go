@@ -34,7 +34,7 @@ func (n *node) succeededBy(t *testing.T, cfg Config, keep *memKeeper, boot strin
 		t.Fatal(err)
 	}
 	n.loop.stopped = true
-	n.cfg.Legs, n.cold.store = nil, nil
+	n.sever()
 	n.keep.to = nil // what it drops on its way out is not its own any more
 	n.loop.mu.Unlock()
 	n.mu.Unlock()

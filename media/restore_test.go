@@ -14,7 +14,7 @@ func (n *node) crash() {
 	n.loop.stopped = true
 	n.loop.mu.Unlock()
 	n.mu.Lock()
-	n.cfg.Legs, n.cold.store = nil, nil
+	n.sever()
 	n.mu.Unlock()
 	n.stop()
 }

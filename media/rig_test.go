@@ -50,7 +50,36 @@ type node struct {
 	*Media
 	t    testing.TB
 	bus  *memBus
+	legs *severed
 	stop func()
+}
+
+// severed is a LegStore that a process which has been killed reaches no more.
+type severed struct {
+	LegStore
+	cut atomic.Bool
+}
+
+func (s *severed) Put(ctx context.Context, node string, call codecore.CallID, body []byte, rev uint64) (uint64, error) {
+	if s.cut.Load() {
+		return 0, sessions.ErrUnavailable
+	}
+	return s.LegStore.Put(ctx, node, call, body, rev)
+}
+
+func (s *severed) Delete(ctx context.Context, node string, call codecore.CallID) error {
+	if s.cut.Load() {
+		return sessions.ErrUnavailable
+	}
+	return s.LegStore.Delete(ctx, node, call)
+}
+
+// sever keeps what the node does from now on out of the store. Media.mu is held.
+func (n *node) sever() {
+	n.cfg.Legs = nil // it writes nothing more on its way out
+	if n.legs != nil {
+		n.legs.cut.Store(true)
+	}
 }
 
 // config returns a Config with a small range of its own.
@@ -78,10 +107,14 @@ func run(t testing.TB, m *Media, cfg Config, change func(*Media)) *node {
 	if change != nil {
 		change(m)
 	}
+	n := &node{Media: m, t: t, bus: cfg.Bus.(*memBus)}
+	if m.cold.store != nil {
+		n.legs = &severed{LegStore: m.cold.store}
+		m.cold.store = n.legs
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
-	n := &node{Media: m, t: t, bus: cfg.Bus.(*memBus)}
 	stopped := false
 	n.stop = func() {
 		if stopped {
