@@ -35,8 +35,12 @@ type SendRequest struct {
 	Msg         Message `json:"msg"`
 	Branch      string  `json:"branch"`
 	Target      string  `json:"target"`                 // SIP URI of the next hop (top Route or remote target); the edge resolves it
-	Flow        string  `json:"flow,omitempty"`         // if set and alive, used instead of Target
+	Flow        string  `json:"flow,omitempty"`         // if set and alive, used instead of Target; if gone, an INVITE that begins a dialog reaches no other address
 	ContactUser string  `json:"contact_user,omitempty"` // "" = no Contact
+	// Account is whom it is for, if that is an account: the connection that takes the
+	// place of one that is gone is one by which this account has registered the target.
+	// It follows from the leg, and is put in when the action is handed out.
+	Account string `json:"account,omitempty"`
 	// Avoid are addresses of the target that failed (SIPTimeout.Failed); an INVITE
 	// that begins a dialog fails when there is no other.
 	Avoid []string `json:"avoid,omitempty"`

@@ -117,14 +117,14 @@ func (c *call) asked(t ClientTx) *SendRequest {
 }
 
 // peerOf is the leg's party as the dialplan calls it, or "account:" and a name.
-func (c *call) peerOf(leg LegID) string {
-	if p := c.leg(leg).Peer; p != "" {
+func (s *State) peerOf(leg LegID) string {
+	if p := s.leg(leg).Peer; p != "" {
 		return p
 	}
 	if leg == LegA {
-		return c.CDR.FromPeer
+		return s.CDR.FromPeer
 	}
-	return c.Route.Peer
+	return s.Route.Peer
 }
 
 // authorize answers the leg's challenges in a request of that method and number.

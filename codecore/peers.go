@@ -56,10 +56,27 @@ func PendingFor(s State, to, boot string) []Action {
 		a.First = oldest || a.Seq != before+1
 		before, oldest = a.Seq, false
 		if boot != p.Boot || a.Seq > p.Accepted {
+			a.Effect = s.addressed(a.Effect)
 			out = append(out, a)
 		}
 	}
 	return out
+}
+
+// addressed says whose account a request is for.
+func (s *State) addressed(e Effect) Effect {
+	if e.Request == nil {
+		return e
+	}
+	for _, id := range s.legs() {
+		account, ok := AccountOf(s.peerOf(id))
+		if ok && s.leg(id).CallID == e.Request.Msg.Get("Call-ID") {
+			r := *e.Request
+			r.Account = account
+			return Effect{Request: &r}
+		}
+	}
+	return e
 }
 
 // accepted takes a receiver's word that it has the actions up to Seq, and

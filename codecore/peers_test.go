@@ -2,6 +2,7 @@ package codecore
 
 import (
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 )
@@ -185,4 +186,35 @@ func FuzzDecode(f *testing.F) {
 		}
 		_, _ = DecodeStub(raw)
 	})
+}
+
+// TestRequestsSayWhoseTheyAre: an edge leads a request to a connection of that
+// account alone. A party that is none is nobody's.
+func TestRequestsSayWhoseTheyAre(t *testing.T) {
+	w := newWorld(t)
+	w.do("a INVITE sdp to=720 peer=account:100", "b 200 webrtc,active", "a ACK", "a INFO dtmf", "b INFO dtmf")
+	moved, err := move(w.s, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []State{w.s, moved} {
+		whose := map[string]string{}
+		for _, a := range PendingFor(s, "edge.n1", "b1") {
+			if a.Request != nil && a.Request.Msg.Method != "ACK" {
+				whose[string(w.party(a.Request.Msg.Get("Call-ID")))] = a.Request.Account
+			}
+		}
+		if want := map[string]string{"a": "100", "b": "720"}; !maps.Equal(whose, want) {
+			t.Errorf("%v, want %v", whose, want)
+		}
+	}
+	again := w.do("b 200 webrtc,active") // its ACK once more
+	if r := again.Actions[0].Request; r.Msg.Method != "ACK" || r.Account != "720" {
+		t.Errorf("%+v", r)
+	}
+	plain := newWorld(t)
+	plain.do("a INVITE sdp")
+	if a := PendingFor(plain.s, "edge.n1", "b1"); a[0].Request.Account != "" {
+		t.Errorf("%+v", a)
+	}
 }

@@ -174,7 +174,7 @@ func (c *call) do(to string, e Effect) {
 
 // lossy performs an effect at most once, without a save: nobody depends on it.
 func (c *call) lossy(to string, e Effect) {
-	c.res.Actions = append(c.res.Actions, Action{To: to, Effect: e})
+	c.res.Actions = append(c.res.Actions, Action{To: to, Effect: c.addressed(e)})
 }
 
 // Ended reports whether the call is over, whatever is still to be carried out.

@@ -528,6 +528,11 @@ func (w *world) stepOne(s State, e Event) (State, Result) {
 
 // perform is what an edge and the phones behind it make of an action.
 func (w *world) perform(a Action) {
+	if a.Request != nil { // whose it is stands in no message
+		r := *a.Request
+		r.Account = ""
+		a.Request = &r
+	}
 	raw, _ := json.Marshal(a.Effect)
 	once := func(key string) {
 		if old, had := w.wire[key]; had && old != string(raw) {

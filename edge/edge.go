@@ -83,9 +83,9 @@ type Edge struct {
 	merge     map[uint64]*serverTx         // open INVITEs by mergeKey
 	noTCP     map[netip.AddrPort]time.Time // where no TCP is listened to, and until when we believe it
 	timers    timers
-	footholds map[string]*foothold // by contactKey
-	waiting   map[string]waiters   // likewise
-	waits     int                  // in waiting
+	footholds map[client]*foothold
+	waiting   map[client]waiters
+	waits     int // in waiting
 	registers map[string]*registerTx
 	idle      []chan *call // postmen that wait
 }
@@ -113,7 +113,7 @@ func New(cfg Config) (*Edge, error) {
 	e.friends.by = map[netip.Addr]time.Time{}
 	e.strayCancels, e.registering = newBuckets(maxStrayCancels, 1), make(chan struct{}, maxRegisters)
 	e.registers = map[string]*registerTx{}
-	e.footholds, e.waiting = map[string]*foothold{}, map[string]waiters{}
+	e.footholds, e.waiting = map[client]*foothold{}, map[client]waiters{}
 	or(&e.cfg.Keepalive, 25*time.Second)
 	e.peers, e.strangers = newBuckets(e.lim.PeerRate, peerCells), newBuckets(e.lim.StrangerRate, strangerCells)
 	e.shakes = newBuckets(e.lim.StrangerRate, peerCells)

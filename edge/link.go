@@ -87,6 +87,18 @@ func (e *Edge) flowByID(id string) (flow, bool) {
 	return flow{}, false
 }
 
+// remoteOf is the address of the far end that a flow's id spells: of a connection
+// behind its transport, of a UDP flow behind our own.
+func remoteOf(id string) netip.Addr {
+	proto, rest, _ := strings.Cut(id, "/")
+	near, far, _ := strings.Cut(rest, "/")
+	if proto == "udp" {
+		near = far
+	}
+	at, _ := netip.ParseAddrPort(near)
+	return at.Addr().Unmap()
+}
+
 // udpFor is the socket that requests to an address leave through.
 func (e *Edge) udpFor(to netip.Addr) *udpLink {
 	for _, u := range e.udp {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"callswitch/codecore"
 	"callswitch/registrar"
 )
 
@@ -29,37 +30,43 @@ const (
 	flowTimerUDP = 30
 )
 
-// A foothold is the connection over which a contact was registered last.
+// A client is one contact of one account. What another account registers as its
+// own contact leads nobody to it who asks for this one.
+type client struct {
+	account string
+	contact string // contactKey
+}
+
+// A foothold is the connection over which a client has registered last.
 type foothold struct {
 	deadline
-	contact string // contactKey
-	account string
-	flow    flow
-	lost    time.Time // when its connection broke; zero = it is up
+	client
+	flow flow
+	lost time.Time // when its connection broke; zero = it is up
 }
 
 // fire forgets a foothold that nobody has come back to.
 func (h *foothold) fire(e *Edge, _ time.Time) {
-	if !h.lost.IsZero() && e.footholds[h.contact] == h {
-		delete(e.footholds, h.contact)
+	if !h.lost.IsZero() && e.footholds[h.client] == h {
+		delete(e.footholds, h.client)
 	}
 }
 
 // A waiter is a request whose client is expected back.
 type waiter struct {
 	deadline
-	contact string
-	then    func(route)
+	client
+	then func(route)
 }
 
 func (w *waiter) fire(e *Edge, _ time.Time) {
-	if e.waiting[w.contact].drop(w) {
-		e.stopWaiting(w.contact)
+	if e.waiting[w.client].drop(w) {
+		e.stopWaiting(w.client)
 		w.then(route{why: noFlow})
 	}
 }
 
-// waiters wait for one contact.
+// waiters wait for one client.
 type waiters map[*waiter]struct{}
 
 func (ws waiters) drop(w *waiter) bool {
@@ -68,10 +75,10 @@ func (ws waiters) drop(w *waiter) bool {
 	return ok
 }
 
-func (e *Edge) stopWaiting(contact string) {
+func (e *Edge) stopWaiting(c client) {
 	e.waits--
-	if len(e.waiting[contact]) == 0 {
-		delete(e.waiting, contact)
+	if len(e.waiting[c]) == 0 {
+		delete(e.waiting, c)
 	}
 }
 
@@ -94,45 +101,37 @@ func (u *uri) flowOnly() bool {
 	return strings.EqualFold(t, "ws") || strings.EqualFold(t, "wss") || u.host == "invalid" || strings.HasSuffix(u.host, ".invalid")
 }
 
-// registered takes note that a contact has its foothold on a connection. Another
-// account's living one stays: nobody is led away from it. e.mu is held.
+// registered takes note that a client has its foothold on a connection. e.mu is
+// held.
 func (e *Edge) registered(account, contact string, f flow) {
 	c, ok := f.link.(*streamLink)
 	key, _, fine := contactKey(contact)
 	if !ok || !fine || !c.alive() {
 		return
 	}
-	h := e.footholds[key]
+	who := client{account, key}
+	h := e.footholds[who]
 	switch {
 	case h == nil && len(e.footholds) >= maxContacts:
-		return
-	case h != nil && h.lost.IsZero() && h.account != account:
 		return
 	case h == nil || h.flow.link != f.link:
 		if h != nil {
 			e.arm(h, time.Time{})
 		}
-		h = &foothold{contact: key, account: account, flow: f}
-		e.footholds[key] = h
+		h = &foothold{client: who, flow: f}
+		e.footholds[who] = h
 		c.footholds = append(c.footholds, h)
 	}
-	e.come(key, f)
+	e.come(who, f)
 }
 
-// come sends what has waited for a contact.
-func (e *Edge) come(contact string, f flow) {
-	for w := range e.waiting[contact] {
+// come sends what has waited for a client.
+func (e *Edge) come(c client, f flow) {
+	for w := range e.waiting[c] {
 		e.arm(w, time.Time{})
-		e.waiting[contact].drop(w)
-		e.stopWaiting(contact)
+		e.waiting[c].drop(w)
+		e.stopWaiting(c)
 		w.then(route{flow: f, ok: true})
-	}
-}
-
-// unregistered is the opposite. e.mu is held.
-func (e *Edge) unregistered(account, key string) {
-	if h := e.footholds[key]; h != nil && h.account == account {
-		delete(e.footholds, key)
 	}
 }
 
@@ -148,7 +147,7 @@ func (e *Edge) keepFootholds(req registrar.Request, told []registrar.Told, f flo
 	}
 	for _, c := range req.Contacts {
 		if key, _, _ := contactKey(c.URI); !stay[key] {
-			e.unregistered(req.Account, key)
+			delete(e.footholds, client{req.Account, key})
 		}
 	}
 	c, ok := f.link.(*streamLink)
@@ -157,10 +156,10 @@ func (e *Edge) keepFootholds(req registrar.Request, told []registrar.Told, f flo
 	}
 	held := c.footholds[:0]
 	for _, h := range c.footholds {
-		if !stay[h.contact] { // removed, or another contact of its instance took its place
-			e.unregistered(req.Account, h.contact)
+		if h.account == req.Account && !stay[h.contact] { // removed, or another contact of its instance took its place
+			delete(e.footholds, h.client)
 		}
-		if e.footholds[h.contact] == h {
+		if e.footholds[h.client] == h {
 			held = append(held, h)
 		}
 	}
@@ -171,7 +170,7 @@ func (e *Edge) keepFootholds(req registrar.Request, told []registrar.Told, f flo
 // loseFootholds keeps those of a broken connection for comesBack. e.mu is held.
 func (e *Edge) loseFootholds(c *streamLink, now time.Time) {
 	for _, h := range c.footholds {
-		if e.footholds[h.contact] == h {
+		if e.footholds[h.client] == h {
 			h.lost = now
 			e.arm(h, now.Add(comesBack))
 		}
@@ -179,15 +178,15 @@ func (e *Edge) loseFootholds(c *streamLink, now time.Time) {
 	c.footholds = nil
 }
 
-// byFoothold finds the connection of a contact whose flow is gone. done: then has
+// byFoothold finds the connection of a client whose flow is gone. done: then has
 // been called, or will be; only a contact with another way goes on without.
 // e.mu is held.
-func (e *Edge) byFoothold(target string, inDialog bool, then func(route)) (done bool) {
-	key, u, ok := contactKey(target)
+func (e *Edge) byFoothold(a *codecore.SendRequest, then func(route)) (done bool) {
+	who, u, ok := clientOf(a)
 	if !ok {
 		return false
 	}
-	h := e.footholds[key]
+	h := e.footholds[who]
 	if h != nil && h.flow.link.alive() {
 		then(route{flow: h.flow, ok: true})
 		return true
@@ -196,30 +195,40 @@ func (e *Edge) byFoothold(target string, inDialog bool, then func(route)) (done 
 		return false
 	}
 	now := time.Now()
-	until := e.waitFor(h, inDialog, now)
+	until := e.waitFor(h, tagOf(a.Msg.Get("To")) != "", now)
 	if !until.After(now) || e.waits >= maxWaiting {
 		then(route{why: noFlow})
 		return true
 	}
-	w := &waiter{contact: key, then: then}
-	if e.waiting[key] == nil {
-		e.waiting[key] = waiters{}
+	w := &waiter{client: who, then: then}
+	if e.waiting[who] == nil {
+		e.waiting[who] = waiters{}
 	}
-	e.waiting[key][w] = struct{}{}
+	e.waiting[who][w] = struct{}{}
 	e.waits++
 	e.arm(w, until)
 	return true
 }
 
-// latest is the connection that a contact was registered over last, or the one
+// clientOf is whom a request is for, if that is an account.
+func clientOf(a *codecore.SendRequest) (who client, u uri, ok bool) {
+	if a.Account == "" {
+		return who, u, false
+	}
+	who.account = a.Account
+	who.contact, u, ok = contactKey(a.Target)
+	return who, u, ok
+}
+
+// latest is the connection that a client has registered over last, or the one
 // that a request names: a client that changes its network leaves a connection
 // behind that looks alive for minutes. e.mu is held.
-func (e *Edge) latest(f flow, target string) flow {
+func (e *Edge) latest(f flow, a *codecore.SendRequest) flow {
 	if _, ok := f.link.(*streamLink); !ok || len(e.footholds) == 0 {
 		return f
 	}
-	key, _, _ := contactKey(target)
-	if h := e.footholds[key]; h != nil && h.lost.IsZero() && h.flow.link.alive() {
+	who, _, _ := clientOf(a)
+	if h := e.footholds[who]; h != nil && h.lost.IsZero() && h.flow.link.alive() {
 		return h.flow
 	}
 	return f

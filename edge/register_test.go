@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -168,12 +169,24 @@ func TestNoAccountCallsACarrierByItsContact(t *testing.T) {
 	r.start("b3", "udp:127.0.0.1:0", quick())
 	r.await(func() bool { return r.edge.isTrunk(netip.MustParseAddrPort("127.0.0.9:5060")) })
 
-	e := r.outgoing(r.edge.ids.token("0123456789abcdef01234567"), "INVITE")
-	e.Request.Flow, e.Request.Target = "a connection that is closed", "sip:900123@127.0.0.9"
-	r.order(e)
-	if e := event[codecore.SIPTimeout](r, nil); e.Code != 480 {
-		t.Errorf("%+v", e)
+	for i, c := range []struct{ flow, target string }{
+		{"a connection that is closed", "sip:900123@127.0.0.9"},
+		{"tcp/127.0.0.9:9/b1.1", "sip:900123@127.0.0.9"},        // a carrier, even if it came from there
+		{"tcp/127.0.0.1:9/b1.1", "sip:100@127.0.0.8"},           // somebody who is nobody's trunk here
+		{"udp/192.0.2.1:5060/127.0.0.1:9", "sip:100@127.0.0.8"}, // of a socket that is no more
+	} {
+		e := r.outgoing(r.edge.ids.token("0123456789abcdef01234567"), "INVITE")
+		e.Request.Account, e.Request.Flow, e.Request.Target = "1", c.flow, c.target
+		e.Request.Branch += fmt.Sprint(i)
+		r.order(e)
+		if e := event[codecore.SIPTimeout](r, nil); e.Code != 480 {
+			t.Errorf("%+v: %+v", c, e)
+		}
 	}
+	e := r.outgoing(r.edge.ids.token("0123456789abcdef01234567"), "INVITE")
+	e.Request.Account, e.Request.Flow = "1", "tcp/127.0.0.1:9/b1.1"
+	r.order(e) // where it came from, it may be called
+	r.hear("INVITE")
 
 	r.send(r.registerLine("p1", "Path: <sip:192.0.2.1;lr>\r\n"))
 	challenge := r.hear("401")
@@ -187,4 +200,40 @@ func TestNoAccountCallsACarrierByItsContact(t *testing.T) {
 			t.Errorf("%s:\n%s", c.path, m)
 		}
 	}
+}
+
+// An account registers, over a connection, a number of the carrier's, or another
+// client's contact, as its own. Neither the calls to the carrier nor those to that
+// client come to it.
+func TestNobodyIsLedToAnothersConnection(t *testing.T) {
+	r := withAccount(t, &oneShelf{values: map[string][]byte{}})
+	own := r.own
+	r.own = func(c *Config) {
+		own(c)
+		c.Listen = append(c.Listen, "tcp:127.0.0.1:0")
+	}
+	r.stop()
+	r.start("b3", "udp:127.0.0.1:0", quick())
+	conn, err := net.Dial("tcp", r.edge.Addrs()[1].String())
+	f := newTCPFar(t, conn, err)
+	line := func(n int, extra string) string {
+		m := strings.Replace(r.registerLine(fmt.Sprint("f", n), extra), "SIP/2.0/UDP", "SIP/2.0/TCP", 1)
+		m = strings.Replace(m, "CSeq: 7 ", fmt.Sprintf("CSeq: %d ", n), 1)
+		return strings.Replace(m, "m: <sip:1@10.0.0.9:", "m: <sip:2@127.0.0.1:", 1) // the far end's own
+	}
+	f.send(line(8, ""))
+	f.send(line(9, answerTo(f.hear("401"), "REGISTER", "sesame", 1)))
+	f.hear("200")
+	for i, account := range []string{"", "2"} { // a trunk, another client
+		e := r.outgoing(r.edge.ids.token("0123456789abcdef01234567"), "INVITE")
+		e.Request.Account = account
+		e.Request.Branch += fmt.Sprint(i)
+		r.order(e)
+		r.hear("INVITE")
+	}
+	e := r.outgoing(r.edge.ids.token("0123456789abcdef01234567"), "INVITE")
+	e.Request.Account = "1"
+	e.Request.Branch += "own"
+	r.order(e)
+	f.hear("INVITE")
 }

@@ -54,11 +54,11 @@ type route struct {
 func (e *Edge) route(a *codecore.SendRequest, then func(route)) {
 	if a.Flow != "" {
 		if f, ok := e.flowByID(a.Flow); ok && f.link.alive() {
-			then(route{flow: e.latest(f, a.Target), ok: true})
+			then(route{flow: e.latest(f, a), ok: true})
 			return
 		}
 	}
-	if e.byFoothold(a.Target, tagOf(a.Msg.Get("To")) != "", then) {
+	if e.byFoothold(a, then) {
 		return
 	}
 	q, ok := target(a.Target)
@@ -82,14 +82,16 @@ func (e *Edge) route(a *codecore.SendRequest, then func(route)) {
 // choose takes the first address that was not tried and is not known to be dead.
 // All requests of a dialog begin with the same one: the seed is their Call-ID.
 // Who is called for the first time is not called where nobody answers; what
-// belongs to a dialog is sent all the same. A client whose flow is gone is never
-// looked for at a carrier: an account would call there at our cost, past the
-// dialplan, by registering a number of the carrier's as its contact.
+// belongs to a dialog is sent all the same. A client whose flow is gone says itself
+// what its contact is, so it is looked for where it came from alone, and never at a
+// carrier: an account would call there at our cost, past the dialplan, or have us
+// call whom it likes.
 func (e *Edge) choose(a *codecore.SendRequest, q question, l *located, now time.Time) route {
 	first := a.Msg.Method == "INVITE" && tagOf(a.Msg.Get("To")) == ""
 	hops := l.order(a.Msg.Get("Call-ID"))
-	if first && a.Flow != "" { // a client that registered: it says itself what its contact is
-		hops = slices.DeleteFunc(hops, func(h hop) bool { return e.isTrunk(h.addr) })
+	if first && a.Flow != "" { // of a client that has registered
+		from := remoteOf(a.Flow)
+		hops = slices.DeleteFunc(hops, func(h hop) bool { return h.addr.Addr() != from || e.isTrunk(h.addr) })
 		if len(hops) == 0 {
 			return route{why: noFlow}
 		}

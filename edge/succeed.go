@@ -269,8 +269,8 @@ func (s *succession) queue(h *handedCall) error {
 // contacts puts in place which connection leads to whom.
 func (s *succession) contacts(all []handedFoothold) {
 	for _, f := range all {
-		h := &foothold{contact: f.Contact, account: f.Account, flow: s.flow(f.Flow), lost: f.Lost}
-		s.footholds[h.contact] = h
+		h := &foothold{client: client{f.Account, f.Contact}, flow: s.flow(f.Flow), lost: f.Lost}
+		s.footholds[h.client] = h
 		if !h.lost.IsZero() {
 			s.arm(h, h.lost.Add(comesBack))
 		} else if c, ok := h.flow.link.(*streamLink); ok {

@@ -27,7 +27,8 @@ import (
 // order has the edge perform an action, as a worker would.
 func (r *rig) order(effect codecore.Effect) {
 	r.t.Helper()
-	a := action(1, effect)
+	r.ordered++
+	a := action(r.ordered, effect)
 	a.First = true
 	data, err := wire.Seal(sessions.Do{Call: "0123456789abcdef01234567", Actions: []codecore.Action{a}})
 	if err != nil {
@@ -235,7 +236,7 @@ func TestASlowReaderOnAWebSocket(t *testing.T) {
 		open[i] = b
 	}
 	r.edge.mu.Lock()
-	slow := r.edge.footholds["reader0@reader0.invalid:0"].flow
+	slow := r.edge.footholds[client{"1", "reader0@reader0.invalid:0"}].flow
 	r.edge.mu.Unlock()
 	big := make([]byte, 60_000)
 	for i := 0; slow.link.alive(); i++ {
@@ -284,7 +285,7 @@ func TestATLSPhoneThatComesBack(t *testing.T) {
 	f.conn.Close()
 	f = register()
 	e := r.outgoing(r.edge.ids.token("0123456789abcdef01234567"), "INVITE")
-	e.Request.Target, e.Request.Flow = "sip:"+strings.TrimSuffix(h.contact, ":0"), id
+	e.Request.Target, e.Request.Flow, e.Request.Account = "sip:"+strings.TrimSuffix(h.contact, ":0"), id, h.account
 	r.order(e)
 	f.hear("INVITE")
 }

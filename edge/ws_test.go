@@ -265,7 +265,7 @@ func TestABrowserIsReachedByItsFlowAlone(t *testing.T) {
 		return b
 	}
 	b := open()
-	const contact = "kiki@kiki.invalid:0"
+	contact := client{"1", "kiki@kiki.invalid:0"}
 	r.edge.mu.Lock()
 	id := r.edge.footholds[contact].flow.id()
 	r.edge.mu.Unlock()
@@ -274,6 +274,7 @@ func TestABrowserIsReachedByItsFlowAlone(t *testing.T) {
 	invite := func(branch, to string) {
 		e := r.outgoing(r.edge.ids.token(call), "INVITE")
 		e.Request.Branch, e.Request.Flow, e.Request.Target = e.Request.Branch+branch, id, "sip:kiki@kiki.invalid;transport=ws"
+		e.Request.Account = "1"
 		for i := range e.Request.Msg.Headers {
 			if h := &e.Request.Msg.Headers[i]; h.Name == "To" {
 				h.Value += to
@@ -343,7 +344,7 @@ func TestAFootholdGoesWithItsBinding(t *testing.T) {
 	b.hear("200")
 	r.edge.mu.Lock()
 	defer r.edge.mu.Unlock()
-	if len(r.edge.footholds) != 1 || r.edge.footholds["koko@kiki.invalid:0"] == nil {
+	if len(r.edge.footholds) != 1 || r.edge.footholds[client{"1", "koko@kiki.invalid:0"}] == nil {
 		t.Errorf("%v", r.edge.footholds)
 	}
 }
