@@ -39,8 +39,9 @@ func (e *Edge) auth() *registrar.Auth {
 // is, or it is answered here. An account has the name codecore.AccountPeer gives it.
 func (e *Edge) admitCaller(f flow, p *packet, now time.Time) (peer string, ok bool) {
 	auth := e.auth()
-	if auth == nil && p.known && (p.toTag != "" || p.msg.Method == "ACK") {
-		return "", true // of a carrier, from an address of which the plan knows nothing
+	_, _, party := e.ids.verify(p.toTag) // of a dialog, from an address of which the plan knows nothing
+	if auth == nil && (party || p.known && (p.toTag != "" || p.msg.Method == "ACK")) {
+		return "", true
 	}
 	if auth == nil || isScanner(p.msg.Get("User-Agent")) {
 		e.onStranger(f, p, now)

@@ -32,6 +32,19 @@ func TestAStrangerGets403AFewTimes(t *testing.T) {
 	}
 }
 
+// A carrier's Contact or Record-Route may name another machine than the one that
+// called: what it sends in a dialog of ours is heard, with accounts or without.
+func TestAPartyMayBeElsewhere(t *testing.T) {
+	r := newRig(t, quick())
+	r.send(r.request("INVITE", "e", ""))
+	q := event(r, func(q codecore.SIPRequest) bool { return q.Msg.Method == "INVITE" })
+	r.plan.Store(&codecore.Plan{})
+	r.send(r.request("BYE", "f", "TOTAG="+strings.Repeat("ab", tokenLen/2)))
+	r.hear("403")
+	r.send(r.request("BYE", "g", "TOTAG="+q.Token+".t"))
+	event(r, func(q codecore.SIPRequest) bool { return q.Msg.Method == "BYE" && q.Peer == "" })
+}
+
 func TestBucketRefills(t *testing.T) {
 	b, now, a := newBuckets(2, 16), time.Now(), netip.MustParseAddr("192.0.2.1")
 	for i, want := range []bool{true, true, false} {
