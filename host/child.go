@@ -35,6 +35,7 @@ type child struct {
 	restarts int
 	recent   []time.Time // restarts within Config.Period
 	backOff  time.Duration
+	missed   bool // the process that ended last was ready
 	timer    *time.Timer
 	timers   int // of the last timer: older ones are void
 
@@ -146,7 +147,7 @@ func (c *child) exited(code int, sig string) {
 		c.conn.shutSoon()
 	}
 	lived := time.Since(c.since)
-	c.proc, c.ready = nil, false
+	c.proc, c.missed, c.ready = nil, c.ready, false
 	c.void()
 	for _, tell := range c.waiters {
 		tell(nil)
@@ -194,14 +195,19 @@ func (c *child) restart() {
 	for len(c.recent) > 0 && now.Sub(c.recent[0]) > h.cfg.Period {
 		c.recent = c.recent[1:]
 	}
-	kind, wait := Restarting, c.backOff
-	if wait = max(wait, c.spec.BackOff); len(c.recent) >= h.cfg.Intensity {
+	kind, wait := Restarting, max(c.backOff, c.spec.BackOff)
+	switch {
+	case len(c.recent) >= h.cfg.Intensity:
 		kind, wait = GivenUp, h.cfg.GiveUp
 		c.phase, c.recent, c.backOff = phaseGivenUp, nil, 0
-	} else {
+	case c.missed && len(c.recent) == 0:
+		wait = 0
+		c.phase, c.recent = phaseWaiting, append(c.recent, now)
+	default:
 		c.phase, c.recent = phaseWaiting, append(c.recent, now)
 		c.backOff = min(2*wait, c.spec.MaxBackOff)
 	}
+	c.missed = false
 	h.event(Event{Kind: kind, Child: c.spec.Name, Role: c.spec.Role, Wait: wait})
 	c.after(wait, func() {
 		c.restarts++

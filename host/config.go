@@ -57,8 +57,9 @@ type Spec struct {
 	Env     []string `json:"env,omitempty"`
 	Restart Restart  `json:"restart,omitempty"`
 
-	// BackOff before the first restart; doubles to MaxBackOff, begins anew after
-	// Healthy of life. 100 ms, 5 s, 10 s.
+	// BackOff before a restart; doubles to MaxBackOff, begins anew after Healthy of
+	// life. 100 ms, 5 s, 10 s. One that was ready is missed, and started again at
+	// once, unless it was restarted within Config.Period already.
 	BackOff    time.Duration `json:"back_off,omitempty"`
 	MaxBackOff time.Duration `json:"max_back_off,omitempty"`
 	Healthy    time.Duration `json:"healthy,omitempty"`

@@ -150,6 +150,19 @@ func TestCrashRestartBackOff(t *testing.T) {
 	}
 }
 
+// Who was at work is missed: its successor does not wait, the next one does.
+func TestWhoIsMissedIsStartedAtOnce(t *testing.T) {
+	s := spec("m", "plain")
+	s.BackOff, s.MaxBackOff = 20*time.Millisecond, 50*time.Millisecond
+	r := run(t, Config{Dir: t.TempDir(), Children: []Spec{s}, Period: time.Minute})
+	for i, want := range []time.Duration{0, 20, 40, 50} {
+		kill(r.await(Ready, "m").PID, unix.SIGKILL)
+		if e := r.await(Restarting, "m"); e.Wait != want*time.Millisecond {
+			t.Errorf("restart %d waits %v, want %v ms", i, e.Wait, want)
+		}
+	}
+}
+
 func TestRestartPolicies(t *testing.T) {
 	dir := t.TempDir()
 	temporary, done, failed := spec("temporary", "crash"), spec("done", "leave"), spec("failed", "crash")

@@ -7,7 +7,9 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -42,16 +44,40 @@ func versionCommand() *cobra.Command {
 	return cmd
 }
 
+// digestEnv tells processes that we start what the digest of our executable is, and
+// which file that is. To read it whole takes 40 ms, in which calls are silent when the
+// process is the successor of the one that carried their sound.
+const digestEnv = "SWITCH_EXECUTABLE"
+
 // executableDigest is the SHA-256 of this process's executable: two releases of
 // the same name are still two releases.
 var executableDigest = sync.OnceValues(func() (string, error) {
-	f, err := os.Open("/proc/self/exe")
+	digest, word, err := digestOfFile("/proc/self/exe", os.Getenv(digestEnv))
+	if err == nil {
+		_ = os.Setenv(digestEnv, word)
+	}
+	return digest, err
+})
+
+// digestOfFile reads a file, unless the word is one that it gave for this file and
+// state of it.
+func digestOfFile(path, word string) (digest, newWord string, err error) {
+	f, err := os.Open(path)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer f.Close()
-	return digestOf(f)
-})
+	var s syscall.Stat_t
+	if err := syscall.Fstat(int(f.Fd()), &s); err != nil {
+		return "", "", err
+	}
+	file := fmt.Sprintf("%d:%d:%d:%d:%d=", s.Dev, s.Ino, s.Size, s.Mtim.Nano(), s.Ctim.Nano())
+	if digest, known := strings.CutPrefix(word, file); known && len(digest) == 2*sha256.Size {
+		return digest, word, nil
+	}
+	digest, err = digestOf(f)
+	return digest, file + digest, err
+}
 
 func digestOf(r io.Reader) (string, error) {
 	h := sha256.New()
