@@ -33,3 +33,19 @@ func TestNextReleasePinsAndRefuses(t *testing.T) {
 		t.Errorf("a marked number: %v", err)
 	}
 }
+
+// TestWhatTheShippedSchemaSaysGoesBack: a transferred call, and one that was to be
+// protected and is not, cannot go to v0.1.0; to every release of schema 2 they can.
+func TestWhatTheShippedSchemaSaysGoesBack(t *testing.T) {
+	for _, lines := range []string{
+		"a INVITE sdp|b 200 sdp|a ACK|b REFER refer=600 quiet|c 200 sdp|b 200 BYE|accept",
+		"a INVITE sdp to=*2|b 200 sdp|a ACK|accept",
+		"a INVITE sdes,plain peer=fred|b 200 sdp|a ACK|accept",
+	} {
+		w := newWorld(t)
+		w.do(strings.Split(lines, "|")...)
+		if schema, _, err := Encode(w.s, SchemaMin); err != nil || schema != 2 {
+			t.Errorf("%s: schema %d, %v", lines, schema, err)
+		}
+	}
+}

@@ -99,7 +99,7 @@ func drawCall(w io.Writer, c console.Call) {
 	}
 	row(w, "phase", phase)
 	if c.Pinned != "" {
-		row(w, "pinned", c.Pinned, "it stays on its release until it ends")
+		row(w, "pinned", c.Pinned, "no release gets it that does not know of this")
 	}
 	if c.Aside {
 		row(w, "set aside", "it crashed its workers; its sound goes on, and it can end")
