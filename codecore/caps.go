@@ -44,6 +44,14 @@ func (p *Plan) Capped() bool {
 		slices.ContainsFunc(p.Peers, func(q PlanPeer) bool { return q.MaxCalls > 0 || q.MaxRate > 0 })
 }
 
+// full says why a party can have no further call; who is in this one has it already.
+func (c *call) full(full map[string]string, party string) (cause string) {
+	if len(full) == 0 || slices.Contains(Occupied(c.State), party) {
+		return ""
+	}
+	return full[party]
+}
+
 // spare leaves the targets out that can have no further call; it says why there
 // can be no call at all.
 func (c *call) spare(e *SIPRequest) (cause string) {

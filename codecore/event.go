@@ -40,6 +40,8 @@ type SIPResponse struct {
 	// Failed, of a 503, is the address that sent it ("udp/192.0.2.1:5060"), if the
 	// request's target may have others (RFC 3263 4.3).
 	Failed string `json:"failed,omitempty"`
+
+	Full map[string]string `json:"full,omitempty"` // put in with Plan, as in SIPRequest
 }
 
 // SIPTimeout ends a client transaction without a final response: timer B or F,

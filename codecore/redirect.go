@@ -75,6 +75,10 @@ func (c *call) redirected(leg LegID, e SIPResponse) bool {
 			continue
 		}
 		for _, d := range found {
+			if why := c.full(e.Full, d.Peer); why != "" {
+				status, cause = 503, why
+				continue
+			}
 			if d.Target != "" && slices.Contains(f.Tried, d.Target) || d.unknown() && d.Peer == from {
 				status, cause = 482, "redirect-loop"
 				continue

@@ -78,6 +78,7 @@ func (s State) clone() State {
 	}
 	if s.Transfer != nil {
 		x := *s.Transfer
+		x.More = slices.Clone(x.More)
 		s.Transfer = &x
 	}
 	if s.Fork != nil {

@@ -39,6 +39,9 @@ type Transfer struct {
 	Replaces bool   `json:"replaces,omitempty"`
 	To       string `json:"to,omitempty"` // number
 
+	More []LegID `json:"more,omitempty"` // the target's other contacts, while they are called
+	Best int     `json:"best,omitempty"` // status of the best refusal of those that were
+
 	ID     string `json:"id,omitempty"`     // of the subscription: the REFER's CSeq; "" = none
 	Status int    `json:"status,omitempty"` // what the transferor is to know
 	Told   int    `json:"told,omitempty"`   // what it was told
@@ -58,16 +61,13 @@ const ackGrace = 2 * time.Second
 
 // referral is a REFER, or an operator's wish, whose target is being located.
 type referral struct {
-	slot  LegID
-	tx    string // of the REFER; "" = the operator's
-	id    string
-	to    ReferTo
-	route RouteResult
-	at    time.Time
-
-	// Of the target.
-	srtp   string
-	webrtc bool
+	slot   LegID
+	tx     string // of the REFER; "" = the operator's
+	id     string
+	to     ReferTo
+	route  RouteResult
+	at     time.Time
+	webrtc bool // the target is a page
 }
 
 // TransferTo is the operator's wish to send one party's peer elsewhere: as if
@@ -76,6 +76,8 @@ type TransferTo struct {
 	Leg    LegID  `json:"leg"`            // the party that leaves
 	Target string `json:"target"`         // number or SIP URI
 	Plan   *Plan  `json:"plan,omitempty"` // put in by the worker; never stored
+
+	Full map[string]string `json:"full,omitempty"` // likewise, as in SIPRequest
 }
 
 func (TransferTo) event() {}
@@ -119,7 +121,7 @@ func (c *call) refer(leg LegID, d *Dialog, e SIPRequest) {
 	if !wantsNoNotify(&e.Msg) {
 		r.id = strconv.FormatUint(uint64(cseq), 10)
 	}
-	c.transfer(r, e.Plan)
+	c.transfer(r, e.Plan, e.Full)
 }
 
 // transferTo takes the operator's wish.
@@ -132,15 +134,15 @@ func (c *call) transferTo(e TransferTo) {
 	if err != nil || to.Replaces != nil {
 		to = ReferTo{URI: address(NumberOf(e.Target), "invalid")}
 	}
-	c.transfer(referral{slot: e.Leg, to: to, at: c.now}, e.Plan)
+	c.transfer(referral{slot: e.Leg, to: to, at: c.now}, e.Plan, e.Full)
 }
 
 // transfer finds the target's way by the dialplan, with the transferor's rights.
-func (c *call) transfer(r referral, plan *Plan) {
+func (c *call) transfer(r referral, plan *Plan, full map[string]string) {
 	if id, ok := c.ours(r.to.Replaces); ok {
 		// The call of that dialog has been routed long ago: no dialplan is asked.
 		r.route = RouteResult{Peer: "call:" + id, Number: "call:" + id, Target: r.to.URI}
-		c.callTarget(r, "", LoopFlow)
+		c.callTarget(r, Located{Target: r.to.URI, Flow: LoopFlow})
 		return
 	}
 	if plan == nil {
@@ -156,14 +158,19 @@ func (c *call) transfer(r referral, plan *Plan) {
 		c.refuseReferral(r, 403, "service")
 		return
 	}
-	if p := plan.peer(r.route.Peer); p != nil {
-		r.srtp, r.webrtc = p.SRTP, p.Media == MediaWebRTC
+	if why := c.full(full, r.route.Peer); why != "" {
+		c.refuseReferral(r, 503, why)
+		return
 	}
 	if account, ok := AccountOf(r.route.Peer); ok {
 		c.referred, c.res.Locate = &r, account
 		return
 	}
-	c.callTarget(r, "", "")
+	at := Located{Target: r.route.Target}
+	if p := plan.peer(r.route.Peer); p != nil {
+		at.SRTP, r.webrtc = p.SRTP, p.Media == MediaWebRTC
+	}
+	c.callTarget(r, at)
 }
 
 func (c *call) refuseReferral(r referral, status int, cause string) {
@@ -176,43 +183,25 @@ func (c *call) refuseReferral(r referral, status int, cause string) {
 func (c *call) targetLocated(e Located) {
 	r := *c.referred
 	c.referred = nil
-	switch e.Reason {
-	case "":
-		r.route.Target, r.srtp, c.path = e.Target, e.SRTP, e.Path
-		c.callTarget(r, e.Edge, e.Flow)
-		c.path = nil
-	case "unknown-account":
-		c.refuseReferral(r, 404, e.Reason)
-	case "not-registered":
-		c.refuseReferral(r, 480, e.Reason)
-	default:
-		c.refuseReferral(r, 503, e.Reason)
+	if e.Reason != "" {
+		c.refuseReferral(r, unlocated(e.Reason), e.Reason)
+		return
 	}
+	c.callTarget(r, append([]Located{e}, e.More...)...)
 }
 
-// callTarget calls the target of a transfer.
-func (c *call) callTarget(r referral, edge, flow string) {
-	rest := other(r.slot)
-	sdp, ok := c.wordsOf(rest)
+// callTarget calls the target of a transfer, all its contacts at once.
+func (c *call) callTarget(r referral, at ...Located) {
+	sdp, ok := c.wordsOf(other(r.slot))
 	if !ok {
 		c.refuseReferral(r, 488, "no-plain-codec")
 		return
 	}
-	name := c.more(r.slot)
-	if name == "" {
+	at = at[:min(len(at), maxMore-len(c.More))]
+	if len(at) == 0 {
 		c.refuseReferral(r, 503, "legs-out")
 		return
 	}
-	l := c.leg(name)
-	l.Target, l.Peer, l.Flow = r.route.Target, r.route.Peer, flow
-	l.Remote = "<" + address(r.route.Number, hostOf(r.route.Target)) + ">"
-	if flow == LoopFlow {
-		l.Remote = "<" + r.to.URI + ">"
-	}
-	if edge != "" {
-		l.Edge = edge
-	}
-	l.set(Terms{r.srtp, c.asks(r.slot, r.webrtc || isWebSocket(r.route.Target, flow), r.srtp)})
 	if t := c.leg(r.slot).srv(r.tx); t != nil {
 		var more []Header
 		if r.id == "" {
@@ -220,14 +209,35 @@ func (c *call) callTarget(r referral, edge, flow string) {
 		}
 		c.respond(r.slot, t, 202, nil, more...)
 	}
-	c.Transfer = &Transfer{Slot: r.slot, Leg: name, To: r.route.Number, ID: r.id, Status: 100}
+	x := &Transfer{Slot: r.slot, To: r.route.Number, ID: r.id, Status: 100}
+	c.Transfer = x
 	noAnswer, _ := c.limits()
 	c.setTimer(TimerTransfer, noAnswer.duration())
 	more := []Header{{"Referred-By", "<" + uriOf(c.leg(r.slot).Remote) + ">"}, sdpType}
 	if d := r.to.Replaces; d != nil {
 		more = append(more, Header{"Replaces", d.String()}, Header{"Require", extReplaces})
 	}
-	c.ask(name, nil, "INVITE", 1, "", c.offer(name, sdp), more...)
+	for _, to := range at {
+		name := c.more(r.slot)
+		l := c.leg(name)
+		l.Target, l.Peer, l.Flow = to.Target, r.route.Peer, to.Flow
+		l.Remote = "<" + address(r.route.Number, hostOf(to.Target)) + ">"
+		if to.Flow == LoopFlow {
+			l.Remote = "<" + to.Target + ">"
+		}
+		if to.Edge != "" {
+			l.Edge = to.Edge
+		}
+		l.set(Terms{to.SRTP, c.asks(r.slot, r.webrtc || isWebSocket(to.Target, to.Flow), to.SRTP)})
+		if x.Leg == "" {
+			x.Leg = name
+		} else {
+			x.More = append(x.More, name)
+		}
+		c.path = to.Path
+		c.ask(name, nil, "INVITE", 1, "", c.offer(name, sdp), more...)
+		c.path = nil
+	}
 }
 
 func (c *call) setTimer(t Timer, after time.Duration) {
@@ -236,10 +246,16 @@ func (c *call) setTimer(t Timer, after time.Duration) {
 	c.res.Save = true
 }
 
-// isTarget reports whether a leg is the one that a transfer calls.
-func (c *call) isTarget(leg LegID) bool {
+// isTarget reports whether a leg is one that a transfer calls.
+func (c *call) isTarget(leg LegID) bool { return slices.Contains(c.targets(), leg) }
+
+// targets are the legs that a transfer calls.
+func (c *call) targets() []LegID {
 	x := c.Transfer
-	return x != nil && !x.Joined && x.Leg == leg && leg != ""
+	if x == nil || x.Joined || x.Leg == "" {
+		return nil
+	}
+	return append([]LegID{x.Leg}, x.More...)
 }
 
 // targetRings passes the target's progress on to the transferor.
@@ -255,7 +271,7 @@ func (c *call) targetSaid(leg LegID, t ClientTx, e SIPResponse) {
 	x := c.Transfer
 	if e.Msg.Status >= 300 {
 		c.leg(leg).Leaving = true
-		c.targetLost(e.Msg.Status, e.At)
+		c.targetFailed(leg, e.Msg.Status, e.At)
 		return
 	}
 	d := c.confirm(leg, e)
@@ -266,7 +282,7 @@ func (c *call) targetSaid(leg LegID, t ClientTx, e SIPResponse) {
 	s, err := c.answered(leg, e.Msg.Body)
 	if err != nil {
 		c.leave(leg)
-		c.targetLost(488, e.At)
+		c.targetFailed(leg, 488, e.At)
 		return
 	}
 	c.leg(leg).Sound = s.sound
@@ -278,6 +294,12 @@ func (c *call) targetSaid(leg LegID, t ClientTx, e SIPResponse) {
 // join brings the target into the transferor's slot.
 func (c *call) join(leg LegID, e SIPResponse) {
 	x := c.Transfer
+	for _, id := range c.targets() {
+		if id != leg {
+			c.leave(id, elsewhere)
+		}
+	}
+	x.More = nil
 	c.refuseWaiting(x.Slot)
 	c.dropLate(x.Slot)
 	by := c.peerOf(x.Slot)
@@ -290,11 +312,32 @@ func (c *call) join(leg LegID, e SIPResponse) {
 	c.CDR.TransferredTo, c.CDR.TransferredBy, c.CDR.Transferred = x.To, by, e.At
 }
 
+// targetFailed takes the end of one contact of the target: the others ring on, but
+// after a 6xx (RFC 3261 16.7).
+func (c *call) targetFailed(leg LegID, status int, at time.Time) {
+	x := c.Transfer
+	if x.Best == 0 || rank(Failure{Status: status}) < rank(Failure{Status: x.Best}) {
+		x.Best = status
+	}
+	left := without(c.targets(), func(id LegID) bool { return id == leg })
+	if status >= 600 {
+		for _, id := range left {
+			c.leave(id)
+		}
+		left = nil
+	}
+	if len(left) == 0 {
+		c.targetLost(x.Best, at)
+		return
+	}
+	x.Leg, x.More, c.res.Save = left[0], without(left[1:], func(LegID) bool { return false }), true
+}
+
 // targetLost takes the end of the attempt: the parties stay as they were, if
 // both are there.
 func (c *call) targetLost(status int, at time.Time) {
 	x := c.Transfer
-	x.Leg, x.Status, x.Over = "", status, true
+	x.Leg, x.More, x.Status, x.Over = "", nil, status, true
 	c.stop(TimerTransfer)
 	c.res.Save = true
 	if c.leg(x.Slot).live() == nil && c.Phase != PhaseEnded {
@@ -344,7 +387,9 @@ func (c *call) transferFired() {
 		c.res.Save = true
 	case !x.Joined && x.Leg != "":
 		c.CDR.Cause = ""
-		c.leave(x.Leg)
+		for _, id := range c.targets() {
+			c.leave(id)
+		}
 		c.targetLost(408, c.now)
 	}
 }

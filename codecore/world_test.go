@@ -269,6 +269,7 @@ func (w *world) response(leg LegID, status int, words []string, line string) Eve
 	var more []Header
 	var asks []string
 	var to []string
+	var full map[string]string
 	failed := ""
 	for _, x := range words {
 		switch {
@@ -279,6 +280,8 @@ func (w *world) response(leg LegID, status int, words []string, line string) Eve
 		case x == "late":
 		case strings.HasPrefix(x, "at="):
 			failed = addressOf(leg, x[3:])
+		case strings.HasPrefix(x, "full="):
+			full = fullOf(x)
 		case strings.HasPrefix(x, "auth="):
 			asks = append(asks, x[5:])
 		case strings.Contains(x, "="):
@@ -343,9 +346,15 @@ func (w *world) response(leg LegID, status int, words []string, line string) Eve
 	}
 	e := SIPResponse{Branch: r.Branch, At: w.now, Msg: m, Failed: failed}
 	if status/100 == 3 {
-		e.Plan = testPlan
+		e.Plan, e.Full = testPlan, full
 	}
 	return e
+}
+
+// fullOf reads "full=carrier,trunk-full".
+func fullOf(word string) map[string]string {
+	party, why, _ := strings.Cut(strings.TrimPrefix(word, "full="), ",")
+	return map[string]string{party: why}
 }
 
 func (w *world) request(leg LegID, method string, words []string) Event {
@@ -393,8 +402,7 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 		case strings.HasPrefix(x, "to="):
 			number = x[3:]
 		case strings.HasPrefix(x, "full="):
-			party, why, _ := strings.Cut(x[5:], ",")
-			e.Full = map[string]string{party: why}
+			e.Full = fullOf(x)
 		case strings.HasPrefix(x, "peer="):
 			e.Peer = x[5:]
 		case strings.HasPrefix(x, "from="):

@@ -141,30 +141,29 @@ func (c *call) takeMessage(it *item) {
 
 // prepare gives an event what it may not carry itself.
 func (c *call) prepare(ev codecore.Event) codecore.Event {
-	if t, ok := ev.(codecore.TransferTo); ok {
-		t.Plan = c.r.cfg.Plan()
-		return t
+	asked := func() (*codecore.Plan, map[string]string) {
+		p := c.r.cfg.Plan()
+		return p, c.r.full(p, c.r.cfg.Now())
 	}
-	if resp, ok := ev.(codecore.SIPResponse); ok {
-		if resp.Plan = nil; resp.Msg.Status/100 == 3 && resp.Msg.Method == "INVITE" {
-			resp.Plan = c.r.cfg.Plan()
+	switch ev := ev.(type) {
+	case codecore.TransferTo:
+		ev.Plan, ev.Full = asked()
+		return ev
+	case codecore.SIPResponse:
+		if ev.Plan, ev.Full = nil, nil; ev.Msg.Status/100 == 3 && ev.Msg.Method == "INVITE" {
+			ev.Plan, ev.Full = asked()
 		}
-		return resp
-	}
-	req, ok := ev.(codecore.SIPRequest)
-	if !ok {
+		return ev
+	case codecore.SIPRequest:
+		if ev.Plan, ev.Full = nil, nil; ev.Msg.Method == "REFER" || c.isNew() {
+			ev.Plan, ev.Full = asked()
+		}
+		if c.isNew() {
+			c.dialled = ev.At
+		}
 		return ev
 	}
-	req.Plan, req.Full = nil, nil
-	if req.Msg.Method == "REFER" {
-		req.Plan = c.r.cfg.Plan()
-	}
-	if c.isNew() {
-		req.Plan = c.r.cfg.Plan()
-		req.Full = c.r.full(req.Plan, c.r.cfg.Now())
-		c.dialled = req.At
-	}
-	return req
+	return ev
 }
 
 // notCommitted ends what could not be saved: nobody may act on it.
