@@ -288,7 +288,8 @@ type Inherited struct {
 	Before  int    `json:"before"` // pid
 	PID     int    `json:"pid"`
 	Release string `json:"release"`
-	MS      int64  `json:"ms"` // from the request to the end
+	MS      int64  `json:"ms"`             // from the request to the end
+	Stay    int    `json:"stay,omitempty"` // connections in TLS that Before carries for PID (edge)
 }
 
 // Transfer sends one party of a call elsewhere.

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -34,7 +35,7 @@ func (e *Edge) listening(p *proto) *listener {
 // connection's own goroutine.
 func (e *Edge) accept(l *listener) {
 	defer e.wg.Done()
-	e.gate.RLock()
+	e.gate.enter()
 	defer e.gate.RUnlock()
 	for {
 		conn, err := l.ln.AcceptTCP()
@@ -60,61 +61,54 @@ func (e *Edge) accept(l *listener) {
 			_ = conn.Close()
 			continue
 		}
-		if !c.shakes() { // an heir has it from now on
-			c.open(conn)
+		if !c.proto.secure { // an heir has it from now on
+			c.reach(c.proto.begins())
 		}
 		e.wg.Add(1)
-		go e.serve(c, conn)
+		go e.serve(c)
 	}
 }
 
 // serve is the life of an accepted connection.
-func (e *Edge) serve(c *streamLink, raw net.Conn) {
+func (e *Edge) serve(c *streamLink) {
 	defer e.wg.Done()
 	defer e.dropConn(c)
-	conn, why := e.shake(c, raw)
-	if why != okay {
-		e.stats.of(c.proto.name).Failed.Add(1)
-		if e.ctx.Err() == nil {
-			e.complain(c.remote, why, time.Now())
-		}
+	if why := e.shake(c); why != okay {
+		e.notMade(c, why)
 		return
 	}
-	e.stats.of(c.proto.name).Accepted.Add(1)
-	if c.shakes() {
-		c.open(conn)
+	if !c.proto.web {
+		e.stats.of(c.proto.name).Accepted.Add(1)
 	}
-	e.read(c, conn)
+	e.read(c)
 }
 
-// shakes tells that something lies between the bytes and the messages.
-func (c *streamLink) shakes() bool { return c.proto.secure || c.proto.web }
+// notMade takes note of a handshake that came to nothing.
+func (e *Edge) notMade(c *streamLink, why reason) {
+	e.stats.of(c.proto.name).Failed.Add(1)
+	if e.ctx.Err() == nil {
+		e.complain(c.remote, why, time.Now())
+	}
+}
 
-// shake makes what lies between the bytes and the messages, within Limits.Shake.
-func (e *Edge) shake(c *streamLink, raw net.Conn) (net.Conn, reason) {
-	if !c.shakes() {
-		return raw, okay
+// shake shakes hands in TLS, within Limits.Shake. It is not called back for an heir:
+// what is under way stays with this process (pump.go), as all that is TLS.
+func (e *Edge) shake(c *streamLink) reason {
+	secure, ok := c.conn.(*tls.Conn)
+	if !ok {
+		return okay
 	}
-	conn := raw
-	_ = conn.SetDeadline(time.Now().Add(e.lim.Shake))
-	if c.proto.secure {
-		if c.stranger && !e.shakes.take(c.remote.Addr(), time.Now()) {
-			return nil, flood // of handshakes, which cost us more than them
-		}
-		secure := tls.Server(raw, e.tlsServer)
-		if err := secure.HandshakeContext(e.ctx); err != nil {
-			e.log.Debug("edge: TLS handshake", "source", c.remote, "err", err)
-			return nil, badTLS
-		}
-		conn = secure
+	if c.stranger && !e.shakes.take(c.remote.Addr(), time.Now()) {
+		return flood // of handshakes, which cost us more than them
 	}
-	if c.proto.web {
-		if why := e.upgrade(c, conn); why != okay {
-			return nil, why
-		}
+	_ = secure.SetDeadline(time.Now().Add(e.lim.Shake))
+	if err := secure.HandshakeContext(context.Background()); err != nil {
+		e.log.Debug("edge: TLS handshake", "source", c.remote, "err", err)
+		return badTLS
 	}
-	_ = conn.SetDeadline(time.Time{})
-	return conn, okay
+	_ = secure.SetDeadline(time.Time{})
+	c.reach(c.proto.begins())
+	return okay
 }
 
 // dial gives the connection to an address, an open one if there is one. The
@@ -164,8 +158,13 @@ func (e *Edge) connect(c *streamLink, within time.Duration) {
 		_ = conn.SetDeadline(time.Time{})
 		conn = secure
 	}
-	c.open(conn)
-	e.read(c, conn)
+	e.gate.enter() // an heir makes it once more, or has it
+	c.mu.Lock()
+	c.conn = conn
+	c.mu.Unlock()
+	c.reach(connOpen)
+	e.gate.RUnlock()
+	e.read(c)
 }
 
 // dialTCP is dial without TLS.

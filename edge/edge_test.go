@@ -35,6 +35,7 @@ type rig struct {
 	own     func(*Config) // changes the configuration of the next start
 	release string        // that takes new calls; "r1" is the scripted worker
 	ordered uint64        // actions by order
+	pumps   [][]*pump     // that each generation has left behind
 
 	mu     sync.Mutex
 	script func(sessions.Delivery) *sessions.Answer // nil answer = lost

@@ -2,9 +2,9 @@ package edge
 
 import (
 	"errors"
-	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"callswitch/codecore"
@@ -23,6 +23,7 @@ type handed struct {
 	Age       time.Duration            `json:"age"`  // of the first generation of this incarnation
 	Last      uint64                   `json:"last"` // connection
 	Conns     []handedConn             `json:"conns,omitempty"`
+	Over      int                      `json:"over,omitempty"` // of them, those that end with the generation that carries them
 	Calls     []handedCall             `json:"calls,omitempty"`
 	Servers   []handedServer           `json:"servers,omitempty"`
 	Clients   []handedClient           `json:"clients,omitempty"`
@@ -31,6 +32,7 @@ type handed struct {
 	Friends   map[string]time.Time     `json:"friends,omitempty"`
 	NoTCP     map[string]time.Time     `json:"no_tcp,omitempty"`
 	seen      map[*streamLink]struct{} // in Conns
+	carriers  []int                    // carried, of all that are in TLS, in order
 }
 
 // What becomes of a connection.
@@ -48,12 +50,13 @@ type handedConn struct {
 	Own      netip.AddrPort `json:"own"`
 	Name     string         `json:"name,omitempty"`
 	Dialed   bool           `json:"dialed,omitempty"`
+	Upgrade  bool           `json:"upgrade,omitempty"` // moves: to a WebSocket, first
+	Carried  int            `json:"carried,omitempty"` // moves: streamLink.carried in the heir
 	Stranger bool           `json:"stranger,omitempty"`
 	Known    bool           `json:"known,omitempty"`
 	Ending   bool           `json:"ending,omitempty"`
 	Half     half           `json:"half"`
 	Out      [][]byte       `json:"out,omitempty"`
-	Resend   bool           `json:"resend,omitempty"` // again: the requests that are open on it
 }
 
 type handedFlow struct {
@@ -172,7 +175,12 @@ func (e *Edge) hand() (h *handed, files []File, err error) {
 		Friends: map[string]time.Time{}, NoTCP: map[string]time.Time{}, seen: map[*streamLink]struct{}{},
 	}
 	for _, c := range e.conns.byID {
-		fate, file, err := c.fate()
+		if i, had := slices.BinarySearch(h.carriers, c.carried); !had && c.inTLS() {
+			h.carriers = slices.Insert(h.carriers, i, c.carried)
+		}
+	}
+	for _, c := range e.conns.byID {
+		fate, file, err := c.fate(h.next(c))
 		if err != nil {
 			return h, files, err
 		}
@@ -207,28 +215,40 @@ func (e *Edge) hand() (h *handed, files []File, err error) {
 	return h, files, nil
 }
 
-// fate decides what becomes of a connection, and duplicates its descriptor. One
-// whose hands are being shaken has not said anything yet: "".
-func (c *streamLink) fate() (fate string, file *os.File, err error) {
+// next is streamLink.carried in the heir: generations that carry nothing do not count.
+func (h *handed) next(c *streamLink) int {
+	i, had := slices.BinarySearch(h.carriers, c.carried)
+	if !had || !c.inTLS() {
+		return 0
+	}
+	return i + 1
+}
+
+// fate decides what becomes of a connection, and gives the descriptor by which the
+// heir has it.
+func (c *streamLink) fate(next int) (fate string, file *os.File, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	tcp, ok := c.raw.(*net.TCPConn)
+	c.over = next > maxCarried
 	switch {
-	case c.gone:
+	case c.gone, c.over:
 		return connGone, nil, nil
-	case c.dialed && (c.proto.secure || c.conn == nil):
+	case c.stage == connMaking:
 		return connAgain, nil, nil
-	case c.conn == nil:
-		return "", nil, nil
-	case c.proto.secure || !ok:
-		return connGone, nil, nil
+	case c.ours():
+		if c.bridge == nil {
+			if c.bridge, err = newBridge(); err != nil {
+				return connGone, nil, err
+			}
+		}
+		return connMoves, c.bridge.far, nil
 	}
-	file, err = tcp.File()
+	file, err = c.raw.(interface{ File() (*os.File, error) }).File()
 	return connMoves, file, err
 }
 
 func (h *handed) conn(c *streamLink, fate string) {
-	if _, had := h.seen[c]; had || fate == "" {
+	if _, had := h.seen[c]; had {
 		return
 	}
 	h.seen[c] = struct{}{}
@@ -240,10 +260,16 @@ func (h *handed) conn(c *streamLink, fate string) {
 	}
 	switch fate {
 	case connMoves:
-		g.Half, g.Out, g.Ending = c.half, c.out, c.ending
+		g.Half, g.Out, g.Ending, g.Upgrade = c.half, c.out, c.ending, c.proto.web && c.stage < connOpen
+		if c.under { // in TLS: who has begun it ends it
+			g.Out = c.out[1:]
+		}
+		g.Carried = h.next(c)
 	case connAgain:
-		if g.Out, g.Resend = c.out, c.conn != nil; g.Resend {
-			g.Out = nil // they are requests, and sent again, or answers that are repeated
+		g.Out = c.out
+	case connGone:
+		if c.over && !c.gone {
+			h.Over++
 		}
 	}
 	h.Conns = append(h.Conns, g)

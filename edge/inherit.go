@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -16,14 +17,13 @@ import (
 // with the same clocks.
 //
 //	handed over    calls, their events and ACKs, transactions of all kinds, REGISTERs
-//	               answered lately, connections by TCP and WS with half-read messages
-//	               and what waits to be written, contacts on connections, friends
-//	made again     look-ups of names, connections that we were making, those that we
-//	               made by TLS, with the requests that are open on them
-//	lost           connections of clients by TLS and WSS, whose keys have no way out of
-//	               crypto/tls: they end, and the clients come back by themselves, as
-//	               after a crash of the edge; calls that ring at them, or that they are
-//	               making, end; those that talk go on. Handshakes under way.
+//	               answered lately, connections with half-read messages and what waits
+//	               to be written, WebSockets half made, contacts on connections, friends
+//	left behind    what is TLS: the old process carries it for the heir (pump.go)
+//	made again     look-ups of names, connections that we were making
+//	lost           connections in TLS that two generations had left behind: the clients
+//	               come back by themselves, as after a crash of the edge; calls that ring
+//	               at them, or that they are making, end; those that talk go on
 //	begun anew     circuits and pings of trunks, buckets, answers of DNS, counters
 //
 // Frozen means that the gate is shut and both mutexes are held. REGISTERs that the
@@ -31,9 +31,10 @@ import (
 
 // Freeze stops the edge and returns what its heir needs besides the listening
 // sockets (Config.Handed, Config.Connections); the caller closes the files. After
-// an error the edge goes on; after none it does nothing more until Thaw. It waits
-// for what cannot be cut in two as long as ctx allows.
+// an error the edge goes on; after none it does nothing more until Thaw, or Stay. It
+// waits for what cannot be cut in two as long as ctx allows.
 func (e *Edge) Freeze(ctx context.Context) ([]byte, []File, error) {
+	e.bridges()
 	e.gate.shutting.Store(true)
 	e.shutGate()
 	if err := e.settleDown(ctx); err != nil {
@@ -93,6 +94,10 @@ func (e *Edge) reopen() {
 	e.gate.Unlock()
 	for _, c := range e.openConns() { // their readers know how long they wait
 		c.mu.Lock()
+		if c.bridge != nil {
+			c.bridge.close()
+			c.bridge = nil
+		}
 		if len(c.out) > 0 || c.ending {
 			c.wake()
 		}
@@ -110,9 +115,9 @@ func (e *Edge) interrupt(past time.Time) {
 	}
 	for _, c := range e.openConns() {
 		c.mu.Lock()
-		if c.conn != nil {
+		if c.stage >= connUpgrading {
 			_ = c.conn.SetReadDeadline(past)
-			if !c.proto.secure { // a record that is cut ends its connection
+			if !c.ours() { // a record that is cut ends its connection
 				_ = c.conn.SetWriteDeadline(past)
 			}
 		}
@@ -155,16 +160,59 @@ func (e *Edge) settleDown(ctx context.Context) error {
 	}
 }
 
-// writing tells that a message is being written that can be cut in two. e.conns.mu
-// is held.
+// writing tells that a message is being written that can be cut in two: what is
+// under way in TLS is ended by who has begun it. e.conns.mu is held.
 func (e *Edge) writing() bool {
 	for _, c := range e.conns.byID {
 		c.mu.Lock()
-		busy := c.writing && !c.proto.secure
+		busy := c.writing && !(c.ours() && c.under)
 		c.mu.Unlock()
 		if busy {
 			return true
 		}
 	}
 	return false
+}
+
+// leave ends a frozen edge whose heir has everything, and returns what is left to
+// carry. Edge.mu stays held for ever: who waits for it acts on nothing any more.
+func (e *Edge) leave() (pumps []*pump) {
+	e.stop()
+	for _, u := range e.udp {
+		_ = u.conn.Close()
+	}
+	for _, l := range e.listeners {
+		_ = l.ln.Close()
+	}
+	for _, c := range e.conns.byID {
+		if p := c.stays(e.lim.Shake); p != nil {
+			pumps = append(pumps, p)
+			continue
+		}
+		if c.over {
+			c.farewell()
+		}
+		c.close() // our descriptor of it
+	}
+	e.calls, e.server, e.client, e.merge, e.registers, e.footholds, e.timers.heap = nil, nil, nil, nil, nil, nil, nil
+	e.gate.over.Store(true)
+	e.conns.mu.Unlock()
+	e.gate.Unlock()
+	return pumps
+}
+
+// stays makes a pump of a connection that the heir reaches over a bridge.
+func (c *streamLink) stays(shake time.Duration) *pump {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone || c.bridge == nil {
+		return nil
+	}
+	p := &pump{tls: c.conn.(*tls.Conn), shake: shake, near: c.bridge.near}
+	if c.under {
+		c.written = make(chan struct{})
+		p.after = c.written
+	}
+	c.gone, c.out, c.bridge = true, nil, nil
+	return p
 }

@@ -113,7 +113,7 @@ func (e *Edge) udpFor(to netip.Addr) *udpLink {
 // is kept, and nothing is handed to another goroutine.
 func (e *Edge) serveUDP(u *udpLink) {
 	defer e.wg.Done()
-	e.gate.RLock()
+	e.gate.enter()
 	defer e.gate.RUnlock()
 	buf := make([]byte, 65536)
 	for {

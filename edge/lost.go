@@ -60,7 +60,7 @@ func (e *Edge) linkLost(c *streamLink) {
 	}
 	now := time.Now()
 	c.mu.Lock()
-	never := c.conn == nil
+	never := c.stage < connOpen
 	c.mu.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -141,7 +141,7 @@ func (e *Edge) runPings(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			e.gate.RLock()
+			e.gate.enter()
 			for _, g := range e.pings.due(slot, now) {
 				e.stats.Pings.Add(1)
 				e.write(g.to, e.options(g.uri, pingBranch, strconv.FormatUint(rand.Uint64(), 36), g.to.link))

@@ -28,6 +28,7 @@ type Stats struct {
 	TrunkPings atomic.Uint64 // OPTIONS to trunks
 
 	Connections atomic.Int64 // stream connections now open
+	Carried     atomic.Int64 // of them, those in TLS that an older generation carries
 	Calls       atomic.Int64 // calls in memory now
 	Open        atomic.Int64 // transactions in memory now
 
@@ -151,6 +152,7 @@ const (
 	badUTF8
 	badSTUN
 	noFlow
+	outlived
 )
 
 var reasonNames = [...]string{
@@ -166,7 +168,7 @@ var reasonNames = [...]string{
 	slowReader: "slow-reader", noStream: "no-tcp",
 	circuitOpen: "circuit-open", noSign: "no-sign", portClosed: "port-closed", unavailable: "unavailable",
 	badTLS: "tls", badUpgrade: "ws-handshake", badOrigin: "ws-origin", badProtocol: "ws-subprotocol", badFrame: "ws-frame", badUTF8: "ws-text",
-	badSTUN: "stun", noFlow: "no-flow",
+	badSTUN: "stun", noFlow: "no-flow", outlived: "generation-over",
 }
 
 func (r reason) String() string { return reasonNames[r] }

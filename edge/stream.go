@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/netip"
@@ -43,6 +44,24 @@ var (
 	protos = map[string]*proto{"tcp": overTCP, "tls": overTLS, "ws": overWS, "wss": overWSS}
 )
 
+// A stage is how far a connection has come.
+type stage int
+
+const (
+	connMaking    stage = iota // by us
+	connShaking                // hands, in TLS
+	connUpgrading              // to a WebSocket
+	connOpen                   // for messages
+)
+
+// begins is the stage in which bytes can be read.
+func (p *proto) begins() stage {
+	if p.web {
+		return connUpgrading
+	}
+	return connOpen
+}
+
 // A streamLink is one connection, whatever lies between its bytes and its
 // messages. Its reader deals with one message after the other; a writer comes
 // when there is something to write and goes when there is not, so that a peer
@@ -64,14 +83,21 @@ type streamLink struct {
 	until time.Time // of the reader: it waits so long
 
 	mu      sync.Mutex
+	stage   stage
 	raw     net.Conn // nil until it is made
-	conn    net.Conn // raw, or TLS over it; nil until hands are shaken
+	conn    net.Conn // raw, or TLS over it: what is read and written
 	own     netip.AddrPort
 	gone    bool
 	out     [][]byte // waits to be written
 	waits   int      // bytes in out
-	writing bool
-	ending  bool // nothing more is taken
+	writing bool     // a writer is there
+	under   bool     // and the first of out on its way
+	ending  bool     // nothing more is taken
+
+	carried int           // by which of the generations that carry TLS for us, counted from the youngest; 0: it is ours, or none
+	bridge  *bridge       // while frozen: how the heir will reach it
+	over    bool          // while frozen: it ends, its carrier is one too many
+	written chan struct{} // closed when what was on its way then has been written
 }
 
 // connKey is what a connection can be found again by, to send over it.
@@ -140,80 +166,73 @@ func (c *streamLink) put(b []byte) error {
 // wake starts the writer. c.mu is held, and the connection is open: its reader,
 // whom Run waits for, lives.
 func (c *streamLink) wake() {
-	if c.conn != nil && !c.writing && !c.gone && !c.e.gate.shut() {
+	if c.stage == connOpen && !c.writing && !c.gone && !c.e.gate.shut() {
 		c.writing = true
 		c.e.wg.Add(1)
 		go c.write()
 	}
 }
 
+// write is the writer: it goes when nothing is left, or the edge is frozen.
 func (c *streamLink) write() {
 	defer c.e.wg.Done()
 	for {
-		c.mu.Lock()
-		out := c.out
-		c.out, c.waits = nil, 0
-		last := c.gone || len(out) == 0
-		if last {
-			c.writing = false
+		b, over := c.nextOut()
+		if over {
+			if side, ok := c.conn.(interface{ CloseWrite() error }); ok {
+				_ = side.CloseWrite()
+			}
 		}
-		over := last && c.ending && !c.gone
-		c.mu.Unlock()
-		if side, ok := c.conn.(interface{ CloseWrite() error }); ok && over {
-			_ = side.CloseWrite()
-		}
-		if last {
+		if b == nil {
 			return
 		}
-		for i, b := range out {
-			if !c.mayWrite() {
-				c.putBack(out[i:], 0)
-				return
-			}
-			if n, err := c.conn.Write(b); err != nil {
-				if !c.putBack(out[i:], n) {
-					c.close()
-				}
-				return
-			}
+		n, err := c.conn.Write(b)
+		if !c.wrote(n, err) {
+			c.close()
 		}
 	}
 }
 
-// mayWrite gives the writer time for one message; none while the edge is frozen.
-func (c *streamLink) mayWrite() bool {
+// nextOut is what is to be written next, with time for it; nil ends the writer.
+// over: our side is to be closed.
+func (c *streamLink) nextOut() (b []byte, over bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.frozen() {
-		return false
+	if c.gone || len(c.out) == 0 || c.e.gate.shut() {
+		c.writing = false
+		return nil, c.ending && !c.gone && len(c.out) == 0
 	}
+	c.under = true
 	_ = c.conn.SetWriteDeadline(time.Now().Add(writeWithin))
-	return true
+	return c.out[0], false
 }
 
-// putBack ends the writer of a frozen edge: n bytes of the first message are on
-// the wire. false: it is not frozen.
-func (c *streamLink) putBack(out [][]byte, n int) bool {
+// wrote takes note of what became of the first of out: what a frozen edge has not
+// written of it stays. A record of TLS is not called back, it would be the end of
+// its connection. false: the connection is broken.
+func (c *streamLink) wrote(n int, err error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.frozen() {
+	c.under = false
+	switch {
+	case c.written != nil: // and the heir has the rest
+		close(c.written)
+		return true
+	case c.gone:
+		return true
+	case err == nil:
+		c.waits -= len(c.out[0])
+		c.out[0] = nil
+		if c.out = c.out[1:]; len(c.out) == 0 {
+			c.out = nil
+		}
+		return true
+	case c.ours() || !c.e.gate.shut():
 		return false
 	}
-	c.writing = false
-	if c.gone {
-		return true
-	}
-	rest := append([][]byte{out[0][n:]}, out[1:]...)
-	for _, b := range rest {
-		c.waits += len(b)
-	}
-	c.out = append(rest, c.out...)
+	c.out[0], c.waits = c.out[0][n:], c.waits-n
 	return true
 }
-
-// frozen: nothing more is to be written now. What is under way in TLS goes out:
-// a record that is cut would be the end of its connection.
-func (c *streamLink) frozen() bool { return !c.proto.secure && c.e.gate.shut() }
 
 // end takes no more, and closes our side when all is written.
 func (c *streamLink) end() {
@@ -232,6 +251,9 @@ func (c *streamLink) close() {
 	if !c.gone {
 		c.gone = true
 		c.out, c.waits = nil, 0
+		if c.bridge != nil {
+			c.bridge.close()
+		}
 		if c.raw != nil {
 			_ = c.raw.Close() // a goodbye in TLS could wait for its reader
 		}
@@ -243,7 +265,7 @@ func (c *streamLink) close() {
 func (c *streamLink) farewell() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.proto.web && c.conn != nil && !c.writing && !c.gone {
+	if c.proto.web && c.stage == connOpen && len(c.out) == 0 && !c.gone {
 		_ = c.conn.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
 		_, _ = c.conn.Write(goodbye(closeCode(okay)))
 	}
@@ -260,14 +282,23 @@ func (c *streamLink) made(raw net.Conn) (ok bool) {
 	return !c.gone
 }
 
-// open lets a link write, hands having been shaken.
-func (c *streamLink) open(conn net.Conn) {
+// reach takes note of how far a link has come; once it is open it is written to.
+func (c *streamLink) reach(s stage) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.conn = conn
+	c.stage = s
 	if len(c.out) > 0 || c.ending {
 		c.wake()
 	}
+}
+
+// inTLS tells that somebody keeps the keys of it.
+func (c *streamLink) inTLS() bool { return c.carried > 0 || c.ours() }
+
+// ours tells that its TLS ends in this process: a record of it must not be cut.
+func (c *streamLink) ours() bool {
+	_, is := c.conn.(*tls.Conn)
+	return is
 }
 
 // prove takes note that somebody known speaks on a link.
@@ -304,10 +335,13 @@ func (e *Edge) newConn(p *proto, remote netip.AddrPort, conn net.Conn, name stri
 		}
 	}
 	e.conns.last++
-	c := &streamLink{e: e, proto: p, remote: remote, raw: conn, name: name, dialed: conn == nil, known: conn == nil, stranger: !known}
+	c := &streamLink{e: e, proto: p, remote: remote, raw: conn, conn: conn, name: name, dialed: conn == nil, known: conn == nil, stranger: !known}
 	c.id = protoWord(p) + "/" + remote.String() + "/" + e.cfg.Boot + "." + strconv.FormatUint(e.conns.last, 10)
 	if conn != nil {
-		c.own = conn.LocalAddr().(*net.TCPAddr).AddrPort()
+		c.stage, c.own = connShaking, conn.LocalAddr().(*net.TCPAddr).AddrPort()
+		if p.secure {
+			c.conn = tls.Server(conn, e.tlsServer)
+		}
 	} else if l := e.listening(p); l != nil {
 		c.own = l.bound
 	}
@@ -328,6 +362,9 @@ func (e *Edge) enterConn(c *streamLink) {
 		e.conns.byRemote[k] = c
 	}
 	e.conns.bySource[sourceKey(c.remote.Addr())]++
+	if c.carried > 0 {
+		e.stats.Carried.Add(1)
+	}
 	e.stats.Connections.Add(1)
 	e.stats.of(c.proto.name).Connections.Add(1)
 }
@@ -361,6 +398,9 @@ func (e *Edge) forgetConn(c *streamLink) {
 	if c.stranger {
 		e.conns.strangers--
 	}
+	if c.carried > 0 {
+		e.stats.Carried.Add(-1)
+	}
 	e.stats.Connections.Add(-1)
 	e.stats.of(c.proto.name).Connections.Add(-1)
 }
@@ -377,52 +417,66 @@ func (e *Edge) dropConn(c *streamLink) {
 }
 
 // read deals with what comes on a connection until it ends.
-func (e *Edge) read(c *streamLink, conn net.Conn) {
-	e.gate.RLock()
-	over := e.readOn(c, conn)
-	e.gate.RUnlock()
-	if over {
-		c.linger(conn)
+func (e *Edge) read(c *streamLink) {
+	if e.readOn(c) {
+		c.linger()
 	}
 }
 
 // wait says until when the reader waits; zero: for ever.
-func (c *streamLink) wait(conn net.Conn, until time.Time) {
+func (c *streamLink) wait(until time.Time) {
 	c.until = until
-	_ = conn.SetReadDeadline(until)
+	_ = c.conn.SetReadDeadline(until)
+}
+
+// more reads what comes next; while it waits it may be called back for an heir.
+func (c *streamLink) more(buf []byte) (n int, err error) {
+	again := c.e.gate.pause()
+	for {
+		if again {
+			_ = c.conn.SetReadDeadline(c.until)
+		}
+		n, err = c.conn.Read(buf)
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !c.e.gate.pause() {
+			return n, err
+		}
+		again = true
+	}
 }
 
 // readOn is read until nothing more is to be read (true), or can be.
-func (e *Edge) readOn(c *streamLink, conn net.Conn) (over bool) {
+func (e *Edge) readOn(c *streamLink) (over bool) {
+	e.gate.enter()
+	defer e.gate.RUnlock()
+	if c.stage == connUpgrading {
+		if why := e.upgrade(c); why != okay {
+			e.notMade(c, why)
+			return c.stage == connOpen // who is refused reads why
+		}
+		e.stats.of(c.proto.name).Accepted.Add(1)
+	}
 	buf := make([]byte, 4096)
 	switch {
 	case !c.known && c.proto.web:
-		c.wait(conn, time.Now().Add(firstWebIn))
+		c.wait(time.Now().Add(firstWebIn))
 	case !c.known:
-		c.wait(conn, time.Now().Add(firstWithin))
+		c.wait(time.Now().Add(firstWithin))
 	case c.proto.web:
-		c.wait(conn, time.Now().Add(pingEvery))
+		c.wait(time.Now().Add(pingEvery))
 	default:
-		c.wait(conn, time.Time{})
+		c.wait(time.Time{})
 	}
 	asked := false // a ping is out
 	for first := true; ; first = false {
 		begun := !c.half.empty()
 		if !first || !begun { // bytes may have come behind the handshake
-			if e.gate.pause() {
-				_ = conn.SetReadDeadline(c.until)
-			}
-			n, err := conn.Read(buf)
-			if errors.Is(err, os.ErrDeadlineExceeded) && e.gate.pause() {
-				_ = conn.SetReadDeadline(c.until)
-				continue
-			}
+			n, err := c.more(buf)
 			if err != nil {
 				if !c.silent(err) || asked || c.put(pingFrame) != nil {
 					return false
 				}
 				asked = true
-				c.wait(conn, time.Now().Add(pongWithin))
+				c.wait(time.Now().Add(pongWithin))
 				continue
 			}
 			asked = false
@@ -440,9 +494,9 @@ func (e *Edge) readOn(c *streamLink, conn net.Conn) (over bool) {
 			if c.proto.web {
 				quiet = time.Now().Add(pingEvery)
 			}
-			c.wait(conn, quiet)
+			c.wait(quiet)
 		case cut || !begun || first:
-			c.wait(conn, time.Now().Add(messageWithin))
+			c.wait(time.Now().Add(messageWithin))
 		}
 	}
 }
@@ -497,12 +551,12 @@ var pingFrame = ws.MustCompileFrame(ws.NewPingFrame(nil))
 
 // linger reads on for nothing, so that our last word is not lost: a system that
 // closes with bytes unread sends a reset, which overtakes it.
-func (c *streamLink) linger(conn net.Conn) {
+func (c *streamLink) linger() {
 	c.end()
-	_ = conn.SetReadDeadline(time.Now().Add(lingerFor))
+	_ = c.conn.SetReadDeadline(time.Now().Add(lingerFor))
 	var sink [4096]byte
 	for {
-		if _, err := conn.Read(sink[:]); err != nil {
+		if _, err := c.conn.Read(sink[:]); err != nil {
 			return
 		}
 	}

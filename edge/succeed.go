@@ -54,6 +54,10 @@ func (e *Edge) succeed(state []byte, files []File) error {
 		e.stats.Open.Add(1)
 		e.armAt(tx, r.At)
 	}
+	if h.Over > 0 {
+		e.stats.reasons[outlived].Add(uint64(h.Over))
+		e.log.Info("edge: connections in TLS have ended with the oldest generation that carried any; their clients come back", "connections", h.Over)
+	}
 	s.contacts(h.Footholds)
 	for a, until := range h.Friends {
 		if a, err := netip.ParseAddr(a); err == nil {
@@ -110,9 +114,6 @@ func (s *succession) conn(h *handedConn) error {
 		s.begin = append(s.begin, func() {
 			s.wg.Add(1)
 			go s.connect(c, dialWithin)
-			if h.Resend {
-				s.sendAgain(c)
-			}
 		})
 	case connMoves:
 		f, ok := s.files[h.ID]
@@ -123,11 +124,14 @@ func (s *succession) conn(h *handedConn) error {
 		if err != nil {
 			return err
 		}
-		c.raw = conn
+		c.raw, c.conn, c.carried, c.stage = conn, conn, h.Carried, connOpen
+		if h.Upgrade {
+			c.stage = connUpgrading
+		}
 		s.begin = append(s.begin, func() {
-			c.open(conn) // the next heir has it from now on
+			c.reach(c.stage) // what waits is written
 			s.wg.Add(1)
-			go s.serveOn(c, conn)
+			go s.serveOn(c)
 		})
 	default:
 		return fmt.Errorf("fate %q", h.Fate)
@@ -139,26 +143,14 @@ func (s *succession) conn(h *handedConn) error {
 }
 
 // serveOn is the life of a connection that was handed over.
-func (e *Edge) serveOn(c *streamLink, conn net.Conn) {
+func (e *Edge) serveOn(c *streamLink) {
 	defer e.wg.Done()
 	defer e.dropConn(c)
 	if c.ending {
-		c.linger(conn)
+		c.linger()
 		return
 	}
-	e.read(c, conn)
-}
-
-// sendAgain repeats the requests that are open on a connection that is made anew:
-// who has them already absorbs the repetition.
-func (e *Edge) sendAgain(c *streamLink) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, tx := range e.client {
-		if tx.flow.link == link(c) && tx.state <= proceeding && tx.bytes != nil {
-			e.write(tx.flow, tx.bytes)
-		}
-	}
+	e.read(c)
 }
 
 // flow finds a flow that was named; one whose link this generation has no more is

@@ -110,7 +110,7 @@ func (e *Edge) runTrunks(ctx context.Context) {
 				watched = now
 				e.watchTrunks(now)
 			}
-			e.gate.RLock()
+			e.gate.enter()
 			next := e.pingTrunks(now)
 			e.gate.RUnlock()
 			wake.Reset(time.Until(earlier(next, watched.Add(watchEvery))))

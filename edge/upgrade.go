@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/gobwas/ws"
 )
@@ -21,13 +21,16 @@ var (
 	errProtocol = ws.RejectConnectionError(ws.RejectionStatus(http.StatusBadRequest), ws.RejectionReason("subprotocol sip is needed (RFC 7118 4.1)"))
 )
 
-// upgrade takes the HTTP request and answers it (RFC 6455 4.2, RFC 7118 4). What
-// came behind it stays in c.half. The caller has set a deadline.
-func (e *Edge) upgrade(c *streamLink, conn net.Conn) reason {
-	head, err := readHead(conn, &c.half)
+// upgrade takes the HTTP request and answers it (RFC 6455 4.2, RFC 7118 4), within
+// Limits.Shake. What came behind it stays in c.half, and so does what has come of
+// it when an heir goes on.
+func (e *Edge) upgrade(c *streamLink) reason {
+	c.wait(time.Now().Add(e.lim.Shake))
+	head, err := c.readHead()
 	if err != nil {
 		return badUpgrade
 	}
+	var answer bytes.Buffer
 	sip, origins, origin := false, 0, ""
 	u := ws.Upgrader{
 		ReadBufferSize: maxUpgrade,
@@ -52,7 +55,11 @@ func (e *Edge) upgrade(c *streamLink, conn net.Conn) reason {
 	_, err = u.Upgrade(struct {
 		io.Reader
 		io.Writer
-	}{bytes.NewReader(head), conn})
+	}{bytes.NewReader(head), &answer})
+	c.reach(connOpen)
+	if answer.Len() > 0 {
+		_ = c.put(answer.Bytes())
+	}
 	switch {
 	case err == nil:
 		return okay
@@ -65,10 +72,10 @@ func (e *Edge) upgrade(c *streamLink, conn net.Conn) reason {
 }
 
 // readHead reads to the empty line.
-func readHead(conn net.Conn, h *half) (head []byte, err error) {
-	buf := make([]byte, 2048)
+func (c *streamLink) readHead() (head []byte, err error) {
+	h, buf := &c.half, make([]byte, 2048)
 	for {
-		n, err := conn.Read(buf)
+		n, err := c.more(buf)
 		if err != nil {
 			return nil, err
 		}

@@ -127,6 +127,7 @@ const (
 	Hung       = "hung"       // pings not answered: is killed
 	Failed     = "failed"     // could not be started
 	Taken      = "taken-over" // by its heir
+	Stays      = "stays"      // has been replaced, and has work left that its heir cannot do
 )
 
 // An Event is one step in a child's life.
@@ -163,8 +164,9 @@ type Hello struct {
 	PID     int             `json:"pid"`  // set by Dial; the host believes the kernel's
 	Release string          `json:"release,omitempty"`
 	Digest  string          `json:"digest,omitempty"`
-	Took    bool            `json:"took,omitempty"` // the place of the process before it (Client.Took)
-	Info    json.RawMessage `json:"info,omitempty"` // opaque
+	Took    bool            `json:"took,omitempty"`  // the place of the process before it (Client.Took)
+	Stays   bool            `json:"stays,omitempty"` // replaced, and not at its end (Client.Stays)
+	Info    json.RawMessage `json:"info,omitempty"`  // opaque
 }
 
 // A Child is one line of Client.List.

@@ -199,6 +199,10 @@ func (h *Host) take(c *conn, f frame, fds []int) {
 			h.took(c.child, c.child.hello.Name)
 		}
 		done(nil)
+	case opStays:
+		if c.child != nil && f.Hello != nil {
+			h.stays(c.child, f.Hello.Info)
+		}
 	case opDisown:
 		if c.child != nil {
 			h.disown(c.child, f.Name)

@@ -73,9 +73,9 @@ func (h *Host) adoptStray(pid int, hello Hello) (*child, error) {
 		return nil, err
 	}
 	k := h.children[hello.Name]
-	if k == nil || k.proc != nil {
+	if k == nil || k.proc != nil || hello.Stays {
 		name := hello.Name
-		if k != nil || name == "" {
+		if k != nil || name == "" || hello.Stays {
 			name = fmt.Sprintf("%s#%d", hello.Name, pid)
 		}
 		k = h.add(Spec{Name: name, Role: hello.Role, Argv: []string{"?"}, Restart: Temporary})

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -19,7 +20,7 @@ import (
 //	   |             | yield, the other end -> |       |
 //	   |             |              | <-- their own -->|   what is handed over
 //	   |             |              | ----- last word ->|   the commit: from here on
-//	   |             |              | exit             |   the heir alone acts
+//	   |             |              | exit, or stays   |   the heir alone acts
 //	   |             | <------------------------- took |
 //	   | <----- done |
 //
@@ -50,7 +51,7 @@ func (h *Host) replace(k *child, argv []string, told func(error)) {
 	case k.heirOf != nil || k.heir != nil:
 		told(fmt.Errorf("%w: %s is being replaced already", ErrExists, k.spec.Name))
 		return
-	case k.phase != phaseRunning || k.conn == nil || !k.ready:
+	case k.phase != phaseRunning || k.conn == nil || !k.ready || k.hello.Stays:
 		told(fmt.Errorf("%w: %s is not at work", ErrUnknown, k.spec.Name))
 		return
 	}
@@ -82,7 +83,8 @@ func (h *Host) replace(k *child, argv []string, told func(error)) {
 }
 
 // took gives a process, an heir, the place of its predecessor. What is left of
-// that one, if anything, is an unnamed process on its way out. A host that has
+// that one, if anything, is a process named after its pid on its way out, or one that
+// stays. A host that has
 // begun since knows neither as what they are; the place is what the heir says.
 func (h *Host) took(k *child, place string) {
 	if k.heirOf != nil {
@@ -100,15 +102,31 @@ func (h *Host) took(k *child, place string) {
 		old.void()
 		if old.proc != nil {
 			old.spec.Name, old.spec.Restart = fmt.Sprintf("%s#%d", place, old.proc.pid), Temporary
-			old.final, old.phase = true, phaseStopping
+			old.final = true
 			h.children[old.spec.Name] = old
-			old.after(old.spec.Grace, old.proc.kill)
+			if !old.hello.Stays {
+				old.after(old.spec.Grace, old.proc.kill)
+			}
 		}
 	}
 	h.children[place] = k
 	h.event(Event{Kind: Taken, Child: place, Role: k.spec.Role, PID: k.proc.pid})
 	k.tell(nil)
 	h.save()
+}
+
+// stays lets a process that has been replaced live until its work is done. It is
+// stopped with the others of its order.
+func (h *Host) stays(k *child, info json.RawMessage) {
+	first := !k.hello.Stays
+	k.hello.Stays, k.hello.Info = true, info
+	if !first || k.proc == nil {
+		return
+	}
+	if k.final && k.phase == phaseRunning {
+		k.void() // the end that took has planned
+	}
+	h.event(Event{Kind: Stays, Child: k.spec.Name, Role: k.spec.Role, PID: k.proc.pid})
 }
 
 // disown ends the heir that k did not hand over to. It may have ended by itself,

@@ -99,6 +99,11 @@ func tally(c *Client, dir, fault string) {
 			_ = pc.SetReadDeadline(time.Time{})
 			mu.Unlock()
 		})
+		if err == nil && fault == "stays" {
+			c.Stays([]byte(`{"left":2}`))
+			c.Stays([]byte(`{"left":1}`))
+			select {}
+		}
 		if err == nil {
 			os.Exit(0)
 		}
@@ -142,7 +147,7 @@ func tallyRig(t *testing.T, fault string) (*rig, *Client, *counting, int) {
 	t.Helper()
 	dir := t.TempDir()
 	s := spec("m", "tally", dir, fault)
-	s.BackOff = 10 * time.Millisecond
+	s.BackOff, s.Grace = 10*time.Millisecond, 20*time.Millisecond
 	r := run(t, Config{Dir: dir, Children: []Spec{s}})
 	r.await(Ready, "m")
 	c, _ := observe(t, dir)
@@ -303,5 +308,56 @@ func TestHostKilledWhileTakingOver(t *testing.T) {
 	c2, _ := observe(t, r.dir)
 	if l := r2.list(c2); len(l.Children) != 1 || l.Children[0].PID != pid || l.Children[0].Spec.Name != "m" {
 		t.Errorf("%+v", l.Children)
+	}
+}
+
+// A process that has been replaced and says that it stays lives until its work is
+// done, under any host, or until the others of its order are stopped.
+func TestReplacedProcessStays(t *testing.T) {
+	const grace = 20 * time.Millisecond // after which another would be ended
+	r, c, n, old := tallyRig(t, "stays")
+	r.cfg.Leave = true
+	if err := c.Replace(context.Background(), "m", nil); err != nil {
+		t.Fatal(err)
+	}
+	second := n.next()
+	name := fmt.Sprint("m#", old)
+	stays := func(r *rig, c *Client) {
+		t.Helper()
+		for end := time.Now().Add(3 * time.Second); ; {
+			for _, k := range r.list(c).Children {
+				if k.Spec.Name == name && k.PID == old && k.Phase == phaseRunning && k.Hello.Stays && string(k.Hello.Info) == `{"left":1}` {
+					return
+				}
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%+v", r.list(c).Children)
+			}
+		}
+	}
+	stays(r, c)
+	time.Sleep(10 * grace)
+	stays(r, c)
+	if err := c.Replace(context.Background(), name, nil); !errors.Is(err, ErrUnknown) {
+		t.Errorf("replaced once more: %v", err)
+	}
+	if err := c.Replace(context.Background(), "m", spec("", "tally", r.dir, "").Argv); err != nil {
+		t.Fatal(err)
+	}
+	r.stop()
+	r2 := run(t, Config{Dir: r.dir, Children: []Spec{spec("m", "tally", r.dir, "")}})
+	r2.await(Connected, name)
+	c2, exits := observe(t, r.dir)
+	stays(r2, c2)
+	kill(second, unix.SIGKILL) // it stayed too, and is not started again
+	if e := <-exits; e.PID != second {
+		t.Errorf("%+v", e)
+	}
+	if l := r2.list(c2); len(l.Children) != 2 {
+		t.Errorf("%+v", l.Children)
+	}
+	r2.stop()
+	if born(old) != 0 {
+		t.Error("it has outlived the host's end")
 	}
 }

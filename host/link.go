@@ -54,6 +54,7 @@ const (
 	opReplace = "replace" // Name, Spec: its Argv, or none
 	opYield   = "yield"   // Name: the heir's; one end of the pair rides with it
 	opTook    = "took"    // the heir has taken over
+	opStays   = "stays"   // Hello: its Info; I have been replaced, and have work left
 	opDisown  = "disown"  // Name: my heir, which gets nothing: end it
 	opRenew   = "renew"   // Name: an executable; answered only if it cannot be
 	opList    = "list"

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -187,6 +188,19 @@ func (c *Client) Took(ctx context.Context) error {
 	c.mu.Unlock()
 	_, err := c.call(ctx, frame{Op: opTook}, nil)
 	return err
+}
+
+// Stays tells the host that this process, whose heir has taken over, has work left
+// that nobody else can do: it may live until that is done. info, as in Hello, is for
+// whoever asks; say it again when it changes.
+func (c *Client) Stays(info json.RawMessage) {
+	c.mu.Lock()
+	c.hello.Stays, c.hello.Took, c.hello.Info = true, false, info // the place is another's
+	l := c.link
+	c.mu.Unlock()
+	if l != nil {
+		_ = l.write(frame{Op: opStays, Hello: &Hello{Info: info}}, nil) // a later host hears it with the hello
+	}
 }
 
 // List returns what the host runs and keeps.

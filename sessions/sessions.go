@@ -86,7 +86,7 @@ type StoryLine struct {
 
 // Process is what a process tells of itself, in heartbeats and to the host.
 type Process struct {
-	Role      string `json:"role"` // worker, edge, media, api, nats, host
+	Role      string `json:"role"` // worker, edge, media, api, nats, host; edge-tls: an edge that was replaced and stays
 	Node      string `json:"node"`
 	ID        string `json:"id"` // incarnation: role letter and a sortable unique id
 	PID       int    `json:"pid"`
@@ -104,6 +104,8 @@ type Process struct {
 
 	Closed bool     `json:"closed,omitempty"` // admits no new calls (workers)
 	Listen []string `json:"listen,omitempty"` // SIP addresses (edges)
+
+	Connections int `json:"connections,omitempty"` // carried for the edge at work (edge-tls)
 
 	Registrant int `json:"registrant,omitempty"` // newest form of a registration at a carrier that it reads; 0: it keeps none (workers)
 }

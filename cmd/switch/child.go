@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,6 +46,10 @@ type child struct {
 	metrics  *prometheus.Registry
 	describe func(*sessions.Process) // fills in what changes
 	busy     func() bool             // there is work that must go on without a host
+
+	replaced atomic.Bool     // an heir does the work
+	leave    func()          // ends the role's work
+	told     <-chan struct{} // closed when the process has been told to end
 }
 
 // aloneFor is how long a child waits for a new host before it asks whether it
@@ -67,24 +72,29 @@ func childCommand() *cobra.Command {
 		Args:   args(1, "a role"),
 		RunE: func(cmd *cobra.Command, words []string) error {
 			role, state := words[0], cmd.Flag("state").Value.String()
+			ctx, leave := context.WithCancel(cmd.Context())
+			defer leave()
 			fn, ok := roles[role]
 			if !ok {
 				return usagef("no role %q", role)
 			}
-			c, err := newChild(cmd.Context(), role, state)
+			c, err := newChild(ctx, role, state)
 			if err != nil {
 				return fmt.Errorf("%s: %w", role, err)
 			}
 			defer c.close()
-			ctx, leave := context.WithCancel(cmd.Context())
-			defer leave()
+			c.leave, c.told = leave, cmd.Context().Done()
 			c.host.WhenAlone(aloneFor, func() {
 				if !c.busy() {
 					c.log.Info("no host and nothing to do: leaving")
 					leave()
 				}
 			})
-			if err := fn(ctx, c); err != nil && !errors.Is(err, context.Canceled) {
+			err = fn(ctx, c)
+			if c.replaced.Load() {
+				select {} // yields says when this process ends
+			}
+			if err != nil && !errors.Is(err, context.Canceled) {
 				c.log.Error("ended", "err", err)
 				return errLogged
 			}

@@ -54,8 +54,9 @@ func (c *child) heir(ctx context.Context, knows func() bool, start func(state []
 }
 
 // yields lets this process be replaced by an heir: freeze stops its work and says
-// everything, thaw goes on. Replaced, it ends at once and closes nothing.
-func (c *child) yields(freeze func(ctx context.Context) (state []byte, files []host.Kept, err error), thaw func()) {
+// everything, thaw goes on. Replaced, it says goodbye and ends at once, closing
+// nothing; or it ends when stay, which says goodbye, has returned.
+func (c *child) yields(freeze func(ctx context.Context) (state []byte, files []host.Kept, err error), thaw func(), stay func(goodbye func())) {
 	c.host.OnYield(func(pair *net.UnixConn) error {
 		began := time.Now()
 		var frozen time.Time
@@ -79,9 +80,16 @@ func (c *child) yields(freeze func(ctx context.Context) (state []byte, files []h
 			c.log.Error("not handed over, going on", "err", err)
 			return err
 		}
+		c.replaced.Store(true)
 		c.log.Info("handed over to the next generation", "prepared_ms", frozen.Sub(began).Milliseconds(), "frozen_ms", time.Since(frozen).Milliseconds())
-		_ = os.Remove(c.metricsPath())
-		nats.Farewell(context.Background(), c.nats, c.process) // nobody waits 3 s for it
+		goodbye := func() {
+			_ = os.Remove(c.metricsPath())
+			nats.Farewell(context.Background(), c.nats, c.process) // nobody waits 3 s for it
+		}
+		if stay == nil {
+			stay = func(goodbye func()) { goodbye() }
+		}
+		stay(goodbye)
 		os.Exit(0)
 		return nil
 	})
@@ -120,14 +128,40 @@ func (b *backend) Inherit(ctx context.Context, in console.Inherit) (console.Inhe
 		return out, err
 	}
 	out = console.Inherited{Role: in.Role, Before: old.PID, MS: time.Since(began).Milliseconds()}
-	if list, err := b.host.List(ctx); err == nil {
-		for _, k := range list.Children {
-			if k.Spec.Name == old.Spec.Name {
+	b.successor(ctx, old, &out)
+	return out, nil
+}
+
+// successor finds who went on, and what its predecessor, which ends or says that it
+// stays, still does.
+func (b *backend) successor(ctx context.Context, old *host.Child, out *console.Inherited) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for {
+		list, err := b.host.List(ctx)
+		if err != nil {
+			return
+		}
+		leaving := false
+		for i, k := range list.Children {
+			switch {
+			case k.Spec.Name == old.Spec.Name:
 				out.PID, out.Release = k.PID, k.Hello.Release
+			case k.PID == old.PID && k.Hello.Stays:
+				out.Stay = stays(&list.Children[i])
+			case k.PID == old.PID:
+				leaving = true
 			}
 		}
+		if !leaving {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
-	return out, nil
 }
 
 // atWork is the child of a role that does its work, nil if there is none. After the
@@ -139,7 +173,7 @@ func (b *backend) atWork(ctx context.Context, role string) (*host.Child, error) 
 			return nil, err
 		}
 		for i, k := range list.Children {
-			if k.Spec.Role == role && k.Ready {
+			if k.Spec.Role == role && k.Ready && !k.Hello.Stays {
 				return &list.Children[i], nil
 			}
 		}
@@ -179,8 +213,18 @@ func (b *backend) renewHost(ctx context.Context, in console.Inherit) (console.In
 func inheritCommand() *cobra.Command {
 	var in console.Inherit
 	cmd := &cobra.Command{
-		Use:       "inherit {media|edge|host}",
-		Short:     "replace a process that calls depend on by its next generation, while people talk",
+		Use:   "inherit {media|edge|host}",
+		Short: "replace a process that calls depend on by its next generation, while people talk",
+		Long: `Replace a process that calls depend on by its next generation, of the same release
+or another (--binary), while people talk.
+
+media, edge: the next generation starts beside the old one, takes over its sockets and
+all that it knows, and goes on. If it cannot, the old one does. Connections by TLS and
+WSS stay with the old edge, which does nothing but carry them ('switch status' lists it
+as edge-tls), and are reached through it. Two such edges stay at most: where one more
+would, the connections of the oldest end, and their clients come back by themselves.
+
+host: the process executes itself anew in its own place.`,
 		Args:      args(1, "media, edge or host"),
 		ValidArgs: inheritable,
 		RunE: func(cmd *cobra.Command, words []string) error {
@@ -203,8 +247,8 @@ func inheritCommand() *cobra.Command {
 					return
 				}
 				row(w, fmt.Sprintf("%s: pid %d goes on where %d stopped (release %s, %d ms in all)", out.Role, out.PID, out.Before, out.Release, out.MS))
-				if out.Role == "edge" {
-					row(w, "connections of clients by TLS and WSS have ended: their clients come back by themselves, calls that they were setting up are lost")
+				if out.Stay > 0 {
+					row(w, fmt.Sprintf("%d connections by TLS and WSS stay with pid %d and are reached through it", out.Stay, out.Before))
 				}
 			})
 		},

@@ -18,6 +18,7 @@ import (
 	"callswitch/codecore"
 	"callswitch/console"
 	"callswitch/handoff"
+	"callswitch/host"
 	"callswitch/internal/metrics"
 	"callswitch/nats"
 	"callswitch/sessions"
@@ -182,12 +183,23 @@ func (b *backend) hostProcesses(ctx context.Context) ([]sessions.Process, error)
 	}
 	for _, c := range list.Children {
 		if c.PID != 0 {
-			ps = append(ps, sessions.Process{
+			p := sessions.Process{
 				Role: c.Spec.Role, Node: b.cfg.Node, ID: c.Hello.ID, PID: c.PID, Release: c.Hello.Release, Digest: c.Hello.Digest,
-			})
+			}
+			if c.Hello.Stays {
+				p.Role, p.Connections = roleStays, stays(&c)
+			}
+			ps = append(ps, p)
 		}
 	}
 	return ps, nil
+}
+
+// stays is how many connections an edge that was replaced carries.
+func stays(c *host.Child) int {
+	var k carries
+	_ = json.Unmarshal(c.Hello.Info, &k) // a later release may say it otherwise
+	return k.Connections
 }
 
 // hostPID reads the pid that serve left; 0: not known.

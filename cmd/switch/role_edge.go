@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -99,6 +101,8 @@ func runEdge(ctx context.Context, c *child) error {
 	}, func() {
 		closeKept(kept)
 		e.Thaw()
+	}, func(goodbye func()) {
+		c.stay(e, kept, goodbye)
 	})
 	if err := c.keepSockets(e); err != nil {
 		return err
@@ -118,6 +122,46 @@ func runEdge(ctx context.Context, c *child) error {
 	g.Go(func() error { c.beat(ctx); return nil })
 	c.ready()
 	return g.Wait()
+}
+
+// roleStays is what an edge that has been replaced, and stays, is listed as.
+const roleStays = "edge-tls"
+
+// carries is what it tells the host of itself.
+type carries struct {
+	Connections int `json:"connections"` // in TLS, for the edge at work
+}
+
+// stay has an edge that has been replaced carry its connections in TLS, and nothing
+// else, to their end.
+func (c *child) stay(e *edge.Edge, handed []host.Kept, goodbye func()) {
+	closeKept(handed)
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		goodbye()
+		c.leave()
+		if c.near != nil {
+			go c.near.Close() // it waits for handlers, which wait for ever
+		}
+		c.nats.Close()
+		debug.FreeOSMemory()
+	}()
+	said := false
+	e.Stay(c.told, func(open int) {
+		if !said {
+			c.log.Info("carrying connections in TLS for the generation at work", "connections", open)
+			said = true
+		}
+		info, err := json.Marshal(carries{open})
+		if err == nil {
+			c.host.Stays(info)
+		}
+	})
+	<-left
+	if said {
+		c.log.Info("no connection is left to carry: leaving")
+	}
 }
 
 func closeKept(files []host.Kept) {
@@ -202,7 +246,7 @@ func (c edgeCollector) Collect(ch chan<- prometheus.Metric) {
 	count(edgeEvents, s.Orphans.Load(), "orphaned")
 	count(edgeEvents, s.Actions.Load(), "actions")
 	count(edgeEvents, s.Gaps.Load(), "gaps")
-	for kind, n := range map[string]int64{"connections": s.Connections.Load(), "calls": s.Calls.Load(), "transactions": s.Open.Load()} {
+	for kind, n := range map[string]int64{"connections": s.Connections.Load(), "carried": s.Carried.Load(), "calls": s.Calls.Load(), "transactions": s.Open.Load()} {
 		ch <- prometheus.MustNewConstMetric(edgeOpen, prometheus.GaugeValue, float64(n), kind)
 	}
 }

@@ -67,7 +67,7 @@ func runMedia(ctx context.Context, c *child) error {
 	c.yields(func(ctx context.Context) ([]byte, []host.Kept, error) {
 		state, err := m.Freeze(ctx)
 		return state, nil, err
-	}, m.Thaw)
+	}, m.Thaw, nil)
 	c.busy = func() bool { return m.Stats().Calls > 0 }
 	c.metrics.MustRegister(mediaCollector{m.Stats})
 	g, ctx := errgroup.WithContext(ctx)

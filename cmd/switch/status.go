@@ -63,8 +63,11 @@ func drawStatus(w io.Writer, s console.Status, ps []console.Process) {
 		if p.SchemaMax > 0 {
 			schemas = fmt.Sprintf("%d-%d", p.SchemaMin, p.SchemaMax)
 		}
-		if p.Role == "worker" {
+		switch p.Role {
+		case "worker":
 			calls = fmt.Sprint(p.Calls)
+		case roleStays:
+			calls = fmt.Sprintf("(%d connections)", p.Connections)
 		}
 		row(w, p.Role, p.ID, p.PID, p.Release, short(p.Digest), schemas, calls)
 	}
