@@ -216,15 +216,15 @@ func picture(w *world, a Action) string {
 	return fmt.Sprintf("%s CDR %s %d %gs by %s %s%s", num, d.Result, d.Code, d.Seconds, d.HungUpBy, d.Cause, sent)
 }
 
-// The index of testdata/call names only what exists: scenarios, tests of ours and
-// of loadtest, and sipp plays.
+// The index of testdata/call names only what exists: scenarios, tests of ours, of
+// the edge and of loadtest, and sipp plays.
 func TestIndexOfCallsNamesWhatExists(t *testing.T) {
 	index, err := os.ReadFile("testdata/call/README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var sources strings.Builder
-	for _, glob := range []string{"*_test.go", "../edge/*_test.go", "../media/*_test.go", "../loadtest/*_test.go"} {
+	for _, glob := range []string{"*_test.go", "../edge/*_test.go", "../media/*_test.go", "../edge/*_test.go", "../loadtest/*_test.go"} {
 		files, _ := filepath.Glob(glob)
 		for _, f := range files {
 			b, err := os.ReadFile(f)
