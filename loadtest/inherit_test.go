@@ -34,6 +34,7 @@ func (b *bed) inherit(t *testing.T, args ...string) {
 func TestInheritMedia(t *testing.T) {
 	b, calls := realSwitch(t, 200, nil)
 	bin, _ := binaries()
+	w := b.watch(t)
 	for _, more := range [][]string{nil, {"--binary", bin[1]}, {"--binary", bin[0]}} {
 		pause(t.Context(), time.Second)
 		b.inherit(t, append([]string{"media"}, more...)...)
@@ -45,7 +46,7 @@ func TestInheritMedia(t *testing.T) {
 	}
 	t.Logf("longest silence %.0f ms", longest)
 	if longest > 60+20 { // a packet is due every 20 ms
-		t.Errorf("somebody heard nothing for %.0f ms", longest)
+		b.missed(t, w, "somebody heard nothing for %.0f ms", longest)
 	}
 	b.verdict(t, calls, 0)
 }

@@ -95,6 +95,7 @@ type procStat struct {
 	ppid  int
 	state byte    // R, S, D, T, Z, …
 	cpu   float64 // seconds
+	kids  float64 // seconds of those that it has waited for, and of theirs
 	start uint64  // ticks since boot: tells a re-used pid
 }
 
@@ -118,6 +119,9 @@ func readStat(pid int) (s procStat, err error) {
 	u, _ := strconv.ParseUint(f[11], 10, 64)
 	k, _ := strconv.ParseUint(f[12], 10, 64)
 	s.cpu = float64(u+k) / clockTicks
+	u, _ = strconv.ParseUint(f[13], 10, 64)
+	k, _ = strconv.ParseUint(f[14], 10, 64)
+	s.kids = float64(u+k) / clockTicks
 	s.start, _ = strconv.ParseUint(f[19], 10, 64)
 	return s, nil
 }
