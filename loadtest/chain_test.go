@@ -157,8 +157,8 @@ func TestChainOfEvents(t *testing.T) {
 			}
 		}
 		ms := func(d time.Duration) string { return fmt.Sprintf("%d ms", d.Round(time.Millisecond).Milliseconds()) }
-		t.Logf("| %s | in %s | sent %d | lost %d | doubled %d | longest silence %s | (of the senders %s) | delay %s | STUN in %s |",
-			s.name, ms(s.took), all.Sent, all.Lost, all.Doubled, ms(all.Gap), ms(all.Own), ms(all.Delay), ms(s.stun))
+		t.Logf("| %s | in %s | sent %d | lost %d | doubled %d | longest silence %s | (of the senders %s) | delay %s | STUN in %s | others took %.0f %% of a CPU |",
+			s.name, ms(s.took), all.Sent, all.Lost, all.Doubled, ms(all.Gap), ms(all.Own), ms(all.Delay), ms(s.stun), 100*s.watch.others(next))
 		var odd, long strings.Builder
 		for kind, f := range by {
 			if f.Doubled > 0 || f.Lost > 0 && s.limit == chainPlanned {

@@ -40,7 +40,10 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	default:
-		goleak.VerifyTestMain(m)
+		goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+			_ = os.RemoveAll(built) // "": nothing
+			os.Exit(code)
+		}))
 	}
 }
 

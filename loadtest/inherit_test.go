@@ -44,7 +44,7 @@ func TestInheritMedia(t *testing.T) {
 	for _, c := range calls {
 		longest = max(longest, c.Hearing().GapMS)
 	}
-	t.Logf("longest silence %.0f ms", longest)
+	t.Logf("longest silence %.0f ms; others took %.0f %% of a CPU", longest, 100*w.others(b.watch(t)))
 	if longest > 60+20 { // a packet is due every 20 ms
 		b.missed(t, w, "somebody heard nothing for %.0f ms", longest)
 	}

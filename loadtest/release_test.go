@@ -43,14 +43,17 @@ func (b *bed) say(t *testing.T, verb string) error {
 	return err
 }
 
-// allOn checks the release and the schema (0: any) of every call.
+// allOn waits until every call is of a release and a schema (0: any). A worker that was
+// about to leave when all was killed takes calls over once more; the rollout sees to it
+// every 10 s.
 func (b *bed) allOn(t *testing.T, n int, release string, schema int) {
 	t.Helper()
-	ctx := patient(t, 20*time.Second)
-	for {
+	listed := "none"
+	for ctx := patient(t, time.Minute); ; {
 		calls, err := b.sw.API.Calls(ctx)
-		odd := 0
+		odd, by := 0, map[string]int{}
 		for _, c := range calls {
+			by[c.Owner+", "+c.Release]++
 			if c.Release != release || schema != 0 && c.Schema != schema {
 				odd++
 			}
@@ -58,8 +61,12 @@ func (b *bed) allOn(t *testing.T, n int, release string, schema int) {
 		if err == nil && len(calls) >= n && odd == 0 {
 			return
 		}
+		if err == nil {
+			listed = fmt.Sprint(by)
+		}
 		if !pause(ctx, 50*time.Millisecond) {
-			t.Fatalf("%d calls of %d, %d not on %s schema %d: %v", len(calls), n, odd, release, schema, err)
+			r, bad := b.sw.API.Rollout(t.Context())
+			t.Fatalf("not %d calls on %s schema %d, but %s: %v; the rollout is %+v %v", n, release, schema, listed, err, r, bad)
 		}
 	}
 }
@@ -190,14 +197,11 @@ func TestWholeRestartStartsTheConfirmedRelease(t *testing.T) {
 
 // brokenRelease builds the release whose migration panics or hangs.
 var brokenRelease = sync.OnceValues(func() (string, error) {
-	dir := os.Getenv("SWITCH_BINARIES")
-	if dir == "" {
-		var err error
-		if dir, err = os.MkdirTemp("", "switch-bin-"); err != nil {
-			return "", err
-		}
+	bin, err := binaries()
+	if err != nil {
+		return "", err
 	}
-	out := filepath.Join(dir, "switch-broken")
+	out := filepath.Join(filepath.Dir(bin[0]), "switch-broken")
 	cmd := exec.Command("go", "build", "-tags", "brokenrelease", "-o", out, "callswitch/cmd/switch") //nolint:noctx,gosec // the tree's own
 	if b, err := cmd.CombinedOutput(); err != nil {
 		return "", &exec.Error{Name: string(b), Err: err}

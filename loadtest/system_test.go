@@ -20,6 +20,7 @@ var binaries = sync.OnceValues(func() ([2]string, error) {
 	if err != nil {
 		return [2]string{}, err
 	}
+	built = dir
 	out := [2]string{filepath.Join(dir, "switch"), filepath.Join(dir, "switch-next")}
 	for i, tags := range []string{"", "nextrelease"} {
 		cmd := exec.Command("go", "build", "-tags", tags, "-o", out[i], "callswitch/cmd/switch") //nolint:noctx,gosec // the tree's own
@@ -29,6 +30,9 @@ var binaries = sync.OnceValues(func() ([2]string, error) {
 	}
 	return out, nil
 })
+
+// built is the directory that binaries has made; TestMain removes it.
+var built string
 
 // realSwitch starts the tree's switch with a rig and n talking calls.
 func realSwitch(t *testing.T, n int, change func(*RigConfig)) (*bed, []*Call) {
