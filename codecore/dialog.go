@@ -46,7 +46,7 @@ func (c *call) inDialog(leg LegID, e SIPRequest) {
 		if at := contactOf(&e.Msg); at != "" && (e.Msg.Method == "INVITE" || e.Msg.Method == "UPDATE") {
 			target = at
 		}
-		l.Edge, l.Flow = e.Edge, e.flow(d.Routes, target)
+		l.Edge, l.Flow = e.Edge, e.flow(c.peerOf(leg), d.Routes, target)
 	case l.Flow != "": // a phone behind NAT may come by another flow
 		l.Edge, l.Flow = e.Edge, e.Flow
 	}

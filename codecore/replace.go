@@ -96,7 +96,7 @@ func (c *call) replace(e SIPRequest) {
 	from, theirs := tagOf(e.Msg.Get("From"))
 	cseq, _ := cseqOf(&e.Msg)
 	d = &Dialog{Tag: theirs, Target: contactOf(&e.Msg), Routes: e.Msg.All("Record-Route"), CSeq: cseq, Confirmed: true}
-	l.Edge, l.Flow, l.CallID, l.Peer, l.CSeq = e.Edge, e.flow(d.Routes, d.Target), e.Msg.Get("Call-ID"), e.Peer, 0
+	l.Edge, l.Flow, l.CallID, l.Peer, l.CSeq = e.Edge, e.flow(e.Peer, d.Routes, d.Target), e.Msg.Get("Call-ID"), e.Peer, 0
 	l.set(Terms{SRTP: e.SRTP})
 	l.Local, _ = tagOf(e.Msg.Get("To"))
 	l.Remote = from

@@ -30,7 +30,7 @@ func (c *call) begin(e SIPRequest) {
 	to, _ := tagOf(m.Get("To"))
 	cseq, _ := cseqOf(m)
 	d := Dialog{Tag: theirs, Target: contactOf(m), Routes: m.All("Record-Route"), CSeq: cseq}
-	c.A = Leg{Edge: e.Edge, Flow: e.flow(d.Routes, d.Target), CallID: m.Get("Call-ID"), Tag: c.tag(LegA), Local: to, Remote: from}
+	c.A = Leg{Edge: e.Edge, Flow: e.flow(e.Peer, d.Routes, d.Target), CallID: m.Get("Call-ID"), Tag: c.tag(LegA), Local: to, Remote: from}
 	c.A.Dialogs = []Dialog{d}
 	c.CDR = CDR{
 		ID: callOf(e.Token), From: userOf(uriOf(from)), To: userOf(m.URI), FromPeer: e.Peer, Start: e.At,

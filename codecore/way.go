@@ -10,11 +10,15 @@ import (
 // Contact (RFC 3261 12.2.1.1). A connection is used as long as there is one, and
 // what came through a NAT goes back through it.
 
-// flow is the one by which whoever sent e is to be reached; "" = by the first of
-// routes, else by target. That leads to him when he is where his Via says, and not
-// to an address that is nobody's here. Names are left to the flow: what a phone
-// calls itself is known to nobody else.
-func (e *SIPRequest) flow(routes []string, target string) string {
+// flow is the one by which the peer that sent e is to be reached; "" = by the first
+// of routes, else by target. That leads to him when he is where his Via says, and
+// not to an address that is nobody's here. Names are left to the flow: what a phone
+// calls itself is known to nobody else. So is an account: it would have us ask a
+// carrier, which knows our address, whatever it names as its Contact.
+func (e *SIPRequest) flow(peer string, routes []string, target string) string {
+	if _, account := AccountOf(peer); account {
+		return e.Flow
+	}
 	if len(routes) > 0 {
 		target = uriOf(routes[0])
 	}
