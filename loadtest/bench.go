@@ -24,6 +24,7 @@ type BenchConfig struct {
 	HeldSeconds  int           // before memory is read, default 45: transactions have gone
 	Rounds       int           // of moving the held calls there and back, default 3
 	RelayCalls   int           // default 400
+	RelayKinds   []string      // of the callees of "relay", default all of Sound…
 	Phones       int           // of "registrations", each refreshing once a minute, default 10000
 	Workers      int           // of "held": a second one takes over, default 2
 	Config       func(Site) []byte
@@ -38,7 +39,7 @@ type BenchResult struct {
 	Setup   []SetupResult `json:"setup,omitempty"`
 	Peer    []PeerResult  `json:"peer,omitempty"`
 	Held    *HeldResult   `json:"held,omitempty"`
-	Relay   *RelayResult  `json:"relay,omitempty"`
+	Relay   []RelayResult `json:"relay,omitempty"`
 
 	Registrations *RegisterResult `json:"registrations,omitempty"`
 }
@@ -74,8 +75,9 @@ type HeldResult struct {
 	Error    string       `json:"error,omitempty"`
 }
 
-// RelayResult is the cost of sound.
+// RelayResult is the cost of sound between plain parties and parties of a kind.
 type RelayResult struct {
+	Kind      string  `json:"kind"`
 	Calls     int     `json:"calls"`
 	Packets   int     `json:"packets"` // that came out of the switch
 	Lost      int     `json:"lost"`
@@ -88,6 +90,12 @@ type RelayResult struct {
 	Elsewhere int     `json:"wrong_source"`          //
 	MediaCPU  float64 `json:"media_cpu_percent"`     // of one core
 	Seconds   float64 `json:"seconds"`               //
+
+	// Of the media process, before the first packet. A browser's leg costs what a
+	// call of "webrtc" costs more than one of "rtp", and a plain leg.
+	SetupCPUms float64 `json:"media_setup_cpu_ms_per_call"`
+	KBCall     float64 `json:"media_rest_kb_per_call"` // PSS beyond the idle process
+	Goroutines int     `json:"media_rest_goroutines"`
 }
 
 func (c *BenchConfig) defaults() {
@@ -99,6 +107,9 @@ func (c *BenchConfig) defaults() {
 	setDefault(&c.RelayCalls, 400)
 	setDefault(&c.Workers, 2)
 	setDefault(&c.Phones, 10_000)
+	if len(c.RelayKinds) == 0 {
+		c.RelayKinds = []string{SoundPlain, SoundSDES, SoundWebRTC}
+	}
 	if len(c.Rates) == 0 {
 		c.Rates = []int{200, 1000}
 	}
@@ -144,9 +155,15 @@ func Bench(ctx context.Context, c BenchConfig) (r BenchResult, err error) {
 		}
 	}
 	if slices.Contains(c.Parts, "relay") {
-		r.Relay, err = benchRelay(ctx, c)
+		for _, kind := range c.RelayKinds {
+			one, err := benchRelay(ctx, c, kind)
+			if err != nil {
+				return r, fmt.Errorf("loadtest: relay to %s: %w", kind, err)
+			}
+			r.Relay = append(r.Relay, *one)
+		}
 	}
-	return r, err
+	return r, nil
 }
 
 // bed is a fresh switch with a rig.

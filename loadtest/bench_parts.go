@@ -114,7 +114,7 @@ func shortCall(ctx context.Context, c *Call, hold time.Duration, bye *samples) e
 }
 
 // fill brings up n calls and keeps them; a failure is an error.
-func (b *bed) fill(ctx context.Context, n, rate int) ([]*Call, error) {
+func (b *bed) fill(ctx context.Context, n, rate int, prepare ...func(*Call)) ([]*Call, error) {
 	calls := make([]*Call, n)
 	errs := make(chan error, n)
 	begin := time.Now()
@@ -123,6 +123,9 @@ func (b *bed) fill(ctx context.Context, n, rate int) ([]*Call, error) {
 			return nil, ctx.Err()
 		}
 		calls[i] = b.rig.NewCall(Mark{}, answerAtOnce)
+		for _, p := range prepare {
+			p(calls[i])
+		}
 		go func() {
 			ctx, cancel := context.WithTimeout(ctx, kindStepLimit)
 			defer cancel()
@@ -160,13 +163,22 @@ func (b *bed) empty(ctx context.Context, calls []*Call, rate int) (failed int) {
 	return failed
 }
 
-func benchRelay(ctx context.Context, c BenchConfig) (*RelayResult, error) {
+// benchRelay measures the sound of calls between a plain party and one of a kind.
+func benchRelay(ctx context.Context, c BenchConfig, kind string) (*RelayResult, error) {
 	b, err := newBed(ctx, c, c.RelayCalls, 1, RigConfig{Mux: true, RTP: true})
 	if err != nil {
 		return nil, err
 	}
 	defer b.close()
-	calls, err := b.fill(ctx, c.RelayCalls, 100)
+	g, err := newGuards(kind)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.sw.plan(ctx, g.plan(b.rig.Dialplan())); err != nil {
+		return nil, err
+	}
+	r := &RelayResult{Kind: kind, Calls: c.RelayCalls}
+	calls, err := b.held(ctx, g, r, time.Duration(min(c.HeldSeconds, 16))*time.Second)
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +203,7 @@ func benchRelay(ctx context.Context, c BenchConfig) (*RelayResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &RelayResult{Calls: len(calls), Seconds: time.Since(begin).Seconds()}
+	r.Seconds = time.Since(begin).Seconds()
 	r.Packets = heard().Received - h0.Received
 	perPacket := 1e6 / float64(max(r.Packets, 1))
 	media := after[RoleMedia] - before[RoleMedia]
@@ -204,7 +216,55 @@ func benchRelay(ctx context.Context, c BenchConfig) (*RelayResult, error) {
 	pause(ctx, 2*drain)
 	h := heard()
 	r.Lost, r.Reordered, r.Elsewhere, r.GapMax, r.DelayMax = h.Lost, h.Reordered, h.WrongSource, h.GapMS, h.DelayMS
-	_, _ = fmt.Fprintf(c.Progress, "relay: %.1f us of CPU a packet, %d of %d lost\n", r.CPUus, r.Lost, h.Sent)
+	_, _ = fmt.Fprintf(c.Progress, "relay, rtp to %s: %.1f us of CPU a packet, %d of %d lost; at rest %.1f KiB a call and %d goroutines in media; %.2f ms of its CPU to set a call up\n",
+		kind, r.CPUus, r.Lost, h.Sent, r.KBCall, r.Goroutines, r.SetupCPUms)
 	b.empty(ctx, calls, 200)
 	return r, nil
+}
+
+// held brings the calls up, and says what media took for it, and what it holds when
+// they have rested.
+func (b *bed) held(ctx context.Context, g *guards, r *RelayResult, rest time.Duration) ([]*Call, error) {
+	pause(ctx, rest/2) // a process looks at its heap every 5 s
+	idle, err := b.mediaPSS(ctx)
+	if err != nil {
+		return nil, err
+	}
+	before, err := b.cpu(ctx)
+	if err != nil {
+		return nil, err
+	}
+	calls, err := b.fill(ctx, r.Calls, 100, g.prepare)
+	if err == nil {
+		err = g.connected(ctx, calls)
+	}
+	if err != nil {
+		return nil, err
+	}
+	go g.consent(ctx, calls)
+	pause(ctx, time.Second) // records are written behind
+	after, err := b.cpu(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.SetupCPUms = (after[RoleMedia] - before[RoleMedia]) / float64(r.Calls) * 1000
+	pause(ctx, rest)
+	now, err := b.mediaPSS(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.KBCall = float64(now-idle) / float64(r.Calls)
+	if n, err := b.sum(ctx, "go_goroutines", `role="media"`); err == nil { // not every switch tells
+		r.Goroutines = int(n)
+	}
+	return calls, nil
+}
+
+// mediaPSS is the memory of the media process, in KiB.
+func (b *bed) mediaPSS(ctx context.Context) (int, error) {
+	ps, err := b.sw.Find(ctx, RoleMedia)
+	if err != nil {
+		return 0, err
+	}
+	return UsageOf([]int{ps[0].PID}).PSS, nil
 }

@@ -1,11 +1,8 @@
 package loadtest
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"io"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,41 +12,14 @@ import (
 	"time"
 )
 
-// metrics sums the samples of a metric whose labels contain every word given.
-func (b *bed) metric(t *testing.T, name string, labels ...string) (sum float64) {
+// metric is sum, which must be had.
+func (b *bed) metric(t *testing.T, name string, labels ...string) float64 {
 	t.Helper()
-	req, err := http.NewRequestWithContext(patient(t, 10*time.Second), http.MethodGet, "http://"+b.sw.cfg.Site.Metrics.String()+"/metrics", nil)
+	sum, err := b.sum(patient(t, 10*time.Second), name, labels...)
 	if err != nil {
 		t.Fatal(err)
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _, _ = io.Copy(io.Discard, res.Body); _ = res.Body.Close() }()
-lines:
-	for in := bufio.NewScanner(res.Body); in.Scan(); {
-		series, value, ok := cutLast(in.Text())
-		if !ok || series != name && !strings.HasPrefix(series, name+"{") {
-			continue
-		}
-		for _, l := range labels {
-			if !strings.Contains(series, l) {
-				continue lines
-			}
-		}
-		v, _ := strconv.ParseFloat(value, 64)
-		sum += v
 	}
 	return sum
-}
-
-func cutLast(s string) (before, after string, ok bool) {
-	i := strings.LastIndexByte(s, ' ')
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+1:], true
 }
 
 // rawUA is a socket of which the test writes every byte.

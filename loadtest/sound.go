@@ -53,10 +53,11 @@ type Stream struct {
 	slot  int
 
 	remote atomic.Pointer[unix.Sockaddr]
-	on     atomic.Bool   // paced
-	muted  atomic.Bool   // no packet leaves, no number is used
-	sent   atomic.Uint32 // payload numbers used: 0 … sent-1
-	events atomic.Uint32 // DTMF events left to send, as digit+1
+	guard  atomic.Pointer[guard] // nil: plain RTP
+	on     atomic.Bool           // paced
+	muted  atomic.Bool           // no packet leaves, no number is used
+	sent   atomic.Uint32         // payload numbers used: 0 … sent-1
+	events atomic.Uint32         // DTMF events left to send, as digit+1
 
 	call  uint32
 	dir   byte // 'a': what the caller sends, 'b': what the callee sends
@@ -153,6 +154,9 @@ func (t *Stream) Close() {
 		return
 	}
 	delete(s.byFD, int32(t.fd))
+	if g := t.guard.Load(); g != nil {
+		g.over.set()
+	}
 	l := s.sending[t.slot]
 	for i, o := range l {
 		if o == t {
@@ -220,6 +224,11 @@ func (t *Stream) emit() {
 	binary.BigEndian.PutUint64(p[13:], uint64(time.Now().UnixNano()))
 	t.seq++
 	t.stamp += payloadLen
+	if g := t.guard.Load(); g != nil {
+		if b = g.seal(b); b == nil {
+			return
+		}
+	}
 	if unix.Sendto(t.fd, b, 0, *to) == nil {
 		t.sent.Store(n + 1)
 	}
@@ -264,7 +273,13 @@ func (s *Sound) read() {
 			if err != nil {
 				continue
 			}
-			t.acct.packet(buf[:size], addressOf(from), now)
+			b := buf[:size]
+			if g := t.guard.Load(); g != nil {
+				if b = g.open(b); b == nil {
+					continue
+				}
+			}
+			t.acct.packet(b, addressOf(from), now)
 		}
 		time.Sleep(time.Millisecond)
 	}

@@ -42,7 +42,7 @@ func benchCommand() *cobra.Command {
 			return enc.Encode(result)
 		},
 	}
-	cmd.Flags().StringSlice("parts", nil, "of setup, held, relay (default these three), registrations, and peer: setup through Kamailio and rtpengine, which must be installed")
+	cmd.Flags().StringSlice("parts", nil, "of setup, held, relay (RTP to RTP, to SDES and to WebRTC; default these three), registrations, and peer: setup through Kamailio and rtpengine, which must be installed")
 	cmd.Flags().IntSlice("rates", nil, "calls a second of setup (default 200,1000)")
 	cmd.Flags().Int("seconds", 0, "of each rate and of relay (default 20)")
 	cmd.Flags().Int("calls", 0, "held calls (default 4000)")
