@@ -35,6 +35,8 @@ type backend struct {
 	shelf         *nats.Shelf // of accounts
 	registrations *registrar.Directory
 	carriers      *nats.Shelf // of our registrations at carriers
+
+	brought sync.Map // name of a copy under <state>/releases: when install was last asked for it
 }
 
 var _ console.Backend = (*backend)(nil)

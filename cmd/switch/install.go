@@ -28,6 +28,7 @@ func (b *backend) install(ctx context.Context, path string) (handoff.Side, error
 		return s, usage("%v", err)
 	}
 	s.Binary = releasePath(b.cfg.State, s.Digest)
+	b.brought.Store(filepath.Base(filepath.Dir(s.Binary)), time.Now())
 	_, missing := os.Stat(s.Binary)
 	if missing != nil {
 		if err := copyExecutable(f, s.Binary); err != nil {

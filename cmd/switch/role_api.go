@@ -58,6 +58,9 @@ func runAPI(ctx context.Context, c *child) error {
 		var r handoff.Rollout
 		if json.Unmarshal(value, &r) == nil {
 			b.keepRelease(r)
+			if r.Over() {
+				b.pruneReleases(ctx)
+			}
 		}
 	}); err != nil {
 		return err

@@ -33,7 +33,12 @@ func rolloutStart() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "start BINARY",
 		Short: "start workers of another release and move the calls to it, in waves",
-		Args:  args(1, "the path of the release's executable"),
+		Long: `Start workers of another release and move the calls to it, in waves.
+
+The executable is copied to <state>/releases; the copy is what runs, and what a
+whole restart starts once the rollout is confirmed. Copies that nobody needs any
+more are removed: this release's and the one's before stay.`,
+		Args: args(1, "the path of the release's executable"),
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			binary, err := filepath.Abs(paths[0])
 			if err != nil {

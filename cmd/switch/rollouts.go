@@ -127,6 +127,7 @@ func (b *backend) SteerRollout(ctx context.Context, verb string, s console.Steer
 		return console.Rollout{}, rolloutError(verb, &r, err)
 	}
 	b.keepRelease(r)
+	b.pruneReleases(ctx)
 	return b.rolloutView(ctx, r), nil
 }
 
