@@ -72,6 +72,7 @@ type RolloutStart struct {
 // Steer is the body of POST /v1/rollouts/current/{verb}.
 type Steer struct {
 	Steps []int `json:"steps,omitempty"` // undo only: per cent moved back after each wave; none = one wave
+	Force bool  `json:"force,omitempty"` // finalize only: also when serve would not start again
 }
 
 // States of a rollout.

@@ -118,8 +118,12 @@ func TestFinalizeUnderTraffic(t *testing.T) {
 	if err := b.say(t, "confirm"); err != nil {
 		t.Fatal(err)
 	}
+	// The executable that was served from could not be started again.
+	if err := b.say(t, "finalize"); !errors.As(err, &refused) || refused.Code != "serve-too-old" {
+		t.Errorf("finalized under an old serve: %v", err)
+	}
 	for ctx := patient(t, 60*time.Second); ; { // refused while the old worker lives
-		err := b.say(t, "finalize")
+		_, err := b.sw.API.Steer(ctx, "finalize", Steer{Force: true})
 		if err == nil {
 			break
 		}

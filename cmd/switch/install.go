@@ -35,15 +35,8 @@ func (b *backend) install(ctx context.Context, path string) (handoff.Side, error
 			return s, err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, s.Binary, "version", "-o", "json").Output()
-	var v struct {
-		Release string `json:"release"`
-		Schema  int    `json:"schema"`
-		Min     int    `json:"schema_min"`
-	}
-	if err != nil || json.Unmarshal(out, &v) != nil || v.Release == "" || v.Schema < 1 {
+	v, err := versionOf(ctx, s.Binary)
+	if err != nil {
 		if missing != nil {
 			_ = os.RemoveAll(filepath.Dir(s.Binary))
 		}
@@ -55,6 +48,25 @@ func (b *backend) install(ctx context.Context, path string) (handoff.Side, error
 			"an older release cannot come back after that; push one that knows the floor")
 	}
 	return s, nil
+}
+
+// version is what an executable says of itself.
+type version struct {
+	Release string `json:"release"`
+	Schema  int    `json:"schema"`
+}
+
+func versionOf(ctx context.Context, binary string) (v version, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, binary, "version", "-o", "json").Output()
+	if err == nil {
+		err = json.Unmarshal(out, &v)
+	}
+	if err == nil && (v.Release == "" || v.Schema < 1) {
+		err = errors.New("no release")
+	}
+	return v, err
 }
 
 func copyExecutable(f *os.File, to string) error {

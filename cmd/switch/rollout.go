@@ -126,7 +126,15 @@ older schema is left; until then 'switch rollout abort' takes it back, and
 floor rises: no older release starts again on these records.
 
 Refused while a worker of the old release lives: its calls end or move first.
+Refused too, unless --force, when the file that 'switch serve' was started from
+reads no such records: replace it first, or the next start fails. (On each host:
+only the one that is asked is looked at.)
 Whoever stops watching (Ctrl-C, --timeout) does not stop it.`
+	cmd.Flags().Bool("force", false, "also when the file of 'switch serve' is too old to start again")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		force, _ := cmd.Flags().GetBool("force")
+		return sendVerb(cmd, "finalize", console.Steer{Force: force})
+	}
 	return cmd
 }
 

@@ -122,6 +122,15 @@ func (b *backend) SteerRollout(ctx context.Context, verb string, s console.Steer
 	if err := checkSteps(s.Steps); err != nil {
 		return console.Rollout{}, err
 	}
+	if verb == handoff.SteerFinalize && !s.Force {
+		r, _, err := handoff.ReadRollout(ctx, b.docs, nats.DocRollout)
+		if err == nil && r.Phase == handoff.PhaseConfirmed {
+			err = b.restartable(ctx, r.To)
+		}
+		if err != nil {
+			return console.Rollout{}, err
+		}
+	}
 	r, err := handoff.SteerRollout(ctx, b.rolloutConfig(), verb, s.Steps)
 	if err != nil {
 		return console.Rollout{}, rolloutError(verb, &r, err)

@@ -12,35 +12,28 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"callswitch/console"
+	"callswitch/handoff"
 )
 
-// wouldServe asks an executable ("": the host's own) whether it would start with
-// the words, environment and directory of the host that runs now. A host that
-// executes what would end at once, by a line that has been written into
-// switch.yaml meanwhile, takes the supervision of every call with it.
-func wouldServe(ctx context.Context, pid int, binary string) error {
+// started is how somebody started the host that runs now.
+type started struct {
+	argv, env []string
+	dir       string // it ran in
+	exe       string // it is
+}
+
+func hostStarted(pid int) (s started, err error) {
 	proc := fmt.Sprintf("/proc/%d", pid)
 	words, err := os.ReadFile(filepath.Join(proc, "cmdline"))
 	env, err2 := os.ReadFile(filepath.Join(proc, "environ"))
 	dir, err3 := os.Readlink(filepath.Join(proc, "cwd"))
-	own, err4 := os.Readlink(filepath.Join(proc, "exe"))
-	if err := errors.Join(err, err2, err3, err4); err != nil {
-		return fmt.Errorf("no host runs (its pid was %d): 'switch serve' takes over what lives", pid)
+	exe, err4 := os.Readlink(filepath.Join(proc, "exe"))
+	if errors.Join(err, err2, err3, err4) != nil {
+		return s, fmt.Errorf("no host runs (its pid was %d): 'switch serve' takes over what lives", pid)
 	}
-	if binary == "" {
-		binary = strings.TrimSuffix(own, " (deleted)")
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	argv := append(split(words)[1:], "--check")
-	cmd := exec.CommandContext(ctx, binary, argv...)
-	cmd.Dir = dir
-	cmd.Env = slices.DeleteFunc(split(env), func(v string) bool { return strings.HasPrefix(v, "HOST_KEPT=") })
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("the next host would not start: %s", strings.TrimSpace(cmp.Or(string(out), err.Error())))
-	}
-	return nil
+	return started{split(words), split(env), dir, strings.TrimSuffix(exe, " (deleted)")}, nil
 }
 
 // split reads a list of words that each end with a zero byte.
@@ -49,4 +42,79 @@ func split(words []byte) (out []string) {
 		out = append(out, string(w))
 	}
 	return out
+}
+
+// again is the file that the same words would start next time. A host that has
+// executed another release in its own place still has the old words.
+func (s started) again() string {
+	if file := s.argv[0]; strings.Contains(file, "/") {
+		if filepath.IsAbs(file) {
+			return file
+		}
+		return filepath.Join(s.dir, file)
+	}
+	for _, v := range s.env {
+		if path, ok := strings.CutPrefix(v, "PATH="); ok {
+			for _, dir := range filepath.SplitList(path) {
+				file := filepath.Join(s.dir, dir, s.argv[0])
+				if filepath.IsAbs(dir) {
+					file = filepath.Join(dir, s.argv[0])
+				}
+				if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+					return file
+				}
+			}
+		}
+	}
+	return s.exe
+}
+
+// wouldServe asks an executable ("": the host's own) whether it would start with
+// the words, environment and directory of the host that runs now. A host that
+// executes what would end at once, by a line that has been written into
+// switch.yaml meanwhile, takes the supervision of every call with it.
+func wouldServe(ctx context.Context, pid int, binary string) error {
+	s, err := hostStarted(pid)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, cmp.Or(binary, s.exe), append(s.argv[1:], "--check")...)
+	cmd.Dir = s.dir
+	cmd.Env = slices.DeleteFunc(s.env, func(v string) bool { return strings.HasPrefix(v, "HOST_KEPT=") })
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("the next host would not start: %s", strings.TrimSpace(cmp.Or(string(out), err.Error())))
+	}
+	return nil
+}
+
+// restartable refuses to raise the floor over the heads of those who would start
+// this switch again: serve, whose executable people replace by hand, and the copy
+// that its workers are started from.
+func (b *backend) restartable(ctx context.Context, to handoff.Side) error {
+	const insist = "; --force finalizes nevertheless"
+	s, err := hostStarted(hostPID(b.cfg.State))
+	if err != nil {
+		return err
+	}
+	file := s.again()
+	v, err := versionOf(ctx, file)
+	switch {
+	case err != nil:
+		return console.Refused("serve-unknown", fmt.Sprintf("%s, from which 'switch serve' was started, does not say which release it is: after this it may not start again", file),
+			fmt.Sprintf("put release %s there (cp %s %s)%s", to.Release, to.Binary, file, insist))
+	case v.Schema < to.Schema:
+		return console.Refused("serve-too-old", fmt.Sprintf("%s, from which 'switch serve' was started, is release %s and reads schemas up to %d: after this it does not start again",
+			file, v.Release, v.Schema), fmt.Sprintf("replace it first (cp --remove-destination %s %s)%s", to.Binary, file, insist))
+	}
+	force, err := readInForce(b.cfg.State)
+	if err == nil {
+		err = force.isWhole()
+	}
+	if err != nil {
+		return console.Refused("copy-broken", "a whole restart could not start workers: "+err.Error(), fmt.Sprintf("push the release again with 'switch rollout start'%s", insist))
+	}
+	return nil
 }
