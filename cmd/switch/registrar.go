@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -113,17 +112,20 @@ func watchAccounts(ctx context.Context, c *child) (*registrar.Accounts, error) {
 	go func() {
 		err := nats.NewAccounts(c.nats, 0).Watch(ctx, func(key string, value []byte) {
 			name, ok := registrar.NameOf(key)
-			var a registrar.Account
-			switch {
-			case !ok:
-			case value == nil:
-				as.Remove(name)
-			case json.Unmarshal(value, &a) != nil || a.Check() != nil || a.Name != name:
-				c.log.Error("account not readable; it cannot register", "account", name)
-				as.Remove(name)
-			default:
-				as.Set(a)
+			if !ok {
+				return
 			}
+			if value == nil {
+				as.Remove(name)
+				return
+			}
+			a, _, err := openAccount(c.key, value)
+			if err != nil || a.Name != name {
+				c.log.Error("account not readable; it cannot register", "account", name, "err", err)
+				as.Remove(name)
+				return
+			}
+			as.Set(a)
 		})
 		if err != nil {
 			if ctx.Err() == nil {
@@ -199,7 +201,7 @@ func (b *backend) SetAccount(ctx context.Context, name string, h console.Account
 	if why := unringable(b.plan(), name); why != "" {
 		return console.Refused("account-is-service", why, "choose another name, or give the service another number with 'switch dialplan set'")
 	}
-	value, err := json.Marshal(a)
+	value, err := b.storeAccount(a)
 	if err != nil {
 		return err
 	}

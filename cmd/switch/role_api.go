@@ -67,6 +67,7 @@ func runAPI(ctx context.Context, c *child) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { c.beat(ctx); return nil })
+	g.Go(func() error { b.sealAccounts(ctx); return nil })
 	g.Go(func() error { return handoff.RunRollout(ctx, b.rolloutConfig()) })
 	g.Go(func() error { return serveUnix(ctx, filepath.Join(c.run, apiSocket), console.Handler(b)) })
 	if c.cfg.API.Listen != "" {
