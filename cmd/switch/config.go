@@ -131,7 +131,7 @@ type SoftphoneConfig struct {
 
 // ListenConfig is the key api.
 type ListenConfig struct {
-	Listen string `yaml:"listen" json:"listen" doc:"address:port of a TCP listener without any login, on loopback only; empty: none, the unix socket only"`
+	Listen string `yaml:"listen" json:"listen" doc:"address:port of a TCP listener without any login, on loopback only, for who calls it 127.0.0.1 or localhost and is no page of another site; empty: none, the unix socket only"`
 }
 
 // MetricsConfig is the key metrics.

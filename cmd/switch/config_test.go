@@ -185,6 +185,33 @@ func TestConfigsThatWork(t *testing.T) {
 	}
 }
 
+// Nothing listens beyond this machine, and nobody has a known password, unless
+// somebody says so.
+func TestDefaultsStayOnThisMachine(t *testing.T) {
+	for _, demo := range []string{"false", "true"} {
+		c, err := readConfig("", nil, none, lookup(map[string]string{"softphone.demo": demo}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := []string{c.NATS.Listen, c.Metrics.Listen, c.Media.Listen + ":0"}
+		for _, l := range c.Edge.Listen {
+			at = append(at, strings.TrimPrefix(l, transport(l)+":"))
+		}
+		if c.Softphone.Listen != "" {
+			at = append(at, c.Softphone.Listen)
+		}
+		for _, a := range at {
+			if !isLoopback(a) {
+				t.Errorf("demo %s: %s", demo, a)
+			}
+		}
+		page, hashes := (&child{cfg: c, key: []byte("k")}).demoAccounts()
+		if c.API.Listen != "" || (len(page) > 0) != (demo == "true") || len(page) != len(hashes) {
+			t.Errorf("demo %s: api %q, accounts %v", demo, c.API.Listen, page)
+		}
+	}
+}
+
 // config.md says what the code says. UPDATE_CONFIG_MD=1 rewrites it.
 func TestConfigIsDocumented(t *testing.T) {
 	var b strings.Builder

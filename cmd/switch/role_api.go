@@ -71,7 +71,9 @@ func runAPI(ctx context.Context, c *child) error {
 	g.Go(func() error { return handoff.RunRollout(ctx, b.rolloutConfig()) })
 	g.Go(func() error { return serveUnix(ctx, filepath.Join(c.run, apiSocket), console.Handler(b)) })
 	if c.cfg.API.Listen != "" {
-		g.Go(func() error { return c.serveWhenFree(ctx, "api.listen", tcp(c.cfg.API.Listen), console.Handler(b)) })
+		g.Go(func() error {
+			return c.serveWhenFree(ctx, "api.listen", tcp(c.cfg.API.Listen), console.Local(console.Handler(b)))
+		})
 	}
 	if c.cfg.Softphone.Listen != "" {
 		g.Go(func() error { return b.serveSoftphone(ctx) })
