@@ -89,16 +89,7 @@ func serveEcho(c *Client, dir string) {
 		panic(err)
 	}
 	if len(kept) == 0 {
-		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-		if err != nil {
-			panic(err)
-		}
-		f, err := pc.(*net.UDPConn).File()
-		if err != nil {
-			panic(err)
-		}
-		_ = syscall.SetNonblock(int(f.Fd()), true)
-		_ = os.WriteFile(filepath.Join(dir, "address"), []byte(pc.LocalAddr().String()), 0o600)
+		f := listen(dir)
 		for i := range keptByEcho {
 			kept = append(kept, Kept{fmt.Sprintf("echo/%03d", i), f})
 		}
@@ -127,6 +118,21 @@ func serveEcho(c *Client, dir string) {
 			_, _ = pc.WriteTo([]byte(answer), from)
 		}
 	}()
+}
+
+// listen opens a socket, whose address dialEcho finds.
+func listen(dir string) *os.File {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	f, err := pc.(*net.UDPConn).File()
+	if err != nil {
+		panic(err)
+	}
+	_ = syscall.SetNonblock(int(f.Fd()), true)
+	_ = os.WriteFile(filepath.Join(dir, "address"), []byte(pc.LocalAddr().String()), 0o600)
+	return f
 }
 
 func dialEcho(t *testing.T, dir string) net.Conn {

@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -30,17 +28,7 @@ func tally(c *Client, dir, fault string) {
 		panic(err)
 	}
 	if len(kept) == 0 {
-		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-		if err != nil {
-			panic(err)
-		}
-		f, err := pc.(*net.UDPConn).File()
-		if err != nil {
-			panic(err)
-		}
-		_ = syscall.SetNonblock(int(f.Fd()), true)
-		_ = os.WriteFile(filepath.Join(dir, "address"), []byte(pc.LocalAddr().String()), 0o600)
-		kept = []Kept{{"tally/0", f}}
+		kept = []Kept{{"tally/0", listen(dir)}}
 	}
 	if err := c.KeepAll(kept[:1]); err != nil {
 		panic(err)
