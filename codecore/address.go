@@ -121,9 +121,18 @@ func schemeOf(uri string) string {
 // contactOf is the remote target that a message names (RFC 3261 12.1), or "".
 func contactOf(m *Message) string {
 	if uri := uriOf(m.Get("Contact")); strings.HasPrefix(schemeOf(uri), "sip") {
-		return uri
+		return RequestURI(uri)
 	}
 	return ""
+}
+
+// RequestURI is a SIP URI without the headers that one in a Contact or a page may
+// ask for, and a Request-URI cannot have (RFC 3261 19.1.1). A user part may have a
+// question mark of its own.
+func RequestURI(uri string) string {
+	host := strings.IndexByte(uri, '@') + 1
+	before, _, _ := strings.Cut(uri[host:], "?")
+	return uri[:host] + before
 }
 
 // hopsOf is how many more hops a request that we pass on may make: one less than

@@ -70,7 +70,7 @@ func (c *call) redirected(leg LegID, e SIPResponse) bool {
 	f.Tried = f.Tried[max(0, len(f.Tried)-maxDestinations):]
 	places, status, cause := []Destination(nil), 480, "redirect-refused"
 	for i, uri := range byWeight(e.Msg.All("Contact")) {
-		found, ok := e.Plan.redirectTo(from, uri)
+		found, ok := e.Plan.redirectTo(from, RequestURI(uri))
 		if !ok || len(places)+len(found) > maxContacts {
 			continue
 		}

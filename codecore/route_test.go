@@ -178,6 +178,13 @@ func TestAddresses(t *testing.T) {
 			t.Errorf("user of %q is %q, want %q", uri, got, want)
 		}
 	}
+	for uri, want := range map[string]string{
+		"sip:a@h?Route=%3Csip:b%3E": "sip:a@h", "sip:h;x=y?a=b": "sip:h;x=y", "sip:a?b@h;x=y": "sip:a?b@h;x=y", "sip:a?b@h?c": "sip:a?b@h", "": "",
+	} {
+		if got := RequestURI(uri); got != want {
+			t.Errorf("request URI of %q is %q, want %q", uri, got, want)
+		}
+	}
 	if got := escapeUser("a b<\r\n@\"é"); got != "a%20b%3C%0D%0A%40%22%C3%A9" {
 		t.Errorf("escaped as %q", got)
 	}

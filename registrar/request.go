@@ -114,7 +114,7 @@ func seconds(s string) (time.Duration, error) {
 }
 
 func readContact(v string, expires time.Duration) (c Contact, ok bool) {
-	c = Contact{URI: uriOf(v), Expires: expires}
+	c = Contact{URI: codecore.RequestURI(uriOf(v)), Expires: expires}
 	var params string
 	if _, rest, angle := cutName(v); angle {
 		_, params, _ = strings.Cut(rest, ">")
