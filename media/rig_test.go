@@ -3,6 +3,7 @@ package media
 import (
 	"context"
 	"encoding/binary"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -24,7 +25,7 @@ var loopback = netip.MustParseAddr("127.0.0.1")
 // portBase gives each node of a test run its own range, below the kernel's own.
 var portBase atomic.Int64
 
-func init() { portBase.Store(time.Now().UnixNano() / 1e6) }
+func init() { portBase.Store(rand.Int64N(1 << 20)) }
 
 // freeRange finds 200 ports that nobody has: other tests, other switches.
 func freeRange() (first int) {
