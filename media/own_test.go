@@ -139,7 +139,7 @@ func TestWhoWasThereBeforeIsNotLearned(t *testing.T) {
 	for i := range 5 {
 		a.send(i)
 	}
-	d.send(1) // from where its SDP says
+	d.send(1)                                                                              // from where its SDP says
 	n.await("dropped", func() bool { return n.quality("c2", "a").Dropped["before"] >= 5 }) // and the last of those above, when it is read late
 	d.silent()
 	for i := range wanted {
