@@ -140,6 +140,18 @@ func TestCaretaker(t *testing.T) {
 		t.Error(err)
 	}
 
+	asks := newWorld(t) // a carrier that wants a password for the BYE gets it
+	asks.do("a INVITE sdp", "b 200 sdp", "accept", "a ACK", "accept")
+	asks.s = Caretaken(StubOf(asks.s), asks.now)
+	asks.do("a BYE", "accept", "b 401 BYE auth=n1")
+	if bye := asks.find(LegB, "BYE", false); bye == nil || len(bye.Auth) != 1 || bye.Auth[0].Nonce != "n1" || bye.Auth[0].Trunk != asks.s.CDR.ToPeer {
+		t.Errorf("the challenge stays unanswered: %+v", bye)
+	}
+	asks.do("accept", "b 200 BYE")
+	if err := asks.finish(); err != nil {
+		t.Error(err)
+	}
+
 	ringing := newWorld(t)
 	ringing.do("a INVITE sdp", "b 180")
 	ringing.s = Caretaken(StubOf(ringing.s), ringing.now.Add(time.Second))

@@ -105,6 +105,9 @@ func (c *call) cancelAnything() {
 func Caretaken(t Stub, now time.Time) State {
 	s := State{Phase: PhaseTalking, Token: t.Token, Seed: t.Seed, CDR: t.CDR, Peers: t.Peers}
 	s.Media.Node = t.Node
+	if !IsService(t.CDR.ToPeer) {
+		s.Route.Peer = t.CDR.ToPeer // its trunk may ask the BYE for a password (digest.go)
+	}
 	for _, x := range t.Legs {
 		l := Leg{
 			Edge: x.Edge, Flow: x.Flow, CallID: x.CallID, Local: x.Local, Remote: x.Remote, Tag: x.Tag, CSeq: x.CSeq,
