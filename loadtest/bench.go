@@ -187,6 +187,15 @@ func newBed(ctx context.Context, c BenchConfig, calls, workers int, rc RigConfig
 		return nil, err
 	}
 	site.Workers, site.Silent = workers, !rc.RTP
+	if rc.TLS {
+		if site.TLS, err = freePort(at); err != nil {
+			return nil, err
+		}
+		site.CA = dir + "/rig.pem"
+		if rc.secure, err = newSecure(site.CA, rigIPs...); err != nil {
+			return nil, err
+		}
+	}
 	sc := ServeConfig{Binary: c.SwitchBinary, Site: site, Config: c.Config, Env: c.Env}
 	if c.Argv != nil {
 		sc.Argv = c.Argv(dir + "/switch.yaml")
@@ -196,7 +205,9 @@ func newBed(ctx context.Context, c BenchConfig, calls, workers int, rc RigConfig
 		return nil, err
 	}
 	b := &bed{sw: sw}
-	rc.Switch = site.SIP
+	if rc.Switch = site.SIP; rc.TLS {
+		rc.Switch = site.TLS
+	}
 	if b.rig, err = NewRig(rc); err == nil {
 		err = sw.plan(ctx, b.rig.Dialplan())
 	}

@@ -32,6 +32,13 @@ func browserPlan(phone netip.AddrPort, change func(*DialplanPeer)) Dialplan {
 // raw: the tone is not to be taken for noise.
 const raw = `localStorage.setItem('cleaned', 'no');
 window.states = [];
+window.sockets = 0;
+window.WebSocket = class extends WebSocket {
+  constructor(...a) {
+    super(...a);
+    window.sockets++;
+  }
+};
 const Plain = RTCPeerConnection;
 window.RTCPeerConnection = class extends Plain {
   constructor(...a) {
@@ -334,6 +341,39 @@ func TestBrowserSurvivesTheEdge(t *testing.T) {
 	bert.mustHear("remote", 1000, 3)
 	bert.click("hang-up")
 	anna.phase("ended")
+	anna.mustHaveStayed()
+}
+
+// The edge is replaced while two browsers by wss ring and talk, twice: their sockets
+// are the first ones, a re-INVITE gets through, and either end can hang up.
+func TestBrowsersByWSSStayWithTheirEdge(t *testing.T) {
+	one, two := startBrowser(t, 1000), startBrowser(t, 1700)
+	b, page := softphoneSwitch(t, "tls")
+	if err := b.sw.plan(t.Context(), browserPlan(netip.MustParseAddrPort("127.0.0.7:9"), nil)); err != nil {
+		t.Fatal(err)
+	}
+	url := fmt.Sprintf("https://phone.test:%d/", page.Port())
+	anna, bert := b.signInAt(t, one, url, "anna", "wss"), b.signInAt(t, two, url, "bert", "wss")
+	for i, ends := range []*tab{anna, bert} {
+		anna.dial("bert")
+		bert.phase("incoming")
+		b.inherit(t, "edge")
+		bert.click("answer")
+		anna.phase("talking")
+		anna.mustHear("remote", 1700, 3)
+		bert.mustHear("remote", 1000, 3)
+		anna.click("hold") // a re-INVITE
+		bert.mustHearNothing("remote", 1000)
+		anna.click("hold")
+		bert.mustHear("remote", 1000, 3)
+		ends.click("hang-up")
+		for _, p := range []*tab{anna, bert} {
+			p.phase("ended")
+			if n := evaluate[int](p, `window.sockets`); n != 1 {
+				t.Errorf("%d inherits: the page has opened %d sockets", i+1, n)
+			}
+		}
+	}
 	anna.mustHaveStayed()
 }
 

@@ -1,7 +1,10 @@
 package loadtest
 
 import (
+	"crypto/tls"
 	"encoding/json"
+	"io"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -74,11 +77,11 @@ func TestInheritHost(t *testing.T) {
 }
 
 // The edge is replaced three times, once by another release and once back, under
-// talking calls whose phones speak TCP and UDP: no far end sees anything of it.
+// talking calls whose phones speak TCP, UDP and TLS: no far end sees anything of it.
 func TestInheritEdge(t *testing.T) {
-	for _, tcp := range []bool{true, false} {
-		t.Run(map[bool]string{true: "tcp", false: "udp"}[tcp], func(t *testing.T) {
-			b, calls := realSwitch(t, 100, func(c *RigConfig) { c.TCP = tcp })
+	for _, over := range []string{"tcp", "udp", "tls"} {
+		t.Run(over, func(t *testing.T) {
+			b, calls := realSwitch(t, 100, func(c *RigConfig) { c.TCP, c.TLS = over == "tcp", over == "tls" })
 			bin, _ := binaries()
 			ringing := make([]*Call, 0, 15)
 			var answers sync.WaitGroup
@@ -101,6 +104,11 @@ func TestInheritEdge(t *testing.T) {
 				}
 			}
 			answers.Wait()
+			for _, u := range b.rig.all() {
+				if n := u.Lost(); n > 0 {
+					t.Errorf("%v has lost %d connections", u.Addr(), n)
+				}
+			}
 			sent := 0
 			for _, c := range append(slices.Clone(calls), ringing...) {
 				v, n := c.Violations()
@@ -113,4 +121,91 @@ func TestInheritEdge(t *testing.T) {
 			b.verdict(t, calls, 0)
 		})
 	}
+}
+
+// pings tells whether a connection is there: RFC 5626's keep-alive is answered.
+func pings(c net.Conn) error {
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := c.Write([]byte("\r\n\r\n")); err != nil {
+		return err
+	}
+	pong := make([]byte, 2)
+	_, err := io.ReadFull(c, pong)
+	return err
+}
+
+// Connections in TLS are reached through the edge that shook hands, two such edges at
+// most: one more, and those of the oldest end. Who carries may be killed, and costs
+// what it carries.
+func TestConnectionsInTLSStayWithTheirEdge(t *testing.T) {
+	b, _ := realSwitch(t, 0, func(c *RigConfig) { c.TLS = true })
+	var phones []net.Conn
+	phone := func() {
+		d := tls.Dialer{Config: b.rig.cfg.secure, NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}}
+		c, err := d.DialContext(t.Context(), "tcp", b.rig.cfg.Switch.String())
+		if err == nil {
+			err = pings(c)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		phones = append(phones, c)
+	}
+	open := func(want ...bool) {
+		t.Helper()
+		for i, c := range phones {
+			if err := pings(c); (err == nil) != want[i] {
+				t.Errorf("connection %d: %v", i, err)
+			}
+		}
+	}
+	carriers := func(want int) (all []Process) {
+		t.Helper()
+		for limit := patient(t, 10*time.Second); ; {
+			all, _ = b.sw.Find(t.Context(), "edge-tls")
+			if len(all) == want {
+				return all
+			}
+			if !pause(limit, 20*time.Millisecond) {
+				t.Fatalf("%d edges carry, want %d", len(all), want)
+			}
+		}
+	}
+	phone()
+	for i := range 3 { // one carries, however many have been
+		b.inherit(t, "edge")
+		open(true)
+		first := carriers(1)[0]
+		if i == 2 {
+			phone()
+			b.inherit(t, "edge")
+			carriers(2)
+			open(true, true)
+			phone()
+			b.inherit(t, "edge")
+			open(false, true, true)
+			for _, p := range carriers(2) {
+				if p.PID == first.PID {
+					t.Error("the oldest has stayed")
+				}
+			}
+		}
+	}
+	edge := b.only(t, RoleEdge)
+	for _, p := range carriers(2) {
+		if err := b.sw.Kill(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open(false, false, false)
+	carriers(0)
+	if now := b.only(t, RoleEdge); now.PID != edge.PID {
+		t.Errorf("another edge is at work: %d, was %d", now.PID, edge.PID)
+	}
+	phone()
+	b.inherit(t, "edge")
+	b.dies(t, RoleEdge) // and with the edge at work what it is reached through
+	open(false, false, false, false)
+	carriers(0)
 }

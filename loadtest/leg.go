@@ -207,11 +207,7 @@ func (l *Leg) Direction() string {
 func (l *Leg) build(method, branch string, cseq uint32, contentType string, body []byte, extra []string) []byte {
 	var w builder
 	w.line(method, " ", l.target, " SIP/2.0")
-	proto := "UDP"
-	if l.ua.tr.reliable() {
-		proto = "TCP"
-	}
-	w.line("Via: SIP/2.0/", proto, " ", l.ua.Addr().String(), ";rport;branch=", branch)
+	w.line("Via: SIP/2.0/", l.ua.tr.name(), " ", l.ua.Addr().String(), ";rport;branch=", branch)
 	w.line("Max-Forwards: 70")
 	w.line("From: ", l.ourURI)
 	w.line("To: ", l.theirURI)

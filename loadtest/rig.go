@@ -2,11 +2,13 @@ package loadtest
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,11 +38,13 @@ type RigConfig struct {
 	CalleeIP netip.Addr     // default 127.0.0.3
 	UAs      int            // sockets a side, default 1
 	TCP      bool           // SIP over TCP
+	TLS      bool           // SIP over TLS, of a bed
 	RTP      bool           // open sockets and send sound
 	Mux      bool           // offer rtcp-mux
 	Prefix   string         // of every number dialled, default "7"
 	Linger   time.Duration  // see UAConfig
 	Phone    netip.Addr     // of a caller that no dialplan knows, who has an account; zero: none
+	secure   *tls.Config    // of TLS
 }
 
 // NewRig opens the SIP sockets and starts the sound.
@@ -62,7 +66,7 @@ func NewRig(c RigConfig) (*Rig, error) {
 			ip netip.Addr
 		}{{&r.callers, c.CallerIP}, {&r.callees, c.CalleeIP}} {
 			u, err := NewUA(UAConfig{
-				Local: netip.AddrPortFrom(side.ip, 0), Switch: c.Switch, TCP: c.TCP, Linger: c.Linger, Accept: r.arrive, Mute: r.mute,
+				Local: netip.AddrPortFrom(side.ip, 0), Switch: c.Switch, TCP: c.TCP, TLS: c.secure, Linger: c.Linger, Accept: r.arrive, Mute: r.mute,
 			})
 			if err != nil {
 				r.Close()
@@ -126,8 +130,8 @@ func (r *Rig) Dialplan() Dialplan {
 	add := func(side string, us []*UA) {
 		for i, u := range us {
 			src, target := u.Addr().String(), "sip:"+u.Addr().String()
-			if r.cfg.TCP {
-				src, target = u.Addr().Addr().String(), target+";transport=tcp"
+			if u.tr.reliable() {
+				src, target = u.Addr().Addr().String(), target+";transport="+strings.ToLower(u.tr.name())
 				if i > 0 {
 					src = "" // one address, one peer
 				}

@@ -1,6 +1,7 @@
 package loadtest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,8 @@ type Site struct {
 	NATS     netip.AddrPort // of the embedded server
 	Silent   bool           // calls carry no sound: media is not to wait for it
 	Workers  int            // of the release; 0: as the switch likes
+	TLS      netip.AddrPort // zero: no listener
+	CA       string         // file of whom the switch trusts in TLS; "": those of the system
 }
 
 // NewSite picks free ports for a switch of so many calls.
@@ -100,6 +103,9 @@ func DefaultConfig(s Site) []byte {
 		b = fmt.Appendf(b, "workers: %d\n", s.Workers)
 	}
 	b = fmt.Appendf(b, "edge:\n  listen: [%q, %q]\n", "udp:"+s.SIP.String(), "tcp:"+s.SIP.String())
+	if s.TLS.IsValid() {
+		b = bytes.Replace(b, []byte("]\n"), fmt.Appendf(nil, ", %q]\n  tls: {ca: %q}\n", "tls:"+s.TLS.String(), s.CA), 1)
+	}
 	b = fmt.Appendf(b, "media:\n  listen: %q\n  ports: \"%d-%d\"\n", s.MediaIP, s.PortMin, s.PortMax)
 	if s.Silent {
 		b = append(b, "  timeout: -1s\n"...)

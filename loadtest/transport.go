@@ -3,6 +3,7 @@ package loadtest
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ type transport interface {
 	send(b []byte) error // to the switch
 	local() netip.AddrPort
 	reliable() bool
+	name() string // as in Via
 	serve(get func(b []byte, reply func([]byte) error))
 	close() error
 }
@@ -44,6 +46,7 @@ func (t *udpTransport) send(b []byte) error {
 
 func (t *udpTransport) local() netip.AddrPort { return addrOf(t.conn.LocalAddr()) }
 func (t *udpTransport) reliable() bool        { return false }
+func (t *udpTransport) name() string          { return "UDP" }
 func (t *udpTransport) close() error          { return t.conn.Close() }
 
 func (t *udpTransport) serve(get func([]byte, func([]byte) error)) {
@@ -76,18 +79,31 @@ type tcpTransport struct {
 	ready chan struct{}
 	wg    sync.WaitGroup
 	done  bool
+
+	secure *tls.Config // nil: plain
+	lost   int         // connections that have ended before close
 }
 
-func newTCP(local, to netip.AddrPort) (*tcpTransport, error) {
+func newTCP(local, to netip.AddrPort, secure *tls.Config) (*tcpTransport, error) {
 	ln, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp4", local.String())
 	if err != nil {
 		return nil, fmt.Errorf("loadtest: %w", err)
 	}
-	return &tcpTransport{ln: ln, to: to, all: map[net.Conn]bool{}, ready: make(chan struct{})}, nil
+	if secure != nil {
+		ln = tls.NewListener(ln, secure)
+	}
+	return &tcpTransport{ln: ln, to: to, all: map[net.Conn]bool{}, ready: make(chan struct{}), secure: secure}, nil
 }
 
 func (t *tcpTransport) local() netip.AddrPort { return addrOf(t.ln.Addr()) }
 func (t *tcpTransport) reliable() bool        { return true }
+
+func (t *tcpTransport) name() string {
+	if t.secure != nil {
+		return "TLS"
+	}
+	return "TCP"
+}
 
 func (t *tcpTransport) send(b []byte) error {
 	t.mu.Lock()
@@ -100,6 +116,9 @@ func (t *tcpTransport) send(b []byte) error {
 		c, err := d.DialContext(context.Background(), "tcp4", t.to.String())
 		if err != nil {
 			return err
+		}
+		if t.secure != nil {
+			c = tls.Client(c, t.secure)
 		}
 		t.out = c
 		t.begin(c)
@@ -118,6 +137,9 @@ func (t *tcpTransport) begin(c net.Conn) {
 		_ = c.Close()
 		t.mu.Lock()
 		delete(t.all, c)
+		if !t.done {
+			t.lost++
+		}
 		if t.out == c {
 			t.out = nil
 		}

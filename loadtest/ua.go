@@ -2,8 +2,10 @@ package loadtest
 
 import (
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,6 +39,7 @@ type UAConfig struct {
 	Local  netip.AddrPort // port 0: any
 	Switch netip.AddrPort // where all requests go
 	TCP    bool
+	TLS    *tls.Config   // over TCP; nil: without
 	Linger time.Duration // how long a finished call still takes note of messages; default 33 s
 	// Accept gets each new call, before anything was answered. It must not block.
 	Accept func(*Leg)
@@ -48,8 +51,8 @@ type UAConfig struct {
 func NewUA(c UAConfig) (*UA, error) {
 	var tr transport
 	var err error
-	if c.TCP {
-		tr, err = newTCP(c.Local, c.Switch)
+	if c.TCP || c.TLS != nil {
+		tr, err = newTCP(c.Local, c.Switch, c.TLS)
 	} else {
 		tr, err = newUDP(c.Local, c.Switch)
 	}
@@ -66,6 +69,17 @@ func NewUA(c UAConfig) (*UA, error) {
 
 // Addr is where the UA listens.
 func (u *UA) Addr() netip.AddrPort { return u.tr.local() }
+
+// Lost counts connections that have ended.
+func (u *UA) Lost() int {
+	t, ok := u.tr.(*tcpTransport)
+	if !ok {
+		return 0
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.lost
+}
 
 // Stray counts messages that belong to no call of this UA.
 func (u *UA) Stray() int64 { return u.stray.Load() }
@@ -102,7 +116,7 @@ func randomHex(n int) string {
 func (u *UA) contact() string {
 	c := "sip:rig@" + u.Addr().String()
 	if u.tr.reliable() {
-		c += ";transport=tcp"
+		c += ";transport=" + strings.ToLower(u.tr.name())
 	}
 	return c
 }

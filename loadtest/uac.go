@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -38,7 +39,7 @@ func Invite(u *UA, from, number string, set func(*Leg), extra ...string) (*Leg, 
 	l.ourURI = "<sip:" + from + "@" + hostOf(u.Addr()) + ">;tag=" + l.localTag
 	l.theirURI = "<" + l.target + ">"
 	if u.tr.reliable() {
-		l.target += ";transport=tcp"
+		l.target += ";transport=" + strings.ToLower(u.tr.name())
 	}
 	u.add(l)
 	l.mu.Lock()
