@@ -21,8 +21,8 @@
 // Connections of all kinds have one home (stream.go). accept.go and upgrade.go
 // shake hands, each in its connection's goroutine; cut.go and ws.go find messages
 // in bytes, and what they have read of one is plain data (half), so that another
-// generation can read on (inherit.go: a planned one inherits nearly everything;
-// clients' connections in TLS end). Clients that only their own connection leads to, those
+// generation can read on (inherit.go: a planned one inherits everything but TLS,
+// which the old process carries for it: pump.go). Clients that only their own connection leads to, those
 // in browsers first, are in outbound.go. An address is a peer by UDP, TCP and TLS,
 // never on a WebSocket: behind it may be a browser with anybody's page in it.
 //
