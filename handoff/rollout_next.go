@@ -37,10 +37,11 @@ type Order struct {
 }
 
 const (
-	maxTries   = 3               // move orders per worker and wave: calls come and go meanwhile
-	maxRefused = 100             // refusals kept in the document
-	startLimit = time.Minute     // for the new release's first worker
-	stopEvery  = 2 * time.Second // between looks at the old workers
+	maxTries   = 3                // move orders per worker and wave: calls come and go meanwhile
+	maxRefused = 100              // refusals kept in the document
+	startLimit = time.Minute      // for the new release's first worker
+	stopEvery  = 2 * time.Second  // between looks at the old workers
+	backEvery  = 30 * time.Second // the same when the rollout is over: who was to leave has been told
 )
 
 // Next says how the rollout goes on: the document as it shall be stored, and,
@@ -76,9 +77,9 @@ func Next(r Rollout, now time.Time, f Facts) (Rollout, []Order) {
 			return r.back(now, "not confirmed in time", nil), nil
 		}
 	case PhaseConfirmed:
-		return r.retire(now, r.From.Digest, from, to)
+		return r.retire(now, stopEvery, r.From.Digest, from, to)
 	case PhaseRolledBack, PhaseFailed:
-		return r.retire(now, r.To.Digest, to, from)
+		return r.retire(now, backEvery, r.To.Digest, to, from)
 	case PhaseFinalizing:
 		return r.finalizing(now, f)
 	case PhaseRaising:
@@ -213,8 +214,8 @@ func (w *Wave) end(now time.Time, missing int) {
 // retire lets the workers of the side that was left go, and moves what they still
 // own now and then: a refused call may have changed into one that can go, and one
 // that was leaving when everything was killed is started again and takes calls over.
-func (r Rollout) retire(now time.Time, digest string, leaving, staying []sessions.Process) (Rollout, []Order) {
-	if len(leaving) == 0 || len(staying) == 0 || now.Sub(r.Since) < stopEvery {
+func (r Rollout) retire(now time.Time, every time.Duration, digest string, leaving, staying []sessions.Process) (Rollout, []Order) {
+	if len(leaving) == 0 || len(staying) == 0 || now.Sub(r.Since) < every {
 		return r, nil
 	}
 	r.Since = now

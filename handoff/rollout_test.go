@@ -346,9 +346,9 @@ func TestWhoWasLeavingComesBack(t *testing.T) {
 	}
 	s.workers[0].Calls = 60
 	s.workers = append(s.workers, sessions.Process{Role: "worker", ID: "w-new", Digest: "new", Calls: 40})
-	s.pass(3 * time.Second)
+	s.pass(31 * time.Second)
 	s.settle(t)
-	s.pass(9 * time.Second)
+	s.pass(time.Minute)
 	if r := s.settle(t); r.Phase != PhaseRolledBack || s.on("old") != 100 || len(s.workers) != 1 {
 		t.Errorf("%s, workers %v", r.Phase, s.workers)
 	}
