@@ -15,7 +15,7 @@ import (
 // (r1) may each be crashed, suspected or woken late at any step; messages are
 // sets, so each may be lost, repeated and arrive in any order. What a worker
 // decides is decided by the functions that the driver runs: Guard, Commit,
-// Claim, ReadOwn, ReadCommit, SourceRead, TargetRead, Heard, SetAside.
+// Claim, ReadOwn, ReadCommit, SourceRead, TargetRead, SetAside.
 //
 // Not modelled, because another path says the same: a save in doubt (its owner
 // acts on nothing before it knows, as if it were slower), verdicts (an
@@ -275,7 +275,7 @@ func (m *mModel) worker(s mState, i int, emit func(mState, string, int)) {
 // active is a worker that owns the call, or thinks so.
 func (m *mModel) active(s mState, i int, emit func(mState, string, int)) {
 	w := s.w[i]
-	if !m.noNotice && Heard(s.kv.record(), nil, mOwners[s.self(i)], uint64(w.ep)) == DropCall {
+	if !m.noNotice && SourceRead(ReadOwn(s.kv.record(), nil, mOwners[s.self(i)], uint64(w.ep))) == DropCall {
 		t := s
 		t.idle(i)
 		emit(t, "hears of its dethronement", i)

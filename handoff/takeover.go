@@ -130,14 +130,9 @@ func mix(x uint64) uint64 {
 }
 
 // Dethroned tells a former owner which calls it has lost (R4), by SubjectControl
-// (owner, "dethroned"). It is a hint: the receiver reads the records (Heard).
+// (owner, "dethroned"). It is a hint: the receiver reads the records
+// (ReadOwn), and goes on only if they say so.
 type Dethroned struct {
 	By    string            `json:"by"`
 	Calls []codecore.CallID `json:"calls"`
-}
-
-// Heard is what an owner at epoch does when told that it may be dethroned, or
-// when it re-reads: it goes on only if the record says so.
-func Heard(rec sessions.Record, err error, worker string, epoch uint64) Decision {
-	return SourceRead(ReadOwn(rec, err, worker, epoch))
 }

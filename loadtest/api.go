@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"time"
 )
 
@@ -67,11 +66,6 @@ func (a *API) Calls(ctx context.Context) ([]CallInfo, error) {
 	return r.Calls, a.do(ctx, http.MethodGet, "/v1/calls", nil, &r)
 }
 
-// Call is GET /v1/calls/{id}: one call and its story.
-func (a *API) Call(ctx context.Context, id string) (c CallStory, err error) {
-	return c, a.do(ctx, http.MethodGet, "/v1/calls/"+url.PathEscape(id), nil, &c)
-}
-
 // StartRollout is POST /v1/rollouts. It answers at once, with the document.
 func (a *API) StartRollout(ctx context.Context, s RolloutStart) (r Rollout, err error) {
 	return r, a.do(ctx, http.MethodPost, "/v1/rollouts", s, &r)
@@ -109,11 +103,6 @@ func (a *API) CDRs(ctx context.Context) ([]CDR, error) {
 // PutDialplan is PUT /v1/dialplan; it answers with the plan as stored (its new version).
 func (a *API) PutDialplan(ctx context.Context, p Dialplan) (out Dialplan, err error) {
 	return out, a.do(ctx, http.MethodPut, "/v1/dialplan", p, &out)
-}
-
-// Dialplan is GET /v1/dialplan.
-func (a *API) Dialplan(ctx context.Context) (p Dialplan, err error) {
-	return p, a.do(ctx, http.MethodGet, "/v1/dialplan", nil, &p)
 }
 
 // Carriers is GET /v1/registrations/out: where the switch has registered.

@@ -40,27 +40,6 @@ type CallInfo struct {
 	Aside    bool      `json:"aside,omitempty"`   // set aside: only the caretaker serves it
 }
 
-// CallStory is one call and what happened to it.
-type CallStory struct {
-	CallInfo
-	Story []StoryLine `json:"story"`
-}
-
-// StoryLine is one entry of a call's history.
-type StoryLine struct {
-	At       time.Time `json:"at"`
-	Owner    string    `json:"owner,omitempty"`
-	Release  string    `json:"release,omitempty"`
-	Epoch    uint64    `json:"epoch,omitempty"`
-	N        uint64    `json:"n,omitempty"`
-	Kind     string    `json:"kind"` // "owner" for moves and takeovers, else "event"
-	Text     string    `json:"text"`
-	Phase    string    `json:"phase,omitempty"`
-	Actions  []string  `json:"actions,omitempty"`
-	FreezeMS float64   `json:"freeze_ms,omitempty"`
-	Reason   string    `json:"reason,omitempty"`
-}
-
 // RolloutStart asks for a rollout. Zero values mean the defaults.
 type RolloutStart struct {
 	Binary        string `json:"binary"`                   // absolute path of the release's executable
