@@ -108,12 +108,13 @@ func (b *bed) missedBy(t *testing.T, others float64, format string, args ...any)
 }
 
 // What this process and its children burn is ours, and what another burns is not:
-// the same books, read for somebody who is not there, call it others'.
+// the same books, read for somebody who is not there, call it others'. The state's
+// name is this test's alone: another package's test may run a command that names it.
 func TestWatchTellsOthersFromOurs(t *testing.T) {
-	stranger := 1 << 30
+	stranger, state := 1<<30, t.TempDir()
 	read := func(root int) watch {
 		t.Helper()
-		w, err := readWatch(root, "/nowhere")
+		w, err := readWatch(root, state)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +124,7 @@ func TestWatchTellsOthersFromOurs(t *testing.T) {
 	if b.ours != 0 {
 		t.Errorf("%.2f s are a stranger's", b.ours)
 	}
-	for end := time.Now().Add(200 * time.Millisecond); time.Now().Before(end); { // burn
+	for self := read(os.Getpid()).ours; read(os.Getpid()).ours < self+0.2; { // burn
 	}
 	burn := exec.CommandContext(t.Context(), "sh", "-c", "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done")
 	if err := burn.Run(); err != nil {
@@ -136,5 +137,27 @@ func TestWatchTellsOthersFromOurs(t *testing.T) {
 	}
 	if ours, all := a.others(read(os.Getpid())), b.others(read(stranger)); all <= ours {
 		t.Errorf("others took %.2f of a CPU; with what is ours, %.2f", ours, all)
+	}
+}
+
+// Who names the switch's state in its command is ours, whoever its parent is.
+func TestWatchKnowsTheSwitchByItsState(t *testing.T) {
+	stranger, state := 1<<30, t.TempDir()
+	burn := exec.CommandContext(t.Context(), "sh", "-c", "while :; do :; done", state)
+	if err := burn.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = burn.Process.Kill(); _ = burn.Wait() }()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		w, err := readWatch(stranger, state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w.ours > 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("the switch's own process counts as a stranger")
+		}
 	}
 }
