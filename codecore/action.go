@@ -1,7 +1,7 @@
 package codecore
 
 // An Action is one one-shot effect, numbered consecutively per receiver of the
-// call (DESIGN R3). A receiver performs number last+1 only and remembers the
+// call (R3). A receiver performs number last+1 only and remembers the
 // last; Seq 0 is a lossy effect (a provisional response) that is performed at
 // most once, never repeated and never kept in Pending.
 type Action struct {

@@ -13,7 +13,7 @@ const (
 )
 
 // Note takes down the number of an event from one incarnation of a sender
-// (DESIGN R1). A newer incarnation starts at event 0 with nothing accepted;
+// (R1). A newer incarnation starts at event 0 with nothing accepted;
 // num 0 is not numbered.
 func (s *State) Note(from, boot string, num uint64) Noted {
 	p := s.Peers[from]

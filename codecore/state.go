@@ -2,7 +2,7 @@ package codecore
 
 import "time"
 
-// CallID is a keyed hash of the INVITE that began the call (DESIGN section 4):
+// CallID is a keyed hash of the INVITE that began the call:
 // 24 lower-case hex digits.
 type CallID string
 
@@ -25,7 +25,7 @@ type Deadline struct {
 }
 
 // Result is what a Step decided. The caller stores the new state (unless Save
-// is false) and only then performs the actions (DESIGN R1).
+// is false) and only then performs the actions (R1).
 type Result struct {
 	// Actions minted by this Step, also in State.Pending but for lossy ones.
 	Actions []Action

@@ -44,7 +44,7 @@ func (e *Edge) onDo(m sessions.Msg) {
 	}
 }
 
-// perform takes actions by their numbers (DESIGN R3): what was taken is passed
+// perform takes actions by their numbers (R3): what was taken is passed
 // over, the next one and the oldest pending one are performed, a gap is refused. e.mu is held.
 func (e *Edge) perform(c *call, actions []codecore.Action, now time.Time) (gap bool) {
 	for i := range actions {

@@ -1,7 +1,8 @@
 // Package handoff moves the ownership of calls between workers: the pure
-// protocol of a move (DESIGN section 6) and of a takeover (R7), the plan of a
-// rollout, and a thin driver that carries them out over a Bus and a Store. It
-// does not run calls (sessions) and does not know what a call does (codecore).
+// protocol of a move and of a takeover, the plan of a rollout, and a thin driver
+// that carries them out over a Bus and a Store. design.md tells how, and has the
+// rules that comments of all packages cite as R1 to R7. It does not run calls
+// (sessions) and does not know what a call does (codecore).
 package handoff
 
 import (

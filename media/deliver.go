@@ -12,7 +12,7 @@ import (
 )
 
 // poster delivers events to calls: numbered, one unacknowledged per call, sent
-// again until answered (DESIGN R1).
+// again until answered (R1).
 type poster struct {
 	m  *Media
 	wg sync.WaitGroup

@@ -69,7 +69,7 @@ type Config struct {
 // Errors of New.
 var ErrConfig = errors.New("media: configuration")
 
-// Times that are the plane's own (DESIGN section 8).
+// Times that are the plane's own.
 type times struct {
 	window  time.Duration // of learning, after an answer
 	behind  time.Duration // a change is stored after it

@@ -14,7 +14,7 @@ import (
 	"callswitch/codecore"
 )
 
-// A slot is the hot tier of a secure leg (DESIGN section 8): what must be exact
+// A slot is the hot tier of a secure leg: what must be exact
 // however this process ends. It lies in a memory file that the Keeper holds, so
 // the keys of a DTLS handshake and the indexes used under them live and die
 // together: who has the one has the other, and no index is ever used twice.

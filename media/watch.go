@@ -125,7 +125,7 @@ func (m *Media) forgotten() (ask []codecore.CallID) {
 }
 
 // lookup asks for one call, and frees it when the answer has been "no record"
-// over the time DESIGN gives. No answer is no answer.
+// for times.orphan. No answer is no answer.
 func (m *Media) lookup(ctx context.Context, id codecore.CallID) {
 	find := m.cfg.Lookup
 	if find == nil {

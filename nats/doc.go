@@ -12,6 +12,7 @@
 //	STORY     story.<call>        lossy history for operators
 //	ACCOUNT   acct.<key>          accounts, watched by the edges
 //	REG       reg.<key>           registrations, compare-and-set, forgotten by themselves
+//	CARRIER   carrier.<key>       our registrations at carriers, compare-and-set
 //	KV_switch $KV.switch.<key>    small versioned documents (bucket "switch")
 //
 // All reads that a decision rests on go to the stream's leader; direct gets,

@@ -3,8 +3,8 @@
 // a registrar, with one owner in the whole cluster, which refreshes it, answers
 // challenges, backs off, and removes the binding when the trunk leaves the plan.
 // It sends nothing itself and knows no password: a REGISTER is an action of a
-// call that has no legs, for an edge to perform (DESIGN R3), and the edge
-// computes the answers to challenges.
+// call that has no legs, for an edge to perform (R3 of handoff/design.md), and
+// the edge computes the answers to challenges.
 //
 //	absent --plan names a registrar--> asking --2xx--> bound --refresh due--> asking
 //	asking --401, 407, 423-----------> asking, CSeq + 1

@@ -211,7 +211,7 @@ func (k *Keeper) owned() (out []Record) {
 func (k *Keeper) mine(h *held) bool { return h.sub != nil }
 
 // heard takes what the store tells of a record. One that another owns now is
-// dropped in silence (DESIGN R4).
+// dropped in silence (R4).
 func (k *Keeper) heard(c change) {
 	if c.all {
 		k.ready = true
@@ -336,7 +336,7 @@ func (k *Keeper) nodes(living []sessions.Process, now time.Time) []string {
 }
 
 // claim takes a registration over, or makes it. What is stored is read and
-// checked before the compare-and-set (DESIGN R5): the old owner goes on if it
+// checked before the compare-and-set (R5): the old owner goes on if it
 // cannot be.
 func (k *Keeper) claim(ctx context.Context, id codecore.CallID, h *held, peer string, living []sessions.Process, prefer string) error {
 	now := k.cfg.Now()

@@ -259,7 +259,7 @@ func TestStoreAway(t *testing.T) {
 	})
 }
 
-// A record that this release cannot read stays with its owner (DESIGN R5).
+// A record that this release cannot read stays with its owner (R5).
 func TestNewerRecord(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.shelf.value, w.shelf.rev = []byte(`{"form":2,"owner":"x","epoch":1,"n":1,"state":{"surprise":true}}`), 1

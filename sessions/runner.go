@@ -14,7 +14,7 @@ import (
 var ErrFrozen = errors.New("sessions: call is frozen already")
 
 // Runner owns calls: it takes their events, steps them, saves, and only then
-// acts (DESIGN R1). An idle call costs no goroutine; a call with work has one,
+// acts (R1). An idle call costs no goroutine; a call with work has one,
 // and one more per receiver while a request to it is under way.
 //
 // A Runner does not decide who owns a call: it creates calls, and is given and

@@ -2,7 +2,7 @@
 // worker owns each, and runs codecore.Step on the events that reach them. One
 // call has one session. It does not decide what a call does next (codecore) nor
 // how a call changes its owner (handoff), and it opens no socket: the Store and
-// the Bus are given to it.
+// the Bus are given to it. Rules R1 to R7 are those of handoff/design.md.
 package sessions
 
 import (
