@@ -3,7 +3,6 @@ package codecore
 import (
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // Calls of more than two legs.
@@ -65,13 +64,12 @@ func (c *call) take(name LegID) (before LegID) {
 	*l, *s = *s, *l
 	l.Name, s.Name = name, ""
 	for i := range c.Timers { // of sessions: they go with their legs
-		if kind, of, _ := strings.Cut(string(c.Timers[i].Timer), "-"); kind+"-" == refreshTimer || kind+"-" == expireTimer {
-			switch LegID(of) {
-			case name:
-				c.Timers[i].Timer = timerOf(kind+"-", slot)
-			case slot:
-				c.Timers[i].Timer = timerOf(kind+"-", name)
-			}
+		switch kind, of := sessionOf(c.Timers[i].Timer); {
+		case kind == "":
+		case of == name:
+			c.Timers[i].Timer = timerOf(kind, slot)
+		case of == slot:
+			c.Timers[i].Timer = timerOf(kind, name)
 		}
 	}
 	s.Answers = max(s.Answers, l.Answers)
@@ -121,7 +119,8 @@ func (c *call) leave(name LegID, why ...Header) {
 	}
 }
 
-// sweep removes further legs that have left.
+// sweep removes further legs that have left, and the session timers of whoever is
+// not talked to any more: who comes next under that name has a session of its own.
 func (c *call) sweep() {
 	gone := func(l Leg) bool {
 		waits := slices.ContainsFunc(l.Srv, func(t ServerTx) bool { return t.Status == 0 || t.accepted() })
@@ -133,6 +132,10 @@ func (c *call) sweep() {
 	if len(c.More) == 0 {
 		c.More = nil
 	}
+	c.Timers = without(c.Timers, func(d Deadline) bool {
+		kind, leg := sessionOf(d.Timer)
+		return kind != "" && (c.leg(leg) == nil || c.leg(leg).live() == nil)
+	})
 }
 
 // target is the Request-URI of the leg's INVITE.

@@ -38,6 +38,16 @@ const (
 
 func timerOf(kind string, leg LegID) Timer { return Timer(kind + string(leg)) }
 
+// sessionOf reads the name of a session timer; kind is "" for any other.
+func sessionOf(t Timer) (kind string, leg LegID) {
+	for _, kind := range []string{refreshTimer, expireTimer} {
+		if leg, ok := strings.CutPrefix(string(t), kind); ok {
+			return kind, LegID(leg)
+		}
+	}
+	return "", ""
+}
+
 func (p *Plan) session() (expires, least Seconds) {
 	expires, least = p.Limits.SessionExpires, max(defaultMinSE, p.Limits.MinSE)
 	if expires == 0 {
