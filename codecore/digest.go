@@ -1,6 +1,7 @@
 package codecore
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -16,7 +17,9 @@ import (
 //	  | BYE 3, answer -----> |   at once: the same nonce, nc 2
 //
 // The password is nowhere in a call. What it is answered with is decided here,
-// Authorize; the edge, which has the trunks' passwords, computes the response.
+// Authorize; the edge, which has the trunks' passwords, computes the response. Of
+// one realm's challenges it answers the topmost that it can (RFC 8760 2.4): for a
+// trunk it may have the hash of one algorithm alone.
 
 // Challenge is one that a leg's party has put to us, and goes by until it puts
 // another one of that realm.
@@ -32,7 +35,8 @@ type Challenge struct {
 }
 
 // Authorize asks the edge for an Authorization (Proxy: Proxy-Authorization)
-// header, computed with the password of a trunk.
+// header, computed with the password of a trunk; of several of one realm, for the
+// first that it has the password or hash for.
 type Authorize struct {
 	Trunk     string `json:"trunk"` // name in the dialplan
 	Realm     string `json:"realm"`
@@ -47,9 +51,9 @@ type Authorize struct {
 }
 
 const (
-	maxTries     = 4 // challenges that one request may meet: of two realms, each stale once
-	maxRealms    = 4 // of a leg
-	maxChallenge = 1024
+	maxTries      = 4 // challenges that one request may meet: of two realms, each stale once
+	maxChallenges = 8 // of a leg: four realms, by two algorithms
+	maxChallenge  = 1024
 )
 
 // challenged sends a request that met a challenge once more. It reports false
@@ -64,18 +68,10 @@ func (c *call) challenged(leg LegID, t ClientTx, e SIPResponse) bool {
 	if _, account := AccountOf(trunk); before == nil || trunk == "" || account || len(asked) == 0 || t.Tries >= maxTries {
 		return false
 	}
-	for _, q := range asked {
-		had := slices.ContainsFunc(before.Auth, func(a Authorize) bool { return a.Realm == q.Realm && a.Proxy == q.Proxy })
-		if had && t.Tries > 0 && !q.Stale {
-			return false // the password is wrong
-		}
+	if t.Tries > 0 && Refused(before.Auth, asked) {
+		return false
 	}
-	for _, q := range asked {
-		l.Challenges = slices.DeleteFunc(l.Challenges, func(o Challenge) bool { return o.Realm == q.Realm && o.Proxy == q.Proxy })
-		if l.Challenges = append(l.Challenges, q.Challenge); len(l.Challenges) > maxRealms {
-			l.Challenges = l.Challenges[1:]
-		}
-	}
+	l.Challenges = Pose(l.Challenges, asked)
 	c.close(l, t)
 	l.CSeq++
 	r := *before
@@ -171,8 +167,29 @@ type Posed struct {
 	Stale bool // its predecessor's nonce was too old: the password was right
 }
 
-// ChallengesOf reads the challenges that can be answered: of each realm the
-// topmost whose algorithm we know (RFC 8760 2.4), with qop "auth" or without.
+// Refused reports whether challenges say that an answer of ours was wrong: its
+// realm asks again, and not because the nonce was too old.
+func Refused(given []Authorize, asked []Posed) bool {
+	return slices.ContainsFunc(given, func(a Authorize) bool {
+		again := func(q Posed) bool { return q.Realm == a.Realm && q.Proxy == a.Proxy }
+		fresh := func(q Posed) bool { return again(q) && q.Stale }
+		return slices.ContainsFunc(asked, again) && !slices.ContainsFunc(asked, fresh)
+	})
+}
+
+// Pose puts challenges in the place of those that their realms have posed before.
+func Pose(before []Challenge, asked []Posed) []Challenge {
+	now := slices.DeleteFunc(slices.Clone(before), func(o Challenge) bool {
+		return slices.ContainsFunc(asked, func(q Posed) bool { return q.Realm == o.Realm && q.Proxy == o.Proxy })
+	})
+	for _, q := range asked {
+		now = append(now, q.Challenge)
+	}
+	return now[max(0, len(now)-maxChallenges):]
+}
+
+// ChallengesOf reads the challenges that can be answered, in their order: those
+// whose algorithm we know, the first of each in a realm, with qop "auth" or without.
 func ChallengesOf(m *Message) (out []Posed) {
 	for _, h := range m.Headers {
 		proxy := strings.EqualFold(h.Name, "Proxy-Authenticate")
@@ -181,7 +198,10 @@ func ChallengesOf(m *Message) (out []Posed) {
 		}
 		q, ok := readChallenge(h.Value)
 		q.Proxy = proxy
-		if ok && len(out) < maxRealms && !slices.ContainsFunc(out, func(o Posed) bool { return o.Realm == q.Realm && o.Proxy == proxy }) {
+		twice := func(o Posed) bool {
+			return o.Realm == q.Realm && o.Proxy == proxy && cmp.Or(o.Algorithm, "MD5") == cmp.Or(q.Algorithm, "MD5")
+		}
+		if ok && len(out) < maxChallenges && !slices.ContainsFunc(out, twice) {
 			out = append(out, q)
 		}
 	}

@@ -59,7 +59,7 @@ func (e *Edge) newClient(c *call, a *codecore.SendRequest, now time.Time) {
 	c.open++
 	e.stats.Open.Add(1)
 	e.arm(tx, tx.endAt)
-	if !e.signs(a) {
+	if _, ok := e.signed(a); !ok {
 		e.stats.count(noPassword)
 		tx.fail(e, 407, okay, now)
 		return

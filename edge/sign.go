@@ -1,23 +1,26 @@
 package edge
 
-import "callswitch/codecore"
+import (
+	"slices"
 
-// signs reports whether this edge has the passwords that a request asks for.
-func (e *Edge) signs(a *codecore.SendRequest) bool {
-	for _, q := range a.Auth {
-		if _, _, ok := e.cfg.Secrets[q.Trunk].Answer(q, a.Msg.Method, oneLine(a.Msg.URI)); !ok {
-			return false
-		}
+	"callswitch/codecore"
+)
+
+// signed are the headers that answer a trunk's challenges: name, value, … Of each
+// realm's the topmost that we have the password or hash for is answered (RFC 8760
+// 2.4); ok is false when there is none for one of them.
+func (e *Edge) signed(a *codecore.SendRequest) (headers []string, ok bool) {
+	var given []codecore.Authorize
+	answered := func(q codecore.Authorize) bool {
+		return slices.ContainsFunc(given, func(g codecore.Authorize) bool { return g.Realm == q.Realm && g.Proxy == q.Proxy })
 	}
-	return true
-}
-
-// signed are the headers that answer a trunk's challenges: name, value, …
-func (e *Edge) signed(a *codecore.SendRequest) (out []string) {
 	for _, q := range a.Auth {
+		if answered(q) {
+			continue
+		}
 		if name, value, ok := e.cfg.Secrets[q.Trunk].Answer(q, a.Msg.Method, oneLine(a.Msg.URI)); ok {
-			out = append(out, name, value)
+			headers, given = append(headers, name, value), append(given, q)
 		}
 	}
-	return out
+	return headers, !slices.ContainsFunc(a.Auth, func(q codecore.Authorize) bool { return !answered(q) })
 }

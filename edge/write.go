@@ -74,7 +74,8 @@ func (e *Edge) writeRequest(a *codecore.SendRequest, l link) []byte {
 	b := make([]byte, 0, size(m))
 	b = append(append(append(append(b, m.Method...), ' '), oneLine(m.URI)...), " SIP/2.0\r\n"...)
 	b = appendHeader(b, "Via", e.via(a.Branch, l))
-	return appendRest(b, m, append(e.contact(a.ContactUser, l), e.signed(a)...)...)
+	answers, _ := e.signed(a)
+	return appendRest(b, m, append(e.contact(a.ContactUser, l), answers...)...)
 }
 
 func (e *Edge) via(branch string, l link) string {

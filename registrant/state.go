@@ -76,7 +76,6 @@ const (
 	mostAfter             = time.Hour                          // of a Retry-After that is believed
 	mostGranted           = 7 * 24 * time.Hour                 // of a binding
 	leaveTries            = 3                                  // rounds of removing a binding that ends by itself
-	maxRealms             = 4
 )
 
 // New is a registration that has never been asked for. random is any number, the

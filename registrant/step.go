@@ -219,22 +219,12 @@ func (s *State) challenged(m *codecore.Message, now time.Time) {
 		s.fail(m.Status, ReasonChallenge, 0, now)
 		return
 	}
-	for _, q := range asked {
-		had := slices.ContainsFunc(t.Auth, func(a codecore.Authorize) bool { return a.Realm == q.Realm && a.Proxy == q.Proxy })
-		if had && t.Tries > 0 && !q.Stale || t.Tries >= maxTries {
-			s.fail(m.Status, ReasonWrong, 0, now)
-			s.Challenges = nil
-			return
-		}
+	if t.Tries > 0 && codecore.Refused(t.Auth, asked) || t.Tries >= maxTries {
+		s.fail(m.Status, ReasonWrong, 0, now)
+		s.Challenges = nil
+		return
 	}
-	kept := slices.Clone(s.Challenges)
-	for _, q := range asked {
-		kept = slices.DeleteFunc(kept, func(o codecore.Challenge) bool { return o.Realm == q.Realm && o.Proxy == q.Proxy })
-		if kept = append(kept, q.Challenge); len(kept) > maxRealms {
-			kept = kept[1:]
-		}
-	}
-	s.Challenges = kept
+	s.Challenges = codecore.Pose(s.Challenges, asked)
 	s.send(t.Expires, t.Tries+1, t.Avoid, now)
 }
 

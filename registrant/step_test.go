@@ -104,6 +104,7 @@ func TestAnswers(t *testing.T) {
 		"garbage in Expires":         {200, []string{"Expires: soon"}, "", time.Hour, 30 * time.Minute, time.Hour, ""},
 		"a challenge":                {401, []string{challenge}, "", 0, 0, 0, "3600 n1"},
 		"a proxy's challenge":        {407, []string{strings.Replace(challenge, "WWW", "Proxy", 1)}, "", 0, 0, 0, "3600 n1"},
+		"a challenge by two ways":    {401, []string{challenge, strings.NewReplacer("n1", "n2", "SHA-256", "MD5").Replace(challenge)}, "", 0, 0, 0, "3600 n1n2"},
 		"a challenge of another art": {401, []string{`WWW-Authenticate: Negotiate x`}, ReasonChallenge, 0, 11 * time.Minute, 23 * time.Minute, ""},
 		"too brief":                  {423, []string{"Min-Expires: 7200"}, "", 0, 0, 0, "7200 "},
 		"too brief for nobody":       {423, []string{"Min-Expires: 60"}, ReasonInterval, 0, 11 * time.Minute, 23 * time.Minute, ""},
