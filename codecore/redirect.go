@@ -101,7 +101,7 @@ func (c *call) redirected(leg LegID, e SIPResponse) bool {
 // redirectTo is where a Contact of a redirecting party leads.
 func (p *Plan) redirectTo(from, uri string) ([]Destination, bool) {
 	number := userOf(uri)
-	if q := p.peer(from); q != nil && q.Kind == "trunk" && isURI(uri) && !strings.ContainsAny(uri, "?<>\" ") {
+	if q := p.peer(from); q != nil && q.Kind == "trunk" && isURI(uri) && !strings.ContainsAny(uri, "?<>\" ") && !strings.Contains(strings.ToLower(uri), ";maddr=") {
 		for _, peer := range p.Peers {
 			if peer.Target != "" && strings.EqualFold(hostOf(peer.Target), hostOf(uri)) {
 				return []Destination{{Peer: peer.Name, Number: number, Target: uri, Reliable: peer.Reliable, Trusted: peer.Trusted, From: peer.Out.From, SRTP: peer.SRTP, WebRTC: peer.Media == MediaWebRTC}}, true
