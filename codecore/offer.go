@@ -63,6 +63,7 @@ var (
 	ErrICE         = errors.New("codecore: sdp has no ICE credentials")
 	ErrSetup       = errors.New("codecore: sdp has no DTLS role that fits")
 	ErrFamily      = errors.New("codecore: sdp has an address of the other IP version")
+	ErrName        = errors.New("codecore: sdp has a name for an address")
 	ErrCandidates  = errors.New("codecore: sdp has too many candidates")
 )
 
@@ -180,6 +181,9 @@ func sounds(d *sdp.SessionDescription, m *sdp.MediaDescription, formats []string
 		return s, fmt.Errorf("%w: port %d", ErrSDP, port)
 	default:
 		if addr, err = netip.ParseAddr(strings.TrimSpace(conn.Address.Address)); err != nil {
+			if isName(conn.Address.Address) {
+				return s, fmt.Errorf("%w: %.64q", ErrName, conn.Address.Address)
+			}
 			return s, fmt.Errorf("%w: c= line has no IP address", ErrSDP)
 		}
 		if addr.IsMulticast() || addr.Zone() != "" { // nobody that a call is with
@@ -230,6 +234,13 @@ func sounds(d *sdp.SessionDescription, m *sdp.MediaDescription, formats []string
 		s.Addr = netip.AddrPortFrom(addr.Unmap(), uint16(port)).String()
 	}
 	return s, nil
+}
+
+// isName reports whether an address is a domain name, which RFC 8866 5.7 allows:
+// nothing is wrong with it, but nobody here looks names up.
+func isName(addr string) bool {
+	labels := strings.Trim(addr, "0123456789.-")
+	return labels != "" && strings.Trim(strings.ToLower(addr), "abcdefghijklmnopqrstuvwxyz0123456789.-") == ""
 }
 
 // rtcpAddr reads a=rtcp:53020 IN IP4 192.0.2.1 (RFC 3605).

@@ -29,7 +29,7 @@ func TestDescribe(t *testing.T) {
 		"secure beside it":   {head + "m=audio 5000 RTP/SAVP 0\r\nm=audio 4000 RTP/AVP 0 8\r\n", yes, nil},
 		"secure":             {head + "m=audio 4000 RTP/SAVPF 0\r\n", Sound{}, ErrSecure},
 		"video alone":        {head + "m=video 4000 RTP/AVP 96\r\n", Sound{}, ErrNoAudio},
-		"host name":          {strings.ReplaceAll(head, "c=IN IP4 192.0.2.1", "c=IN IP4 example.com") + "m=audio 4000 RTP/AVP 0\r\n", Sound{}, ErrSDP},
+		"host name":          {strings.ReplaceAll(head, "c=IN IP4 192.0.2.1", "c=IN IP4 example.com") + "m=audio 4000 RTP/AVP 0\r\n", Sound{}, ErrName},
 		"no address":         {"v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n", Sound{}, ErrSDP},
 		"port out of range":  {head + "m=audio 70000 RTP/AVP 0\r\n", Sound{}, ErrSDP},
 		"garbage":            {"hello", Sound{}, ErrSDP},

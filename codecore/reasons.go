@@ -12,7 +12,7 @@ var reasonCodes = []string{
 	"no-route", "no-transaction", "not-its-call", "not-registered", "offer-in-progress", "operator", "ports-out",
 	"redirect-depth", "redirect-loop", "redirect-refused", "refer-to", "replaces", "rtp-timeout", "sdp-answer",
 	"sdp-candidates", "sdp-family", "sdp-fingerprint", "sdp-hash", "sdp-ice", "sdp-malformed", "sdp-mismatch",
-	"sdp-no-audio", "sdp-offer", "sdp-rtcp-mux", "sdp-secure", "sdp-setup", "sdp-suite", "service", "session-expired",
+	"sdp-name", "sdp-no-audio", "sdp-offer", "sdp-rtcp-mux", "sdp-secure", "sdp-setup", "sdp-suite", "service", "session-expired",
 	"session-interval", "set-aside", "srtp-no-fax", "srtp-required", "too-many", "too-many-legs", "transfer-failed",
 	"transfer-under-way", "trunk-auth", "trunk-full", "trunk-rate", "unknown-account", "unreachable",
 }

@@ -113,6 +113,7 @@ var reasonsGiven = map[string]string{
 	"sdp-hash":             "a INVITE webrtc,sha1",
 	"sdp-ice":              "a INVITE webrtc,lite",
 	"sdp-malformed":        "a INVITE broken",
+	"sdp-name":             "a INVITE named",
 	"sdp-mismatch":         "a INVITE sdp|b 200 video",
 	"sdp-no-audio":         "a INVITE nofax",
 	"sdp-offer":            "a INVITE|b 200",

@@ -62,7 +62,7 @@ func TestDescriptionsAsPhonesWriteThem(t *testing.T) {
 		"port too high":      with("40000", "70000"),
 		"no formats":         with(" 0 8", ""),
 		"no address":         with("c=IN IP4 192.0.2.1\r\n", ""),
-		"a name for address": with("c=IN IP4 192.0.2.1", "c=IN IP4 phone.example"),
+		"an address of five": with("c=IN IP4 192.0.2.1", "c=IN IP4 192.0.2.1.5"),
 		"to many":            with("c=IN IP4 192.0.2.1", "c=IN IP4 224.2.1.1/127"),
 		"to many, no TTL":    with("c=IN IP4 192.0.2.1", "c=IN IP4 224.2.1.1"),
 		"of one link":        with("c=IN IP4 192.0.2.1", "c=IN IP6 fe80::1%eth0"),

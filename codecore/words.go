@@ -108,6 +108,7 @@ var refusals = []struct {
 	{ErrICE, "sdp-ice"},
 	{ErrSetup, "sdp-setup"},
 	{ErrFamily, "sdp-family"},
+	{ErrName, "sdp-name"},
 	{ErrCandidates, "sdp-candidates"},
 }
 

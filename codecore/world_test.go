@@ -137,6 +137,8 @@ func sdpOf(leg LegID, word string) []byte {
 		attr = "a=recvonly\r\n"
 	case "zero":
 		conn = "0.0.0.0"
+	case "named":
+		conn = "phone.example"
 	case "mux":
 		attr = "a=rtcp-mux\r\n"
 	case "video":
@@ -165,7 +167,7 @@ func isSDP(w string) bool {
 	if kind, _, _ := strings.Cut(w, ","); kind == "webrtc" || kind == "sdes" {
 		return true
 	}
-	return slices.Contains([]string{"sdp", "hold", "held", "zero", "mux", "video", "moved", "secure", "broken", "fax", "nofax", "opus", "six"}, w)
+	return slices.Contains([]string{"sdp", "hold", "held", "zero", "mux", "video", "moved", "secure", "broken", "fax", "nofax", "opus", "six", "named"}, w)
 }
 
 // headersOf are the headers that a word like "rseq=1" stands for.
