@@ -40,6 +40,9 @@ func (c *call) respond(leg LegID, t *ServerTx, status int, body []byte, more ...
 			r.Msg.Headers = append(r.Msg.Headers, c.sessionAnswer(leg, t)...)
 		}
 	}
+	if t.Method == "REFER" && status/100 == 2 { // it makes a subscription (RFC 3515 2.2)
+		r.ContactUser = c.Token
+	}
 	if len(body) > 0 {
 		r.Msg.Add("Content-Type", "application/sdp")
 		r.Msg.Body = body
@@ -134,8 +137,9 @@ func (c *call) compose(leg LegID, d *Dialog, method string, cseq uint32, body []
 	if d == nil {
 		routes = c.routesBefore(leg, method, cseq)
 	} else {
-		tag = d.Tag
-		to += ";tag=" + tag
+		if tag = d.Tag; tag != "" { // who speaks RFC 2543 may have none (RFC 3261 12.2.1.1)
+			to += ";tag=" + tag
+		}
 		r.Target, routes = d.Target, d.Routes
 	}
 	if len(routes) > 0 {

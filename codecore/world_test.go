@@ -420,6 +420,8 @@ func (w *world) request(leg LegID, method string, words []string) Event {
 			m.Add("Replaces", Replaces{CallID: l.CallID, To: l.Tag, From: d.Tag, Early: strings.HasSuffix(x, ",early")}.String())
 		case x == "tls":
 			e.Flow = "tls/7"
+		case x == "untagged": // RFC 2543
+			m.Headers[1].Value = from
 		case x == "anonymous":
 			m.Headers[1].Value = nobody + ";tag=t" + string(leg)
 		case strings.HasPrefix(x, "nat="): // where it is seen, which its Via does not know
