@@ -278,6 +278,9 @@ func (d *Driver) settleOnce(ctx context.Context, a adoption) (Decision, uint64) 
 		if AfterCAS(err) == AdoptCall {
 			return AdoptCall, rev
 		}
+		if errors.Is(err, sessions.ErrTooLarge) {
+			return GiveUp, 0 // nor was it made before
+		}
 		if !d.pause(ctx, 5*time.Millisecond) {
 			break
 		}

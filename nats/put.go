@@ -73,7 +73,7 @@ func (t *table) settle(p *patience, w write, nonce string, read bool) (uint64, e
 			}
 			switch why = err; {
 			case r != nil && r.code() == codeTooLarge, errors.Is(err, natsgo.ErrMaxPayload):
-				return 0, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(w.data))
+				return 0, fmt.Errorf("%w: %d bytes", sessions.ErrTooLarge, len(w.data))
 			case r != nil && r.code() == codeStoreFailed && w.rev == 0:
 				return 0, fmt.Errorf("%w: %w", sessions.ErrFull, err)
 			case errors.Is(err, sessions.ErrNoResponders), errors.Is(err, sessions.ErrBusAway):

@@ -311,7 +311,7 @@ func TestTooLargeIsFinal(t *testing.T) {
 	for _, size := range []int{600 << 10, 2 << 20} {
 		r := rec(1, 0)
 		r.Body = make([]byte, size)
-		if _, err := s.Put(within(t), r); !errors.Is(err, ErrTooLarge) {
+		if _, err := s.Put(within(t), r); !errors.Is(err, sessions.ErrTooLarge) {
 			t.Errorf("%d bytes: %v, want ErrTooLarge", size, err)
 		}
 	}

@@ -34,9 +34,6 @@ const (
 // ErrKey is returned for a key that cannot be one token of a subject.
 var ErrKey = errors.New("nats: key must be 1 to 200 letters, digits, '-', '_', '=' or '/'")
 
-// ErrTooLarge is returned for a value over the stream's or the server's limit.
-var ErrTooLarge = errors.New("nats: value too large")
-
 // entry is one stored value.
 type entry struct {
 	Key    string

@@ -82,6 +82,10 @@ func (c *call) save(w *work, tomb bool) (Record, error) {
 		case errors.Is(err, ErrFull) && rec.Rev == 0:
 			c.r.cfg.Observe.Save("full", took)
 			return rec, ErrFull
+		case errors.Is(err, ErrTooLarge): // trying on would keep new calls waiting, as if the store were away
+			c.r.cfg.Observe.Save("too-large", took)
+			c.r.cfg.Log.Warn("state cannot be saved", "call", c.id, "event", w.what, "bytes", len(rec.Body), "err", err)
+			return rec, errEncode
 		}
 		c.r.cfg.Observe.Save("away", took)
 		if err := c.pause(wait); err != nil {

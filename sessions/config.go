@@ -70,7 +70,7 @@ type Observer struct {
 	Ended    func(codecore.CDR)  // a call whose CDR is stored
 	PostDial func(time.Duration) // from the INVITE's receipt to its first 18x or 2xx
 	Step     func(event, phase string, took time.Duration)
-	Save     func(result string, took time.Duration) // "ok", "conflict", "away", "full"
+	Save     func(result string, took time.Duration) // "ok", "conflict", "away", "full", "too-large"
 	Resend   func(receiver string)                   // kind of receiver: "edge", "media", "cdr"
 	Panic    func(event string)                      // in Step
 	Bad      func(why string)                        // a message that cannot be used: "size", "envelope", "event", "overflow"

@@ -201,6 +201,35 @@ func TestStoreFullRefusesNewCallsOnly(t *testing.T) {
 	})
 }
 
+// A record that no store takes costs the event that made it, not the calls to come.
+func TestRecordTooLargeCostsItsEventAlone(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		e := r.edge("edge.n1", "b1")
+		r.worker("w-1")
+		e.invite(script{})
+		r.store.OnPut(func(rec sessions.Record) error {
+			if rec.ID == theCall {
+				return sessions.ErrTooLarge
+			}
+			return nil
+		})
+		if a := e.ask("INFO", toEdge); a.Status != sessions.StatusFailed {
+			t.Errorf("answer %+v, want failed", a)
+		}
+		stranger := e.delivery("INVITE", script{})
+		stranger.Call = "another"
+		if a, err := e.try(sessions.SubjectNew("d1"), stranger); err != nil || a.Status != sessions.StatusOK {
+			t.Errorf("a new call: %+v, %v", a, err)
+		}
+		r.store.OnPut(nil)
+		e.ask("INFO", toEdge)
+		wantDone(t, e, "1 INFO")
+		if rec, _ := r.store.Get(t.Context(), theCall); rec.N != 2 {
+			t.Errorf("n = %d, want 2: what could not be saved left nothing", rec.N)
+		}
+	})
+}
+
 func TestConflictDropsTheCallSilently(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		e := r.edge("edge.n1", "b1")

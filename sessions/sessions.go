@@ -36,6 +36,7 @@ var (
 	ErrConflict    = errors.New("sessions: record has changed") // a CAS lost: final, the store has been re-read
 	ErrUnavailable = errors.New("sessions: store is away")      // nothing is known: ask again
 	ErrFull        = errors.New("sessions: store is full")      // 80 % of the stream's limits (creation only)
+	ErrTooLarge    = errors.New("sessions: value is too large") // final: no store of this cluster takes it
 	ErrOwned       = errors.New("sessions: call is owned or reserved here")
 )
 

@@ -16,7 +16,7 @@ var (
 	errPanicked = errors.New("sessions: step panicked")
 	errStopped  = errors.New("sessions: runner stops")
 	errGone     = errors.New("sessions: call is not ours any more")
-	errEncode   = errors.New("sessions: state cannot be encoded")
+	errEncode   = errors.New("sessions: state cannot be encoded, or no store takes it")
 )
 
 // work is what one event does to a call before any of it is saved.

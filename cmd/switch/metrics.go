@@ -124,6 +124,8 @@ func saveResult(err error) string {
 		return "conflict"
 	case errors.Is(err, sessions.ErrFull):
 		return "full"
+	case errors.Is(err, sessions.ErrTooLarge):
+		return "too-large"
 	}
 	return "away"
 }
