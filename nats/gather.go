@@ -16,6 +16,10 @@ const (
 	closeWait     = 100 * time.Millisecond // for what is still to be written
 	maxGathered   = 1 << 20                // bytes; a writer waits beyond it
 	keepBuf       = 64 << 10               // bytes of a buffer that may stay between writes
+
+	// writeWait is how long a server may take nothing. Its missing pongs tell of it
+	// too, but who counts them waits for the lock of a writer that waits for room.
+	writeWait = 5 * time.Second
 )
 
 // gatherDialer opens connections that gather.
@@ -43,11 +47,12 @@ type gather struct {
 	busy  bool // run is about to write buf, or writes what it was
 	timer *time.Timer
 	timed bool // timer runs
+	wait  time.Duration
 	err   error
 }
 
 func newGather(c net.Conn) *gather {
-	g := &gather{Conn: c}
+	g := &gather{Conn: c, wait: writeWait}
 	g.room.L = &g.mu
 	return g
 }
@@ -80,8 +85,7 @@ func (g *gather) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// SetWriteDeadline does nothing: a server that takes nothing is known by its
-// missing pongs, and the connection is closed then.
+// SetWriteDeadline does nothing: each write of run has its own.
 func (g *gather) SetWriteDeadline(time.Time) error { return nil }
 
 // mayWait reports whether p is one SUB of a call's subject or one UNSUB, and
@@ -113,6 +117,7 @@ func (g *gather) run() {
 	for len(g.buf) > 0 && g.err == nil {
 		out := g.buf
 		g.buf, g.spare = g.spare[:0], nil
+		_ = g.Conn.SetWriteDeadline(time.Now().Add(g.wait))
 		g.room.Broadcast()
 		g.mu.Unlock()
 		_, err := g.Conn.Write(out)
@@ -148,7 +153,8 @@ func (g *gather) Close() error {
 	if g.err != nil {
 		return nil
 	}
-	_ = g.Conn.SetWriteDeadline(time.Now().Add(closeWait))
+	g.wait = closeWait
+	_ = g.Conn.SetWriteDeadline(time.Now().Add(g.wait)) // of the write under way
 	if !g.busy && len(g.buf) > 0 {
 		g.start()
 	}

@@ -74,6 +74,23 @@ func TestGatherHoldsBackItsWriters(t *testing.T) {
 	wg.Wait()
 }
 
+// TestGatherGivesUpAServerThatTakesNothing: nobody else would. The client library
+// holds the lock that its pings need for as long as a write waits.
+func TestGatherGivesUpAServerThatTakesNothing(t *testing.T) {
+	near, _ := pair(t)
+	g := newGather(near)
+	g.wait = 50 * time.Millisecond
+	p := make([]byte, 64<<10)
+	for {
+		if _, err := g.Write(p); err != nil {
+			break
+		}
+	}
+	if _, err := near.Read(p); err == nil {
+		t.Error("the connection is not closed")
+	}
+}
+
 func TestMayWait(t *testing.T) {
 	for p, want := range map[string]bool{
 		"SUB call.a.in  1\r\n": true, "UNSUB 7 \r\n": true, "UNSUB 7 1\r\n": true,
