@@ -33,18 +33,27 @@ type ServerConfig struct {
 	Ready        func(url string)
 	Watch        func(figures func() Figures) // called once; figures may be asked for at any time after
 	Log          *slog.Logger
+
+	lookEvery time.Duration // 5 s: between looks whether it can write
 }
 
 // RunServer runs a server until ctx ends, then shuts it down and returns nil.
 // The same Dir gives the same records and the same port again, so clients of an
 // earlier life reconnect by themselves. Process death loses nothing; power loss
 // loses what was written since the last fsync.
+//
+// A stream that could not be written once, as on a full disk, takes no write in
+// this life of the server, and tells nobody: RunServer ends with ErrServer when
+// there is room again. Until then records can be read and messages go on.
 func RunServer(ctx context.Context, cfg ServerConfig) error {
 	if cfg.Dir == "" {
 		return fmt.Errorf("%w: no directory given", ErrServer)
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.lookEvery <= 0 {
+		cfg.lookEvery = 5 * time.Second
 	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return fmt.Errorf("%w: %w", ErrServer, err)
@@ -96,14 +105,54 @@ func RunServer(ctx context.Context, cfg ServerConfig) error {
 	}
 	stopped := make(chan struct{})
 	go func() { s.WaitForShutdown(); close(stopped) }()
-	select {
-	case <-ctx.Done():
-		return nil
-	case why := <-fatal:
-		return fmt.Errorf("%w: %s", ErrServer, why)
-	case <-stopped:
-		return fmt.Errorf("%w: stopped by itself", ErrServer)
+	look := time.NewTicker(cfg.lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case why := <-fatal:
+			return fmt.Errorf("%w: %s", ErrServer, why)
+		case <-stopped:
+			return fmt.Errorf("%w: stopped by itself", ErrServer)
+		case <-look.C:
+			if why := unwritable(s); why != "" && roomIn(cfg.Dir) {
+				return fmt.Errorf("%w: there is room again after: %s", ErrServer, why)
+			}
+		}
 	}
+}
+
+// unwritable says why streams take no writes; "": they do.
+func unwritable(s *server.Server) string {
+	for _, e := range s.Healthz(&server.HealthzOptions{Details: true}).Errors {
+		if e.Type == server.HealthzErrorJetStream || strings.Contains(e.Error, "write error") {
+			return e.Error
+		}
+	}
+	return ""
+}
+
+// roomWanted is how much must be free before a server is worth a new start.
+const roomWanted = 16 << 20
+
+// roomIn reports whether a directory's disk takes as much as roomWanted.
+func roomIn(dir string) bool {
+	f, err := os.CreateTemp(dir, "room-*")
+	if err != nil {
+		return false
+	}
+	defer func() {
+		_ = f.Close()
+		_ = os.Remove(f.Name())
+	}()
+	piece := make([]byte, 1<<20)
+	for range roomWanted / len(piece) {
+		if _, err := f.Write(piece); err != nil {
+			return false
+		}
+	}
+	return f.Sync() == nil
 }
 
 func (cfg ServerConfig) options() (*server.Options, error) {
