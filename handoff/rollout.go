@@ -60,6 +60,7 @@ type Rollout struct {
 	Restarted     bool          `json:"restarted,omitempty"` // old workers were gone and are started again
 	Tries         int           `json:"tries,omitempty"`     // move orders given for the wave under way
 	DryRun        *MoveReport   `json:"dry_run,omitempty"`
+	Asking        int           `json:"asking,omitempty"` // orders of the dry run that nothing has come of yet
 	Waves         []Wave        `json:"waves,omitempty"`
 	Refused       []Refusal     `json:"refused,omitempty"` // of the newest dry run or wave, at most maxRefused
 	Left          int           `json:"left,omitempty"`    // records under To.Schema when last counted (finalizing)

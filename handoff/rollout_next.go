@@ -40,6 +40,7 @@ const (
 	maxTries   = 3                // move orders per worker and wave: calls come and go meanwhile
 	maxRefused = 100              // refusals kept in the document
 	startLimit = time.Minute      // for the new release's first worker
+	dryLimit   = time.Minute      // for a dry run, before it is ordered again
 	stopEvery  = 2 * time.Second  // between looks at the old workers
 	backEvery  = 30 * time.Second // the same when the rollout is over: who was to leave has been told
 )
@@ -108,14 +109,17 @@ func (r Rollout) prepare(now time.Time, f Facts, from, to []sessions.Process) (R
 		return r.enter(PhaseFailed, now, "no worker of "+r.To.Release+" started within "+startLimit.String()), []Order{{Kind: OrderStop, Digest: r.To.Digest}}
 	case len(to) == 0:
 		return r, nil
-	case r.DryRun == nil:
-		r.DryRun = &MoveReport{}
+	case r.Asking > 0 && now.Sub(r.Since) < dryLimit: // another is at it, or has died at it
+		return r, nil
+	case r.DryRun == nil || r.Asking > 0:
+		r.DryRun, r.Since = &MoveReport{}, now
 		var orders []Order
 		for i, w := range from {
 			if w.Calls > 0 {
 				orders = append(orders, Order{Kind: OrderDryRun, Source: w.ID, Move: MoveOrder{To: to[i%len(to)].ID}})
 			}
 		}
+		r.Asking = len(orders)
 		return r, orders
 	}
 	if why := r.tooFew(); why != "" {
@@ -266,6 +270,9 @@ func Record(r Rollout, o Order, m MoveReport) Rollout {
 			sum.Why[f.Code]++
 		}
 		r.DryRun = &sum
+		if m.Error == "" || m.Asked > 0 { // else nobody was asked
+			r.Asking = max(0, r.Asking-1)
+		}
 	case o.Kind == OrderMove && len(r.Waves) > 0 && (r.Phase == PhaseMoving || r.Phase == PhaseUndoing):
 		w := &r.Waves[len(r.Waves)-1]
 		w.Moved += m.Moved

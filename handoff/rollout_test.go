@@ -31,6 +31,7 @@ type stage struct {
 	floor   int
 	below   int  // records under the new schema
 	deaf    bool // OrderWrite is lost
+	unasked bool // OrderDryRun is lost
 }
 
 func newStage(calls ...int) *stage {
@@ -94,6 +95,9 @@ func (s *stage) Do(ctx context.Context, o Order) (MoveReport, error) {
 	case OrderFloor:
 		s.floor, s.writes = o.Schema, 0
 	case OrderMove, OrderDryRun:
+		if o.Kind == OrderDryRun && s.unasked {
+			return MoveReport{}, errors.New("the bus is away")
+		}
 		from, to := s.find(o.Source), s.find(o.Move.To)
 		n := o.Move.Count
 		if n == 0 || n > from.Calls { // another host's order may have come first
@@ -409,6 +413,26 @@ func TestDryRunRefused(t *testing.T) {
 	few.DryRun.Why = map[Code]int{CodePinned: 3}
 	if why := few.tooFew(); why != "" {
 		t.Errorf("three pinned calls: %s", why)
+	}
+}
+
+// TestDryRunIsAwaited: nothing moves before all of it is known, whoever looks
+// meanwhile and whoever dies with it.
+func TestDryRunIsAwaited(t *testing.T) {
+	s := newStage(50, 50)
+	s.refuse["w-old1"] = 40
+	s.unasked = true
+	s.start(t, 100)
+	if r := s.settle(t); r.Phase != PhasePreparing || r.Asking != 2 {
+		t.Fatalf("%s, %d orders awaited", r.Phase, r.Asking)
+	}
+	s.unasked = false
+	if r := s.settle(t); r.Phase != PhasePreparing {
+		t.Fatalf("%s without a dry run", r.Phase)
+	}
+	s.pass(dryLimit)
+	if r := s.settle(t); r.Phase != PhaseFailed || !strings.Contains(r.Reason, "40 of 100") || len(r.Waves) != 0 {
+		t.Errorf("%s: %s, waves %v", r.Phase, r.Reason, r.Waves)
 	}
 }
 
