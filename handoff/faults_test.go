@@ -122,6 +122,42 @@ func TestLostVerdict(t *testing.T) {
 	}
 }
 
+// TestLateCommitIsTold: a source that has not waited for the verdict reads its own
+// record and goes on; the target, which commits after that, tells it.
+func TestLateCommitIsTold(t *testing.T) {
+	w := newWorld()
+	var offer func() ([]byte, error)
+	a := w.worker(t, "w-a", "r1", tap(w, func(pass func() ([]byte, error)) ([]byte, error) {
+		offer = pass
+		return nil, sessions.ErrTimeout
+	}))
+	w.worker(t, "w-b", "r1", func(c *Config) {
+		c.Now = func() time.Time { return time.Now().Add(3 * time.Second) }
+	})
+	told := make(chan sessions.Msg, 1)
+	sub, err := w.bus.Subscribe(sessions.SubjectControl("w-a", VerbDethroned), "", func(m sessions.Msg) { told <- m })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	id := a.create(t, 1)[0]
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if r, _ := a.Move(ctx, MoveOrder{To: "w-b"}, func(MoveReport) { cancel() }); len(r.Refused) != 1 || !a.calls.holds(id) {
+		t.Fatalf("%v %v", r, r.Refused)
+	}
+	_, _ = offer() // nobody waits for its answer any more
+	eventually(t, "the target to own the call", func() bool { return owner(t, w, id).Owner == "w-b" })
+	select {
+	case m := <-told:
+		if !strings.Contains(string(m.Data), string(id)) {
+			t.Errorf("told of another call: %q", m.Data)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the source is not told that it has lost the call")
+	}
+}
+
 // TestRepeatedOffer delivers each offer twice: the second finds the call owned.
 func TestRepeatedOffer(t *testing.T) {
 	w := newWorld()

@@ -239,6 +239,9 @@ func (d *Driver) adopt(a adoption, rev uint64, from string) float64 {
 	freeze := max(0, d.Now().Sub(time.Unix(0, a.item.Frozen)))
 	d.Observe(Observation{What: "moved", Freeze: freeze})
 	d.tell(rec, "moved", freeze, OK)
+	if freeze >= d.OfferTimeout { // the source has not waited for the answer, and may have thawed
+		d.dethrone(from, []codecore.CallID{rec.ID})
+	}
 	d.Log.Debug("call adopted", "call", rec.ID, "from", from, "epoch", rec.Epoch, "freeze_ms", ms(freeze))
 	return ms(freeze)
 }
