@@ -26,16 +26,10 @@ type ClaimReport struct {
 	Error   string    `json:"error,omitempty"`
 }
 
-// bulkReader is a Store that reads many records at once (pipelined).
-type bulkReader interface {
-	// GetAll returns one record or error for each id, in order.
-	GetAll(ctx context.Context, ids []codecore.CallID) ([]sessions.Record, []error)
-}
-
 const (
 	claimChunk = 64 // calls claimed together while the scan goes on
 	claimLanes = 4
-	claimReads = 16 // concurrent Gets of one chunk when the Store has no GetAll
+	claimReads = 16 // concurrent Gets of one chunk
 )
 
 // Claim takes over the calls of dead owners, its share by rendezvous at once,
@@ -265,9 +259,6 @@ func (d *Driver) setAside(ctx context.Context, rec sessions.Record, code Code, d
 
 // getAll reads records with their bodies.
 func (d *Driver) getAll(ctx context.Context, ids []codecore.CallID) ([]sessions.Record, []error) {
-	if b, ok := d.Store.(bulkReader); ok {
-		return b.GetAll(ctx, ids)
-	}
 	recs, errs := make([]sessions.Record, len(ids)), make([]error, len(ids))
 	var all sync.WaitGroup
 	for lane := range claimReads {

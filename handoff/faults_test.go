@@ -207,7 +207,6 @@ func TestCommitInDoubt(t *testing.T) {
 							return nil
 						},
 					}
-					c.OfferTimeout = 100 * time.Millisecond
 				})
 				b.calls.store = w.store
 				id := a.create(t, 1)[0]

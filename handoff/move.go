@@ -200,8 +200,8 @@ const (
 
 // AfterVerdict is step 6 at the source: only "adopted" is believed. A refusal
 // may come from a target whose commit was in doubt, and silence says nothing.
-func AfterVerdict(answered bool, code Code) Decision {
-	if answered && code == OK {
+func AfterVerdict(code Code) Decision {
+	if code == OK {
 		return DropCall
 	}
 	return ReadRecord

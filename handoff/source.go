@@ -305,7 +305,7 @@ func (d *Driver) freeze(ctx context.Context, prepared []ready, r *MoveReport) []
 
 // conclude is step 6 for one call.
 func (d *Driver) conclude(ctx context.Context, it Item, v Verdict, r *MoveReport) {
-	next := AfterVerdict(true, v.Code)
+	next := AfterVerdict(v.Code)
 	for wait := 10 * time.Millisecond; next == ReadRecord; wait = min(2*wait, time.Second) {
 		limited, cancel := context.WithTimeout(ctx, 2*time.Second)
 		rec, err := d.Store.Get(limited, it.Call)
@@ -330,19 +330,12 @@ func (d *Driver) conclude(ctx context.Context, it Item, v Verdict, r *MoveReport
 	}
 }
 
-// republisher is a Bus that can keep the reply subject of a message.
-type republisher interface{ PublishMsg(sessions.Msg) error }
-
-// leave drops a call that another owns, and passes on what waited for it.
+// leave drops a call that another owns, and passes on what waited for it,
+// without where the answers are awaited: who asked is sent his actions at once, and
+// asks again for the answer.
 func (d *Driver) leave(id codecore.CallID) {
 	for _, m := range d.Calls.Drop(id) {
-		var err error
-		if b, ok := d.Bus.(republisher); ok {
-			err = b.PublishMsg(m)
-		} else {
-			err = d.Bus.Publish(m.Subject, m.Data)
-		}
-		if err != nil {
+		if err := d.Bus.Publish(m.Subject, m.Data); err != nil {
 			return // the senders will send again
 		}
 	}
