@@ -72,8 +72,8 @@ func NewDirectory(ctx context.Context, c *Conn, cfg DirectoryConfig) (*Directory
 	return d, nil
 }
 
-// OnDeath registers a callback, called once for each death, from one goroutine
-// at a time.
+// OnDeath registers a callback, called once for each death by whoever finds it:
+// the calls may overlap.
 func (d *Directory) OnDeath(fn func(Death)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -126,7 +126,9 @@ func (d *Directory) Exited(id string) { d.end(sessions.Process{ID: id}) }
 func (d *Directory) end(p sessions.Process) {
 	d.mu.Lock()
 	_, again := d.ended[p.ID]
-	d.ended[p.ID] = time.Now()
+	if again || len(d.ended) < processesMax {
+		d.ended[p.ID] = time.Now()
+	}
 	told := again
 	if h, ok := d.procs[p.ID]; ok {
 		p, told = h.Process, told || h.dead

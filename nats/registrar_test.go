@@ -19,7 +19,7 @@ func TestShelf(t *testing.T) {
 	if _, err := s.Put(ctx, "626f62", []byte("two"), 0, time.Hour); !errors.Is(err, sessions.ErrConflict) {
 		t.Errorf("second create: %v, want ErrConflict", err)
 	}
-	if rev, err = s.Put(ctx, "626f62", []byte("soon gone"), rev, time.Second); err != nil {
+	if rev, err = s.Put(ctx, "626f62", []byte("soon gone"), rev, 2*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Put(ctx, "other", nil, 0, 0); err != nil {
@@ -29,15 +29,13 @@ func TestShelf(t *testing.T) {
 	if err := s.Scan(ctx, func(string, []byte, uint64) error { n++; return nil }); err != nil || n != 1 {
 		t.Errorf("%d values, %v: an empty one is none", n, err)
 	}
-	for { // it forgets by itself
+	eventually(t, "it forgets by itself", func() bool {
 		_, _, err := s.Get(ctx, "626f62")
-		if errors.Is(err, sessions.ErrNotFound) {
-			break
-		}
-		if err != nil {
+		if err != nil && !errors.Is(err, sessions.ErrNotFound) {
 			t.Fatal(err)
 		}
-	}
+		return err != nil
+	})
 	if _, err := s.Put(ctx, "626f62", []byte("late"), rev, time.Hour); !errors.Is(err, sessions.ErrConflict) {
 		t.Errorf("write over what has been forgotten: %v, want ErrConflict", err)
 	}

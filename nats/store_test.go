@@ -155,7 +155,7 @@ func TestOneWriterWinsOnThreeServers(t *testing.T) {
 }
 
 func TestTombstoneExpires(t *testing.T) {
-	s := NewStore(single(t), StoreConfig{TombTTL: time.Second})
+	s := NewStore(single(t), StoreConfig{TombTTL: 2 * time.Second}) // it must still be there when it is read
 	r := rec(1, 0)
 	var err error
 	if r.Rev, err = s.Put(within(t), r); err != nil {
