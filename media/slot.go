@@ -34,7 +34,8 @@ import (
 //	22      timestamp offset << 32, last timestamp
 //	24-55   four SSRCs of the party, 8 words each:
 //	        SSRC (bit 32 set), highest SRTP index plus one, two words of the
-//	        window, their check, highest SRTCP index plus one
+//	        window, their check, highest SRTCP index plus one, two words of a
+//	        filter of those that had a place before
 //	56-75   our last flight of the handshake, as it went; its length first
 //	76-79   where the party's checks nominated, as the kernel writes addresses
 //
@@ -65,6 +66,7 @@ const (
 	wordParty  = 24
 	partyWords = 8
 	parties    = 4
+	wordOut    = 6 // of a party's words
 	wordFlight = 56
 	flightMost = 152
 	wordAddr   = 76
@@ -168,6 +170,33 @@ func (s slot) forgetRx() {
 		s.store(w, 0)
 	}
 }
+
+// shutOut notes an SSRC of the party that loses its place, and its window with it: were
+// it to come again, everything of it could be played again. isOut knows each of them,
+// and takes one in 2,500 of others for them when there are 20, one in 40 at 64. A party
+// has one, another with each source that its sound is switched to.
+func (s slot) shutOut(ssrc uint32) {
+	for _, b := range outBits(ssrc) {
+		s.store(outWord(b), s.load(outWord(b))|1<<(b%64))
+	}
+}
+
+func (s slot) isOut(ssrc uint32) bool {
+	for _, b := range outBits(ssrc) {
+		if s.load(outWord(b))>>(b%64)&1 == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// outBits are an SSRC's four of the filter's 512 bits, and outWord is where one stands.
+func outBits(ssrc uint32) [4]int {
+	h := uint64(ssrc) * 0x9e3779b97f4a7c15
+	return [4]int{int(h >> 55), int(h >> 46 & 511), int(h >> 37 & 511), int(h >> 28 & 511)}
+}
+
+func outWord(b int) int { return wordParty + b/128*partyWords + wordOut + b/64%2 }
 
 // hot is all slots of a node. It is behind Media.mu but for the slots' words.
 type hot struct {
@@ -319,10 +348,17 @@ func (h *hot) take(call codecore.CallID, leg codecore.LegID) (i int, s slot, had
 // giveBack wipes a slot.
 func (h *hot) giveBack(i int) {
 	s := h.at(i)
-	for w := range s {
-		s.store(w, 0)
-	}
+	s.wipe(len(s))
 	h.free = append(h.free, i)
+}
+
+// wipe clears words in this order: first whose they were, last that they are used. Who
+// dies at one of them leaves a slot that no leg goes on with, and none that is free and
+// has words of another's.
+func (s slot) wipe(words int) {
+	for w := range words {
+		s.store((w+1)%len(s), 0)
+	}
 }
 
 // sweep wipes what nobody has asked for.

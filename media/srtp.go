@@ -166,7 +166,7 @@ type opener struct {
 	slot     slot
 	admitted int // SSRCs that ctx has a state for
 	parties  [parties]party
-	turn     byte // where a new SSRC goes when all places are taken
+	opened   uint64 // packets
 }
 
 // party is one SSRC of the far end.
@@ -175,6 +175,7 @@ type party struct {
 	known bool
 	rtp   window
 	rtcp  window
+	heard uint64 // how many packets were open when it was
 }
 
 func newOpener(k keys, s slot) (*opener, error) {
@@ -189,7 +190,7 @@ func newOpener(k keys, s slot) (*opener, error) {
 		if v&present == 0 {
 			continue
 		}
-		p.ssrc, p.known = uint32(v), true
+		p.ssrc, p.known, p.heard = uint32(v), true, 1
 		if next := s.load(w + 1); next > 0 {
 			p.rtp = used(next - 1)
 			if b0, b1 := s.load(w+2), s.load(w+3); s.load(w+4) == checkOf(next, b0, b1) {
@@ -217,29 +218,32 @@ func (o *opener) find(ssrc uint32) *party {
 	return nil
 }
 
-// admit gives an SSRC that has proved itself a place.
+// admit gives an SSRC that has proved itself a place: when all are taken, that of
+// the one heard least lately, which is let in no more.
 func (o *opener) admit(ssrc uint32) (*party, int) {
+	o.opened++
+	least := 0
 	for i := range o.parties {
-		if p := &o.parties[i]; p.known && p.ssrc == ssrc {
+		p := &o.parties[i]
+		if p.known && p.ssrc == ssrc {
+			p.heard = o.opened
 			return p, wordParty + i*partyWords
+		}
+		if p.heard < o.parties[least].heard {
+			least = i
 		}
 	}
 	o.renew()
-	i := 0
-	for i < parties && o.parties[i].known {
-		i++
+	w, p := wordParty+least*partyWords, &o.parties[least]
+	if p.known {
+		o.slot.shutOut(p.ssrc)
 	}
-	if i == parties {
-		i = int(o.turn) % parties
-		o.turn++
-	}
-	w := wordParty + i*partyWords
-	for k := range partyWords {
+	for k := range wordOut {
 		o.slot.store(w+k, 0)
 	}
 	o.slot.store(w, present|uint64(ssrc))
-	o.parties[i] = party{ssrc: ssrc, known: true}
-	return &o.parties[i], w
+	*p = party{ssrc: ssrc, known: true, heard: o.opened}
+	return p, w
 }
 
 // rtp opens a packet in place. newest: none of its SSRC came with a higher index.
@@ -256,8 +260,8 @@ func (o *opener) rtp(b []byte, h *rtp.Header) (plain []byte, newest bool, err er
 		}
 		// Of an SSRC that nobody has proved, the context keeps nothing.
 		o.ctx.SetROC(ssrc, uint32(i>>16))
-	} else if _, ok := o.ctx.ROC(ssrc); ok {
-		o.ctx.SetROC(ssrc, 0) // it had lost its place
+	} else if o.slot.isOut(ssrc) {
+		return nil, false, errUsed
 	}
 	if plain, err = o.ctx.DecryptRTP(b, b, h); err != nil {
 		return nil, false, errOpen
@@ -282,7 +286,7 @@ func (o *opener) control(b []byte) ([]byte, error) {
 	}
 	ssrc := binary.BigEndian.Uint32(b[4:])
 	i := uint64(binary.BigEndian.Uint32(b[len(b)-tail:]) &^ (1 << 31))
-	if p := o.find(ssrc); p != nil && !p.rtcp.fresh(i) {
+	if p := o.find(ssrc); p != nil && !p.rtcp.fresh(i) || p == nil && o.slot.isOut(ssrc) {
 		return nil, errUsed
 	}
 	plain, err := o.ctx.DecryptRTCP(b, b, nil)
