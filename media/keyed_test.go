@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/pion/dtls/v3"
 	"github.com/pion/webrtc/v4"
@@ -18,9 +17,10 @@ import (
 func (n *node) killed(cfg *Config, keep *memKeeper, slots bool, change func(*Media)) *node {
 	n.t.Helper()
 	legs := cfg.Legs.(*memLegs)
-	n.await("records in step", func() bool { r, _ := legs.count(); return r > 0 && n.Stats().Unsaved == 0 })
-	time.Sleep(3 * n.times.behind) // the latches moved after the order
-	n.await("in step, and kept", func() bool { return n.Stats().Unsaved == 0 && keep.count() == n.Stats().Sockets+1 })
+	n.await("in step, and kept", func() bool {
+		r, _ := legs.count()
+		return r > 0 && n.inStep() && keep.count() == n.Stats().Sockets+1
+	})
 	n.crash()
 	cfg.Boot += "+"
 	cfg.Inherited = keep.hand()

@@ -37,6 +37,7 @@ type loop struct {
 	gen     uint64
 	sealed  func(g *leg, control bool) // for tests
 	shake   func(*leg) bool            // begins a DTLS handshake; false: not now
+	parkFor int64                      // how long a packet waits for its order, ns
 
 	// The goroutine's alone.
 	events [64]unix.EpollEvent
@@ -57,7 +58,7 @@ func newLoop(log *slog.Logger, v6 bool) (*loop, error) {
 		_ = unix.Close(ep)
 		return nil, fmt.Errorf("media: eventfd: %w", err)
 	}
-	l := &loop{log: log, v6: v6, start: time.Now(), ep: ep, wakeFD: wake, clock: -1}
+	l := &loop{log: log, v6: v6, start: time.Now(), ep: ep, wakeFD: wake, clock: -1, parkFor: parkFor}
 	if err := l.watch(wake); err != nil {
 		l.close()
 		return nil, err

@@ -121,15 +121,14 @@ func TestAChainOfCallsIsHeardThrough(t *testing.T) {
 func TestWhoWasThereBeforeIsNotLearned(t *testing.T) {
 	cfg := config(&memBus{})
 	cfg.PortMax = cfg.PortMin + 3
-	n := start(t, cfg, nil)
+	n := start(t, cfg, func(m *Media) { m.times.window = time.Hour })
 	ports, a, _ := n.pairOfPhones("c1")
 	n.do("c1", 1, 2)
 	for i := 2; n.Stats().PairsFree < 2; i++ {
 		a.send(i)
 		time.Sleep(5 * time.Millisecond)
 	}
-	a.send(100)
-	n.await("heard by nobody", func() bool { return n.Stats().Dropped["idle-port"] > 3 })
+	n.await("heard by nobody", func() bool { a.send(100); return n.Stats().Dropped["idle-port"] > 3 })
 	again := n.alloc("c2")
 	if again != ports {
 		t.Fatalf("ports %v, not %v", again, ports)
@@ -160,7 +159,7 @@ func TestWhoWasThereBeforeIsNotLearned(t *testing.T) {
 	e := newPhone(t, ports[1], 5000)
 	n.do("c3", 1, 1, talk("a", ports[0], a.addr(), 1), talk("b", ports[1], e.addr(), 1))
 	a.send(7)
-	for g, ok := e.recv(time.Second); ; g, ok = e.recv(time.Second) { // what was parked before
+	for g, ok := e.recv(20 * time.Second); ; g, ok = e.recv(20 * time.Second) { // what was parked before
 		if !ok {
 			t.Fatal("who is where the SDP says is not heard")
 		}

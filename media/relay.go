@@ -221,7 +221,7 @@ func (l *loop) unpark(g *leg, now int64) {
 	g.early = nil
 	for i := range waiting {
 		w := &waiting[i]
-		if now-w.at > parkFor {
+		if now-w.at > l.parkFor {
 			l.drop(g, dropEarly)
 			continue
 		}

@@ -105,6 +105,7 @@ func run(t testing.TB, m *Media, cfg Config, change func(*Media)) *node {
 	m.times.tick = 10 * time.Millisecond
 	m.times.behind = 30 * time.Millisecond
 	m.times.gather = 5 * time.Millisecond
+	m.loop.parkFor = int64(20 * time.Second) // a busy machine takes its time
 	if change != nil {
 		change(m)
 	}
@@ -139,6 +140,15 @@ func (n *node) await(what string, ok func() bool) {
 			n.t.Fatalf("%s: not within 20 s", what)
 		}
 	}
+}
+
+// inStep reports whether the store has all that has come about so far.
+func (n *node) inStep() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.loop.mu.Lock()
+	defer n.loop.mu.Unlock()
+	return len(n.loop.dirty) == 0 && n.cold.waiting() == 0
 }
 
 func ask[A any](n *node, subject string, q any) (a A) {

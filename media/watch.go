@@ -49,6 +49,8 @@ func (m *Media) tend(ctx context.Context, now time.Time) {
 
 // gatherDirty passes on which calls the relay has changed.
 func (m *Media) gatherDirty(due time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.loop.mu.Lock()
 	dirty := m.loop.dirty
 	m.loop.dirty = nil
@@ -56,11 +58,6 @@ func (m *Media) gatherDirty(due time.Time) {
 		c.dirty = false
 	}
 	m.loop.mu.Unlock()
-	if len(dirty) == 0 {
-		return
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	for _, c := range dirty {
 		if m.calls[c.id] == c && c.applied {
 			m.cold.changed(c.id, due)
