@@ -124,11 +124,14 @@ func (g *leg) quality(now int64) Quality {
 		}
 	}
 	if g.farBlock {
-		clock := uint32(8000)
-		if g.peer != nil && g.peer.in.clock != 0 {
-			clock = g.peer.in.clock
+		q.FarLost = g.farLost
+		from := g.peer // whose sound it hears
+		if from == nil {
+			from = g
 		}
-		q.FarLost, q.FarJitter = g.farLost, float64(g.farJit)*1000/float64(clock)
+		if clock := from.in.clock; clock != 0 {
+			q.FarJitter = float64(g.farJit) * 1000 / float64(clock)
+		}
 	}
 	if g.heard != 0 {
 		q.SilentMS = (now - g.heard) / 1e6

@@ -89,8 +89,8 @@ type receiver struct {
 	any      bool
 }
 
-// note counts one valid packet. Jitter is taken over audio of one payload type;
-// arrival is the time of the batch.
+// note counts one valid packet. Jitter is taken over audio of one payload type whose
+// clock is known; arrival is the time of the batch.
 func (r *receiver) note(b []byte, pt byte, audio bool, now int64) {
 	ssrc := binary.BigEndian.Uint32(b[8:])
 	seq := binary.BigEndian.Uint16(b[2:])
@@ -110,7 +110,7 @@ func (r *receiver) note(b []byte, pt byte, audio bool, now int64) {
 			r.base = ext
 		}
 	}
-	if !audio {
+	if !audio || pt >= dynamic { // by another clock Opus would jitter by 100 ms
 		return
 	}
 	clock := clockRate(pt)
@@ -145,8 +145,8 @@ func (r *receiver) jitterMS() float64 {
 }
 
 // clockRate is the RTP clock of a static payload type (RFC 3551 section 6, where
-// G.722 is 8000 by an old mistake). Dynamic types are taken as telephone band:
-// the desired state does not tell their rate yet.
+// G.722 is 8000 by an old mistake). Dynamic types are taken as telephone band, where
+// about is enough: the desired state does not tell their rate yet.
 func clockRate(pt byte) uint32 {
 	switch pt {
 	case 6:
@@ -158,6 +158,9 @@ func clockRate(pt byte) uint32 {
 	}
 	return 8000
 }
+
+// dynamic is the first payload type that means what SDP says.
+const dynamic = 96
 
 // mulDiv is a*b/c without overflow between.
 func mulDiv(a, b, c uint64) uint64 {
