@@ -170,7 +170,11 @@ func New(cfg Config) (*Media, error) {
 	}
 	m.hot = openHot(cfg.Inherited[hotName], m.pool.most, m.keep)
 	delete(cfg.Inherited, hotName)
-	m.pool.inherit(cfg.Inherited, time.Now().Add(m.times.claim))
+	claim := m.times.claim
+	if cfg.Handed != nil {
+		claim = cfg.RestPorts // nobody comes later for his, but some rest
+	}
+	m.pool.inherit(cfg.Inherited, time.Now().Add(claim))
 	if cfg.Legs != nil && m.pool.bound() == 0 {
 		// Nobody has kept anything, and the newest calls may have no record here yet:
 		// their owners will name their ports. What is bound meanwhile for calls to
