@@ -26,8 +26,12 @@ import (
 // not heard, and will be repeated.
 const shakesMost = 32
 
-// shakeFor bounds one handshake.
-const shakeFor = 20 * time.Second
+// shakeFor bounds one handshake. After shakeLong a heir does not wait for its end: an
+// honest one has lost four flights in a row by then.
+const (
+	shakeFor  = 20 * time.Second
+	shakeLong = 4 * time.Second
+)
 
 var errFingerprint = errors.New("media: the party's certificate is not that of its SDP")
 
@@ -42,12 +46,15 @@ type pipe struct {
 	mute atomic.Bool
 	deep bool // the party has answered us, so it cannot begin anew; behind loop.mu
 
+	began int64 // ns
+
 	mu     sync.Mutex
-	flight [][]byte // sent since the party was last heard
+	flight [][]byte // what we said last
+	turn   bool     // the party has been heard since
 }
 
 func newPipe(l *loop, g *leg) *pipe {
-	return &pipe{l: l, g: g, in: make(chan []byte, 16), done: make(chan struct{})}
+	return &pipe{l: l, g: g, in: make(chan []byte, 16), done: make(chan struct{}), began: l.now()}
 }
 
 // feed gives it a datagram; the relay does not wait.
@@ -65,7 +72,7 @@ func (p *pipe) ReadFrom(b []byte) (int, net.Addr, error) {
 	select {
 	case d := <-p.in:
 		p.mu.Lock()
-		p.flight = nil
+		p.turn = true
 		p.mu.Unlock()
 		return copy(b, d), p.LocalAddr(), nil
 	case <-p.done:
@@ -82,6 +89,9 @@ func (p *pipe) WriteTo(b []byte, _ net.Addr) (int, error) {
 		return len(b), nil
 	}
 	p.mu.Lock()
+	if p.turn {
+		p.flight, p.turn = nil, false
+	}
 	if len(p.flight) < 16 {
 		p.flight = append(p.flight, append([]byte(nil), b...))
 	}

@@ -81,7 +81,10 @@ func (l *loop) stun(g *leg, b []byte, from *sockaddr, now int64) {
 	}
 	if who == &c.cur && r.nominates {
 		c.nominated = true
-		c.prev = credentials{}
+		if c.prev.own != "" {
+			c.prev = credentials{}
+			l.markDirty(g.call)
+		}
 	}
 	if *dest != *from {
 		g.latch.pin(*from)

@@ -21,8 +21,10 @@ import (
 // for the heir. One whose party has said nothing but its ClientHello, or nothing at
 // all, by the end of that time has not heard us either: it begins anew in the heir,
 // which the party cannot tell from a late answer (RFC 6347 section 4.2.4). One that
-// is half done can neither go elsewhere nor be cut, so Freeze fails, and everything
-// is as it was.
+// is half done can neither go elsewhere nor begin anew, so Freeze fails, and everything
+// is as it was; but not for one that has taken shakeLong already, for then whoever
+// does not end it could keep this process for ever. Its leg ends in the heir, with
+// handshake-cut; after Thaw it goes on.
 
 // handedVersion is the form of what is handed over. An heir that does not read
 // it refuses, and nothing has happened.
@@ -71,6 +73,7 @@ type handedLeg struct {
 	FarJit   uint32            `json:"far_jit,omitempty"`
 	FarBlock bool              `json:"far_block,omitempty"`
 	Anew     bool              `json:"anew,omitempty"` // its DTLS handshake is to begin
+	Cut      bool              `json:"cut,omitempty"`  // it is half done, and ends here
 	ICE      *handedICE        `json:"ice,omitempty"`
 }
 
@@ -100,7 +103,7 @@ func (g *leg) heardSoFar() handedLeg {
 		}
 	}
 	if s := g.sec; s != nil && s.ice != nil {
-		h.Anew = s.due
+		h.Anew, h.Cut = s.due, s.pipe != nil
 		h.ICE = &handedICE{Own: s.ice.prev.own, Theirs: s.ice.prev.theirs, Nominated: s.ice.nominated}
 		for _, a := range s.ice.valid {
 			if !a.isZero() {
@@ -126,7 +129,10 @@ func (m *Media) goOnChecking(g *leg, h handedLeg) {
 			c.note(&a)
 		}
 	}
-	if h.Anew && g.sec.why == reasonCut {
+	switch {
+	case h.Cut:
+		g.sec.end(reasonCut)
+	case h.Anew && g.sec.why == reasonCut:
 		g.sec.begin()
 	}
 }
@@ -218,19 +224,21 @@ func (m *Media) settle(ctx context.Context) error {
 	}
 }
 
-// breakOff ends the handshakes under way, to begin anew, if the party has answered
-// in none of them. Both locks are held.
+// breakOff ends the handshakes under way in which the party has not answered, to begin
+// anew; unless there is one in which it has, and that is still young. Both locks are
+// held.
 func (m *Media) breakOff() bool {
 	var all []*secure
+	now := m.loop.now()
 	for _, c := range m.calls {
 		for _, g := range c.legs {
-			if g.sec == nil || g.sec.pipe == nil {
-				continue
-			}
-			if g.sec.pipe.deep {
+			switch {
+			case g.sec == nil || g.sec.pipe == nil:
+			case !g.sec.pipe.deep:
+				all = append(all, g.sec)
+			case now-g.sec.pipe.began < int64(shakeLong):
 				return false
 			}
-			all = append(all, g.sec)
 		}
 	}
 	for _, s := range all {

@@ -38,6 +38,14 @@ type legRecord struct {
 	RTCP    string         `json:"rtcp,omitempty"`
 	Out     *streamRecord  `json:"out,omitempty"`
 	Tone    uint32         `json:"tone,omitempty"` // samples played
+	Before  *oldICE        `json:"before,omitempty"`
+}
+
+// oldICE are the credentials that hold beside those of Want while the party restarts
+// ICE: until it has our answer, and has nominated under the new ones.
+type oldICE struct {
+	Own    string `json:"own"` // label of ours
+	Theirs string `json:"theirs,omitempty"`
 }
 
 // streamRecord is the stream towards a leg. Seq and TS are as old as the record.
@@ -68,6 +76,9 @@ func (c *call) snapshot(boot string, at time.Time) record {
 		}
 		if g.tone != nil {
 			lr.Tone = g.tone.pos
+		}
+		if s := g.sec; s != nil && s.ice != nil && s.ice.prev.own != "" {
+			lr.Before = &oldICE{s.ice.prev.own, s.ice.prev.theirs}
 		}
 		r.Legs = append(r.Legs, lr)
 	}

@@ -201,6 +201,7 @@ func (m *Media) apply(c *call, d sessions.DoMedia, was *record, now time.Time) e
 		for _, r := range was.Legs {
 			if g := find(legs, r.Leg); g != nil {
 				g.restore(r, max(0, now.Sub(was.At)), m.v6, at)
+				m.restoreICE(g, r.Before)
 			}
 		}
 	}

@@ -94,11 +94,19 @@ func (m *Media) recall(c *call, r *record, now time.Time) {
 	defer m.loop.mu.Unlock()
 	for _, was := range r.Legs {
 		g := find(c.legs, was.Leg)
-		if g == nil || g.rtp.num != was.Port || g.latch.fresh || g.out.started {
+		if g == nil || g.rtp.num != was.Port {
 			continue
 		}
 		for _, w := range r.Want.Legs {
-			if w.Leg == was.Leg && w.Learn == g.learn {
+			if w.Leg != was.Leg {
+				continue
+			}
+			old := was.Before
+			if s := w.Secure; s != nil && g.sec != nil && s.Own != g.sec.want.Own {
+				old = &oldICE{s.Own, s.Ufrag} // the order was of a restart that the record does not know
+			}
+			m.restoreICE(g, old)
+			if w.Learn == g.learn && !g.latch.fresh && !g.out.started {
 				g.restore(was, max(0, now.Sub(r.At)), m.v6, m.loop.now())
 			}
 		}

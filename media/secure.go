@@ -195,6 +195,16 @@ func (s *secure) setRx(k *keys) (err error) {
 	return err
 }
 
+// restoreICE has the credentials of before an ICE restart hold until it is over.
+func (m *Media) restoreICE(g *leg, old *oldICE) {
+	if old == nil || g.sec == nil || g.sec.ice == nil {
+		return
+	}
+	if c := g.sec.ice; !c.nominated && c.prev.own == "" && c.cur.own != old.Own {
+		c.prev = m.credentials(g.call.id, old.Own, old.Theirs)
+	}
+}
+
 // setICE takes up credentials; others than before are an ICE restart.
 func (s *secure) setICE(c credentials, now int64) {
 	switch {
@@ -366,7 +376,7 @@ func (l *loop) unlock(g *leg) {
 	waiting := g.sec.wait
 	g.sec.wait = nil
 	for i := range waiting {
-		if w := &waiting[i]; l.now()-w.at < 10*parkFor {
+		if w := &waiting[i]; l.now()-w.at < 10*l.parkFor {
 			l.packet(g.rtp, w.b, &w.from, w.at)
 		}
 	}

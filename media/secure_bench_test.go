@@ -17,7 +17,6 @@ import (
 	"github.com/pion/dtls/v3"
 	"github.com/pion/dtls/v3/pkg/crypto/selfsign"
 	"github.com/pion/srtp/v3"
-	"github.com/pion/stun/v4"
 	"golang.org/x/sys/unix"
 
 	"callswitch/codecore"
@@ -86,14 +85,8 @@ func client(over <-chan struct{}, done func(), t testing.TB, key *secrets.Key, c
 	}
 	defer conn.Close()
 	ufrag, pwd := key.ICE(call, "a.1")
-	m, err := stun.Build(stun.TransactionID, stun.BindingRequest, stun.NewUsername(ufrag+":x"),
-		stun.RawAttribute{Type: stun.AttrUseCandidate}, stun.NewShortTermIntegrity(pwd), stun.Fingerprint)
-	if err == nil {
-		_, err = conn.Write(m.Raw)
-	}
-	buf := make([]byte, 1500)
-	if err == nil {
-		_, err = conn.Read(buf)
+	if _, err = conn.Write(checkBy(ufrag+":x", pwd, nominates).Raw); err == nil {
+		_, err = conn.Read(make([]byte, 1500))
 	}
 	if err != nil {
 		t.Error(err)

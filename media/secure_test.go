@@ -152,14 +152,11 @@ func TestOnlyThePartyIsHeard(t *testing.T) {
 	forged := append([]byte(nil), a.sent[0]...)
 	forged[3] += 7
 	evil.write(forged, ports[0])
+	n.await("two forged, two replayed", func() bool { d := n.Stats().Dropped; return d["forged"] == 2 && d["replay"] == 2 })
 	b.silent()
 	b.send(2)
 	a.must(2)
 	evil.silent()
-	s := n.Stats()
-	if s.Dropped["forged"] != 2 || s.Dropped["replay"] != 2 {
-		t.Errorf("dropped %v", s.Dropped)
-	}
 	// The party itself may move: who can seal is the party.
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -217,33 +214,51 @@ func TestSequenceWraps(t *testing.T) {
 	}
 }
 
+var nominates = stun.RawAttribute{Type: stun.AttrUseCandidate}
+
+// checkBy is a connectivity check as a party sends it.
+func checkBy(user, pwd string, more ...stun.Setter) *stun.Message {
+	return stun.MustBuild(append([]stun.Setter{stun.TransactionID, stun.BindingRequest, stun.NewUsername(user)},
+		append(more, stun.NewShortTermIntegrity(pwd), stun.Fingerprint)...)...)
+}
+
+// asks has a phone send a check, and returns the answer once the check has been
+// treated; nil: there is none.
+func (n *node) asks(p *phone, user, pwd string, more ...stun.Setter) *stun.Message {
+	n.t.Helper()
+	was, m := n.Stats(), checkBy(user, pwd, more...)
+	p.write(m.Raw, p.to)
+	var now Stats
+	n.await("a check treated", func() bool {
+		now = n.Stats()
+		return now.Checks+now.Dropped["check"] > was.Checks+was.Dropped["check"]
+	})
+	if now.Checks == was.Checks {
+		return nil
+	}
+	buf := make([]byte, 2048)
+	p.conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	k, _, err := p.conn.ReadFromUDP(buf)
+	r := &stun.Message{Raw: buf[:k]}
+	if err == nil {
+		err = r.Decode()
+	}
+	if err != nil || r.TransactionID != m.TransactionID || stun.NewShortTermIntegrity(pwd).Check(r) != nil || stun.Fingerprint.Check(r) != nil {
+		n.t.Fatalf("answer %v: %v", r, err)
+	}
+	return r
+}
+
 func TestStunIsAnsweredToThePartyAlone(t *testing.T) {
 	cfg, key := secureConfig(t)
 	n := start(t, cfg, nil)
 	ports := n.alloc("c1")
-	w := talk("a", ports[0], "", 1)
-	w.Mux, w.Secure = true, &codecore.Secure{Kind: codecore.SecureDTLS, Own: "a.1", Ufrag: "them", Fingerprint: "sha-256 00"}
-	n.do("c1", 1, 1, w)
+	n.do("c1", 1, 1, checked(ports[0], "a.1", "them"))
 	ufrag, pwd := key.ICE("c1", "a.1")
 	p := newPhone(t, ports[0], 1)
 	ask := func(user, pwd string, more ...stun.Setter) *stun.Message {
 		t.Helper()
-		m, err := stun.Build(append([]stun.Setter{stun.TransactionID, stun.BindingRequest, stun.NewUsername(user)}, append(more, stun.NewShortTermIntegrity(pwd), stun.Fingerprint)...)...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.write(m.Raw, ports[0])
-		buf := make([]byte, 2048)
-		p.conn.SetReadDeadline(time.Now().Add(80 * time.Millisecond))
-		k, _, err := p.conn.ReadFromUDP(buf)
-		if err != nil {
-			return nil
-		}
-		r := &stun.Message{Raw: buf[:k]}
-		if err := r.Decode(); err != nil || r.TransactionID != m.TransactionID || stun.NewShortTermIntegrity(pwd).Check(r) != nil || stun.Fingerprint.Check(r) != nil {
-			t.Fatalf("answer %v: %v", r, err)
-		}
-		return r
+		return n.asks(p, user, pwd, more...)
 	}
 	for name, r := range map[string]*stun.Message{
 		"wrong password": ask(ufrag+":them", "wrong"), "no name": ask("", pwd), "another's": ask(ufrag+":they", pwd), "not ours": ask("x:them", pwd),
@@ -252,7 +267,7 @@ func TestStunIsAnsweredToThePartyAlone(t *testing.T) {
 			t.Errorf("%s: answered %s", name, r)
 		}
 	}
-	r := ask(ufrag+":them", pwd, stun.RawAttribute{Type: stun.AttrUseCandidate})
+	r := ask(ufrag+":them", pwd, nominates)
 	var addr stun.XORMappedAddress
 	if r == nil || r.Type != stun.BindingSuccess || addr.GetFrom(r) != nil || addr.Port != p.conn.LocalAddr().(*net.UDPAddr).Port {
 		t.Fatalf("answer %v", r)
@@ -266,20 +281,27 @@ func TestStunIsAnsweredToThePartyAlone(t *testing.T) {
 		t.Errorf("role conflict: %v", r)
 	}
 	// A restart: both are good until the new one nominates.
-	w.Secure = &codecore.Secure{Kind: codecore.SecureDTLS, Own: "a.2", Ufrag: "new", Fingerprint: "sha-256 00"}
-	n.do("c1", 1, 2, w)
+	n.do("c1", 1, 2, checked(ports[0], "a.2", "new"))
 	ufrag2, pwd2 := key.ICE("c1", "a.2")
 	if ask(ufrag+":them", pwd) == nil || ask(ufrag2+":new", pwd2) == nil {
 		t.Error("amid a restart one of both is not heard")
 	}
-	if ask(ufrag2+":new", pwd2, stun.RawAttribute{Type: stun.AttrUseCandidate}) == nil || ask(ufrag+":them", pwd) != nil {
+	if ask(ufrag2+":new", pwd2, nominates) == nil || ask(ufrag+":them", pwd) != nil {
 		t.Error("the old ones outlive the new nomination")
 	}
-	for range 3 * checksAtOnce {
-		p.write([]byte{0, 1, 0, 0}, ports[0])
+	was, many := n.Stats(), uint64(3*checksAtOnce/2)
+	n.loop.mu.Lock() // so that they are read in a row
+	for range many {
+		p.write(checkBy(ufrag2+":new", pwd2).Raw, ports[0])
 	}
-	if s := n.Stats(); s.Dropped["check"] < 4 {
-		t.Errorf("dropped %v", s.Dropped)
+	n.loop.mu.Unlock()
+	var s Stats
+	n.await("checks treated", func() bool {
+		s = n.Stats()
+		return s.Checks+s.Dropped["check"] == was.Checks+was.Dropped["check"]+many
+	})
+	if s.Checks-was.Checks == many {
+		t.Error("there is no limit to what is answered")
 	}
 }
 
@@ -339,9 +361,12 @@ func TestConsentIsLost(t *testing.T) {
 	got := n.ends("c1")
 	_, a, _, _ := n.dialled("c1", key, false)
 	a.close()
-	n.loop.mu.Lock()
-	n.calls["c1"].legs[0].sec.ice.checked -= consentFor
-	n.loop.mu.Unlock()
+	n.await("an end", func() bool { // its last check may be on its way
+		n.loop.mu.Lock()
+		defer n.loop.mu.Unlock()
+		n.calls["c1"].legs[0].sec.ice.checked -= consentFor
+		return len(got) > 0
+	})
 	n.endsWith(got, "a", "ice-consent")
 }
 

@@ -89,15 +89,8 @@ func shakingCall(t *testing.T, active bool, in, out *func([]byte) []byte) (n *no
 	line = newLossy(t)
 	line.in.Store(in)
 	line.out.Store(out)
-	ports := n.alloc("c1")
-	a, b = newBrowserOn(t, line), newPhone(t, ports[1], 2000)
-	offer := a.offer(nil)
-	n.do("c1", 1, 1, a.secured(talk("a", ports[0], "", 1), key, "c1", "a.1", offer, active), talk("b", ports[1], b.addr(), 1))
-	setup := "passive"
-	if active {
-		setup = "active"
-	}
-	a.answer(ours(key, "c1", "a.1", setup, ports[0]))
+	a = newBrowserOn(t, line)
+	_, b, _ = n.dials("c1", key, a, active)
 	n.await("a handshake, and something of it lost", func() bool { return n.shakes.Load() == 1 && line.lost.Load() > 0 })
 	return n, cfg, keep, line, a, b
 }
@@ -128,7 +121,7 @@ func TestFreezeWaitsForASlowHandshake(t *testing.T) {
 			n, cfg, keep, line, a, b := shakingCall(t, active, &loseAll, nil)
 			_, c, d := n.pairOfPhones("c2")
 			frozen := make(chan error, 1)
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			var state []byte
 			go func() {
@@ -214,13 +207,13 @@ func TestAnyCheckBeginsAHandshakeThatHadToWait(t *testing.T) {
 	n := start(t, cfg, nil)
 	n.shakes.Add(shakesMost)
 	ports := n.alloc("c1")
-	w := talk("a", ports[0], "", 1)
-	w.Mux, w.Secure = true, &codecore.Secure{Kind: codecore.SecureDTLS, Own: "a.1", Ufrag: "x", Fingerprint: "sha-256 00", Active: true}
+	w := checked(ports[0], "a.1", "x")
+	w.Secure.Active = true
 	n.do("c1", 1, 1, w)
 	p := newPhone(t, ports[0], 1)
-	p.check(key, "a.1", "x", nominates)
+	n.answers(p, key, "a.1", "x", nominates)
 	n.shakes.Add(-shakesMost)
-	p.check(key, "a.1", "x")
+	n.answers(p, key, "a.1", "x")
 	n.await("a handshake", func() bool { return n.shakes.Load() == 1 })
 }
 
@@ -240,11 +233,8 @@ func TestHandshakeThatHadToWaitBegins(t *testing.T) {
 			cfg, key, keep := keptConfig(t)
 			n := start(t, cfg, nil)
 			n.shakes.Add(shakesMost)
-			ports := n.alloc("c1")
-			a, b := newBrowser(t), newPhone(t, ports[1], 2000)
-			offer := a.offer(nil)
-			n.do("c1", 1, 1, a.secured(talk("a", ports[0], "", 1), key, "c1", "a.1", offer, true), talk("b", ports[1], b.addr(), 1))
-			a.answer(ours(key, "c1", "a.1", "active", ports[0]))
+			a := newBrowser(t)
+			_, b, _ := n.dials("c1", key, a, true)
 			n.await("nomination", func() bool { return n.quality("c1", "a").Remote != "" })
 			n.shakes.Add(-shakesMost)
 			if how != "later" {
@@ -293,6 +283,49 @@ func TestFreezeFailsAmidAHandshakeThatIsHalfDone(t *testing.T) {
 	a.must(6)
 }
 
+// But nobody can keep a process from being replaced by leaving his handshake half done:
+// one that has taken too long ends with its call, or goes on when no heir comes.
+func TestHandshakeThatStaysHalfDoneIsNotWaitedFor(t *testing.T) {
+	stale := func(n *node) []byte {
+		n.await("half of it", func() bool { return n.deep("c1") })
+		n.loop.mu.Lock()
+		n.calls["c1"].legs[0].sec.pipe.began -= int64(shakeLong)
+		n.loop.mu.Unlock()
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		state, err := n.Freeze(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return state
+	}
+	t.Run("in the heir", func(t *testing.T) {
+		n, cfg, keep, _, _, _ := shakingCall(t, false, nil, &loseTheRest)
+		state, got := stale(n), n.ends("c1")
+		n.succeededBy(t, cfg, keep, "m-2", state).endsWith(got, "a", "handshake-cut")
+	})
+	t.Run("thawed", func(t *testing.T) {
+		n, _, _, line, a, b := shakingCall(t, false, nil, &loseTheRest)
+		stale(n)
+		n.Thaw()
+		line.out.Store(nil)
+		sounds(n, a, b)
+	})
+	t.Run("in the heir, of another party than before", func(t *testing.T) {
+		cfg, key, keep := keptConfig(t)
+		n := start(t, cfg, nil)
+		ports, _, _, legs := n.dialled("c1", key, false)
+		line := newLossy(t)
+		line.out.Store(&loseTheRest)
+		a := newBrowserOn(t, line)
+		legs[0] = a.secured(legs[0], key, "c1", "a.2", a.offer(nil), false)
+		n.do("c1", 1, 2, legs[:]...)
+		a.answer(ours(key, "c1", "a.2", "passive", ports[0]))
+		state, got := stale(n), n.ends("c1")
+		n.succeededBy(t, cfg, keep, "m-2", state).endsWith(got, "a", "handshake-cut")
+	})
+}
+
 // A browser restarts ICE, and the media process is replaced before it has our answer,
 // and again after it.
 func TestHeirAmidAnICERestart(t *testing.T) {
@@ -326,51 +359,86 @@ func TestHeirAmidAnICERestart(t *testing.T) {
 	}
 }
 
-var nominates = stun.RawAttribute{Type: stun.AttrUseCandidate}
-
-// check asks for a leg of call c1 as its party, and says whether it was answered.
-func (p *phone) check(key *secrets.Key, label, theirs string, more ...stun.Setter) bool {
-	p.t.Helper()
-	ufrag, pwd := key.ICE("c1", label)
-	m, err := stun.Build(append([]stun.Setter{stun.TransactionID, stun.BindingRequest, stun.NewUsername(ufrag + ":" + theirs)},
-		append(more, stun.NewShortTermIntegrity(pwd), stun.Fingerprint)...)...)
-	if err != nil {
-		p.t.Fatal(err)
+// Until it has our answer the party of an ICE restart uses its old credentials, and
+// the process that goes on answers to both, after a planned change or a crash; once the
+// party has nominated under the new ones, to them alone.
+func TestWhoGoesOnAnswersChecksAsBefore(t *testing.T) {
+	next := map[string]func(n *node, cfg *Config, keep *memKeeper) *node{
+		"heir": func(n *node, cfg *Config, keep *memKeeper) *node {
+			cfg.Boot += "+"
+			return n.yieldTo(t, *cfg, keep, cfg.Boot)
+		},
+		"kill -9": func(n *node, cfg *Config, keep *memKeeper) *node { return n.killed(cfg, keep, true, nil) },
 	}
-	p.write(m.Raw, p.to)
-	p.conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-	_, err = p.conn.Read(make([]byte, 1500))
-	return err == nil
+	for name, next := range next {
+		t.Run(name, func(t *testing.T) {
+			cfg, key, keep := keptConfig(t)
+			n := start(t, cfg, nil)
+			ports := n.alloc("c1")
+			p := newPhone(t, ports[0], 1)
+			as := func(label, ufrag string) codecore.MediaLeg { return checked(ports[0], label, ufrag) }
+			answered := func(label, theirs string, more ...stun.Setter) bool {
+				return n.answers(p, key, label, theirs, more...)
+			}
+			n.do("c1", 1, 1, as("a.1", "them"))
+			if !answered("a.1", "them", nominates) {
+				t.Fatal("not answered at all")
+			}
+			n.do("c1", 1, 2, as("a.2", "new"))
+			n = next(n, &cfg, keep)
+			if !answered("a.1", "them") || !answered("a.2", "new") {
+				t.Error("amid a restart one of both is not answered, or none")
+			}
+			n = next(n, &cfg, keep) // and it says so in its turn
+			if !answered("a.1", "them") || !answered("a.2", "new", nominates) || answered("a.1", "them") {
+				t.Error("the old credentials ended too early, or outlived the nomination")
+			}
+			n = next(n, &cfg, keep)
+			if answered("a.1", "them") || !answered("a.2", "new") {
+				t.Error("the old credentials are taken up again")
+			}
+		})
+	}
 }
 
-// Until it has our answer the party of an ICE restart uses its old credentials, and
-// the heir answers to both; once it has nominated under the new ones, to them alone.
-func TestHeirAnswersChecksAsItsPredecessor(t *testing.T) {
+// Nobody has stored yet that a party restarts ICE when the process dies, and the order
+// that says so overtakes the record.
+func TestRestartThatTheRecordDoesNotKnow(t *testing.T) {
 	cfg, key, keep := keptConfig(t)
 	n := start(t, cfg, nil)
 	ports := n.alloc("c1")
-	w := talk("a", ports[0], "", 1)
-	as := func(label, ufrag string) codecore.MediaLeg {
-		w.Mux, w.Secure = true, &codecore.Secure{Kind: codecore.SecureDTLS, Own: label, Ufrag: ufrag, Fingerprint: "sha-256 00"}
-		return w
-	}
 	p := newPhone(t, ports[0], 1)
-	check := func(label, theirs string, more ...stun.Setter) bool { return p.check(key, label, theirs, more...) }
-	n.do("c1", 1, 1, as("a.1", "them"))
-	if !check("a.1", "them", nominates) {
+	n.do("c1", 1, 1, checked(ports[0], "a.1", "them"))
+	if !n.answers(p, key, "a.1", "them", nominates) {
 		t.Fatal("not answered at all")
 	}
-	n.do("c1", 1, 2, as("a.2", "new"))
-	n = n.yieldTo(t, cfg, keep, "m-2")
-	if !check("a.1", "them") || !check("a.2", "new") {
-		t.Error("amid a restart the heir answers to one of both, or to none")
+	n.await("in step, and kept", func() bool { return n.inStep() && keep.count() == n.Stats().Sockets+1 })
+	n.crash()
+	body, rev, err := cfg.Legs.Get(t.Context(), "n1", "c1")
+	if err != nil {
+		t.Fatal(err)
 	}
-	n = n.yieldTo(t, cfg, keep, "m-3") // and it says so in its turn
-	if !check("a.1", "them") || !check("a.2", "new", nominates) || check("a.1", "them") {
-		t.Error("the old credentials ended too early, or outlived the nomination")
+	cfg.Boot, cfg.Inherited, cfg.Legs = "m-2", keep.hand(), nil
+	n = start(t, cfg, nil)
+	n.do("c1", 1, 2, checked(ports[0], "a.2", "new"))
+	if ok, err := n.restore("c1", body, rev); ok || err != nil {
+		t.Fatalf("restored %t, %v", ok, err)
 	}
-	n.yieldTo(t, cfg, keep, "m-4")
-	if check("a.1", "them") || !check("a.2", "new") {
-		t.Error("the heir takes the old credentials up again")
+	if !n.answers(p, key, "a.1", "them") || !n.answers(p, key, "a.2", "new", nominates) || n.answers(p, key, "a.1", "them") {
+		t.Error("the old credentials are to hold until the new ones nominate")
 	}
+}
+
+// checked is a leg of a party that sends checks and nothing else.
+func checked(port int, label, ufrag string) codecore.MediaLeg {
+	w := talk("a", port, "", 1)
+	w.Mux, w.Secure = true, &codecore.Secure{Kind: codecore.SecureDTLS, Own: label, Ufrag: ufrag, Fingerprint: "sha-256 00"}
+	return w
+}
+
+// answers reports whether a check for a leg of call c1 is answered.
+func (n *node) answers(p *phone, key *secrets.Key, label, theirs string, more ...stun.Setter) bool {
+	n.t.Helper()
+	ufrag, pwd := key.ICE("c1", label)
+	return n.asks(p, ufrag+":"+theirs, pwd, more...) != nil
 }

@@ -207,13 +207,12 @@ func (b *browser) must(n int) *rtp.Packet {
 	}
 }
 
-// dialled is a browser on leg a and a phone on leg b, who hear each other.
-func (n *node) dialled(call string, key *secrets.Key, active bool, profiles ...dtls.SRTPProtectionProfile) (ports [2]int, a *browser, b *phone, legs [2]codecore.MediaLeg) {
+// dials brings a browser to leg a and a phone to leg b: all but their sound.
+func (n *node) dials(call string, key *secrets.Key, a *browser, active bool) (ports [2]int, b *phone, legs [2]codecore.MediaLeg) {
 	n.t.Helper()
 	ports = n.alloc(call)
-	a, b = newBrowser(n.t, profiles...), newPhone(n.t, ports[1], 2000)
-	offer := a.offer(nil)
-	legs[0] = a.secured(talk("a", ports[0], "", 1), key, call, "a.1", offer, active)
+	b = newPhone(n.t, ports[1], 2000)
+	legs[0] = a.secured(talk("a", ports[0], "", 1), key, call, "a.1", a.offer(nil), active)
 	legs[1] = talk("b", ports[1], b.addr(), 1)
 	if d := n.do(call, 1, 1, legs[:]...); d.Reason != "" {
 		n.t.Fatalf("order: %+v", d)
@@ -223,6 +222,14 @@ func (n *node) dialled(call string, key *secrets.Key, active bool, profiles ...d
 		setup = "active"
 	}
 	a.answer(ours(key, call, "a.1", setup, ports[0]))
+	return ports, b, legs
+}
+
+// dialled is a browser on leg a and a phone on leg b, who hear each other.
+func (n *node) dialled(call string, key *secrets.Key, active bool, profiles ...dtls.SRTPProtectionProfile) (ports [2]int, a *browser, b *phone, legs [2]codecore.MediaLeg) {
+	n.t.Helper()
+	a = newBrowser(n.t, profiles...)
+	ports, b, legs = n.dials(call, key, a, active)
 	n.await("connected", func() bool { return a.state(webrtc.PeerConnectionStateConnected) })
 	a.send(1)
 	b.must(1)
