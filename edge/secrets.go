@@ -101,8 +101,10 @@ func hasFold(b []byte, prefix string) bool {
 
 // hide is a line without its secret.
 func (v *vault) hide(call codecore.CallID, line string) string {
-	name, value, _ := strings.Cut(line, ":")
-	switch kind := strings.ToLower(strings.TrimLeft(name[2:], " \t")); {
+	name, value, _ := strings.Cut(line[2:], ":") // what stands before it may be a colon, too
+	kind := strings.ToLower(strings.TrimLeft(name, " \t"))
+	name = line[:2] + name
+	switch {
 	case line[0] != 'a' && line[0] != 'A', kind == "key-mgmt":
 		return "k=prompt" // RFC 8866 5.12: a key, but not here
 	case kind == "ice-pwd":

@@ -51,6 +51,9 @@ func TestSecretsOfAPartyAreSealed(t *testing.T) {
 		{cm + "uri:https://x/" + key(30), cm + "{bad}", ""},
 		{"k=base64:" + key(30), "k=prompt", ""},
 		{"a=key-mgmt:mikey " + key(30), "k=prompt", ""},
+		{"a:key-mgmt:mikey " + key(30), "k=prompt", ""}, // no attribute, but who knows who reads it
+		{"a:ice-pwd:" + pwd, "a:ice-pwd:§", pwd},
+		{"A:Crypto:1 AES_CM_128_HMAC_SHA1_80 inline:" + key(30), "A:Crypto:1 AES_CM_128_HMAC_SHA1_80 inline:§", key(30)},
 		{"a=fmtp:0 {own:pwd:a.1}", "a=fmtp:0 (own:pwd:a.1}", ""},
 		{"a=ice-pwd:{sealed:" + pwd + "}", "a=ice-pwd:§", "(sealed:" + pwd + "}"},
 	} {
@@ -127,6 +130,7 @@ func TestOurSecretsAreFilledIn(t *testing.T) {
 func FuzzSeal(f *testing.F) {
 	f.Add([]byte(sdpHead + "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:AAAA|2^20 WSH=64\r\nk=clear:x\na=ice-pwd:"))
 	f.Add([]byte("v=0\na=crypto:\nk=\n\n{own:{sealed:}"))
+	f.Add([]byte("v=0\na:crypto:\na:ice-pwd:\nk=:"))
 	v := testVault(f)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		m := sdpMessage(string(body))
