@@ -65,14 +65,24 @@ func (w *wait) late() ([]byte, bool) {
 	}
 }
 
-// over forgets a request.
+// over ends a request that has no answer yet. The other is told: it holds the
+// request until it is answered, and whoever had it may never do that.
 func (w *wait) over() {
+	if w.forget() {
+		_ = w.asked.link.send(&frame{kind: kindOver, id: w.id}, true)
+	}
+}
+
+// forget drops a request; false: it is over already.
+func (w *wait) forget() bool {
 	if w == nil {
-		return
+		return false
 	}
 	w.asked.mu.Lock()
+	defer w.asked.mu.Unlock()
+	_, waits := w.asked.waits[w.id]
 	delete(w.asked.waits, w.id)
-	w.asked.mu.Unlock()
+	return waits
 }
 
 // ask sends a request and waits. Errors: sessions.ErrTimeout; errBroken, it may
@@ -91,7 +101,7 @@ func (a *asked) ask(ctx context.Context, subject string, data []byte) (answer []
 	a.mu.Unlock()
 	heard := a.heard.Load()
 	if err := a.link.send(&frame{kind: kindAsk, id: w.id, subject: subject, data: data}, true); err != nil {
-		w.over()
+		w.forget()
 		return nil, nil, err
 	}
 	select {
@@ -102,11 +112,10 @@ func (a *asked) ask(ctx context.Context, subject string, data []byte) (answer []
 		return o.data, w, o.err
 	case <-ctx.Done():
 	}
-	w.over()
 	if a.heard.Load() == heard {
 		a.quiet.Store(time.Now().Add(quietFor).UnixNano())
 	}
-	_ = a.link.send(&frame{kind: kindOver, id: w.id}, true)
+	w.over()
 	return nil, nil, sessions.ErrTimeout
 }
 

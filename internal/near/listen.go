@@ -83,7 +83,7 @@ func (b *Bus) sweep() {
 }
 
 // dialWait bounds a dial: a unix socket answers at once or its backlog is full.
-const dialWait = 50 * time.Millisecond
+const dialWait = 250 * time.Millisecond
 
 // dial opens a stream to another process of this host and greets it.
 func (b *Bus) dial(name string) (*net.UnixConn, *link, error) {

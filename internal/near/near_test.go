@@ -133,6 +133,7 @@ func TestMovesUnderARequest(t *testing.T) {
 		_ = s.Unsubscribe()
 	}()
 	request(t, a, "call.1.in", "x", "w2 x")
+	forgotten(t, w1)
 }
 
 // The one that leaves a subject answers a request after all, and nobody else does.
@@ -181,9 +182,9 @@ func TestBalance(t *testing.T) {
 		}
 		return got
 	}
-	got := ask(1000)
-	if got["w1"] < 450 || got["w2"] < 450 {
-		t.Fatalf("shares %v, want 450 to 550 each", got)
+	got := ask(1000) // the server chooses every 8th by lot, and so when each is found
+	if got["w1"] < 400 || got["w2"] < 400 {
+		t.Fatalf("shares %v, want 400 to 600 each", got)
 	}
 	if near := a.Stats.Near.Load(); near < 800 {
 		t.Fatalf("%d of 1000 near", near)
@@ -196,8 +197,8 @@ func TestBalance(t *testing.T) {
 		t.Fatalf("shares %v after w1 has drained", got)
 	}
 	serve(t, w1, "new.r1", "workers", "w1")
-	if got = ask(1000); got["w1"] < 450 || got["w2"] < 450 {
-		t.Fatalf("shares %v after w1 is back, want 450 to 550 each", got)
+	if got = ask(1000); got["w1"] < 400 || got["w2"] < 400 {
+		t.Fatalf("shares %v after w1 is back, want 400 to 600 each", got)
 	}
 }
 
@@ -397,10 +398,11 @@ func TestRaces(t *testing.T) {
 	if a.Stats.Near.Load() == 0 {
 		t.Error("nothing went near")
 	}
+	forgotten(t, w)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.subs) != 0 || len(w.open) > 64 {
-		t.Errorf("%d subjects and %d open requests are left", len(w.subs), len(w.open))
+	if len(w.subs) != 0 {
+		t.Errorf("%d subjects are left", len(w.subs))
 	}
 }
 

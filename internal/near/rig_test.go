@@ -115,6 +115,22 @@ func request(t testing.TB, b sessions.Bus, subject, data, want string) {
 	}
 }
 
+// forgotten waits until b holds no request that nobody waits for.
+func forgotten(t testing.TB, b *Bus) {
+	t.Helper()
+	for ctx := within(t); ; time.Sleep(time.Millisecond) {
+		b.mu.Lock()
+		n := len(b.open)
+		b.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("%d requests are kept that nobody waits for", n)
+		}
+	}
+}
+
 // counts checks how many requests took which way.
 func counts(t testing.TB, b *Bus, near, far uint64) {
 	t.Helper()
