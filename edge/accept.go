@@ -11,6 +11,9 @@ import (
 	"time"
 )
 
+// dialWithin is how long a connection of ours may take to come to be.
+const dialWithin = 5 * time.Second
+
 // A listener takes connections of one transport.
 type listener struct {
 	proto *proto

@@ -20,14 +20,14 @@
 // Requests over 1300 bytes go by TCP where the peer listens (lost.go, which
 // also says what a broken connection means for the calls on it).
 //
-// Connections of all kinds have one home (stream.go). accept.go and upgrade.go
-// shake hands, each in its connection's goroutine; cut.go and ws.go find
-// messages in bytes, and what they have read of one is plain data (half), so
-// that another generation can read on (inherit.go: a planned one inherits
-// everything but TLS, which the old process carries for it: pump.go). Clients
-// that only their own connection leads to, those in browsers first, are in
-// outbound.go. An address is a peer by UDP, TCP and TLS, never on a WebSocket:
-// behind it may be a browser with anybody's page in it.
+// Connections of all kinds have one home (stream.go, conns.go, reader.go,
+// writer.go). accept.go and upgrade.go shake hands, each in its connection's
+// goroutine; cut.go and ws.go find messages in bytes, and what they have read of
+// one is plain data (half), so that another generation can read on (inherit.go:
+// a planned one inherits everything but TLS, which the old process carries for
+// it: pump.go). Clients that only their own connection leads to, those in
+// browsers first, are in outbound.go. An address is a peer by UDP, TCP and TLS,
+// never on a WebSocket: behind it may be a browser with anybody's page in it.
 //
 // A name in a URI is looked up by RFC 3263 (locate.go, dns.go, names.go), never
 // under the mutex. One action goes to one address: when that fails, the call is

@@ -276,14 +276,9 @@ func (e *Edge) Close() {
 	for _, l := range e.listeners {
 		_ = l.ln.Close()
 	}
-	e.conns.mu.Lock()
-	open := make([]*streamLink, 0, len(e.conns.byID))
-	for _, c := range e.conns.byID {
-		open = append(open, c)
-	}
-	e.conns.mu.Unlock()
-	for _, c := range open {
-		c.farewell()
+	until := time.Now().Add(farewellWithin)
+	for _, c := range e.openConns() {
+		c.farewell(until)
 		c.close()
 	}
 }

@@ -18,7 +18,8 @@ import (
 //
 //	handed over    calls, their events and ACKs, transactions of all kinds, REGISTERs
 //	               answered lately, connections with half-read messages and what waits
-//	               to be written, WebSockets half made, contacts on connections, friends
+//	               to be written, WebSockets half made, contacts on connections, friends,
+//	               nonces that have been used
 //	left behind    what is TLS: the old process carries it for the heir (pump.go)
 //	made again     look-ups of names, connections that we were making
 //	lost           connections in TLS that two generations had left behind: the clients
@@ -184,13 +185,14 @@ func (e *Edge) leave() (pumps []*pump) {
 	for _, l := range e.listeners {
 		_ = l.ln.Close()
 	}
+	until := time.Now().Add(farewellWithin)
 	for _, c := range e.conns.byID {
 		if p := c.stays(e.lim.Shake); p != nil {
 			pumps = append(pumps, p)
 			continue
 		}
 		if c.over {
-			c.farewell()
+			c.farewell(until)
 		}
 		c.close() // our descriptor of it
 	}
