@@ -22,6 +22,10 @@ func (e *Edge) onDo(m sessions.Msg) {
 	}
 	id, token := d.Call, e.ids.token(d.Call)
 	e.mu.Lock()
+	if e.ctx.Err() != nil { // Run waits for what it has begun, and for nothing new
+		e.mu.Unlock()
+		return
+	}
 	c := e.call(id, token)
 	if c == nil {
 		e.mu.Unlock()

@@ -143,7 +143,7 @@ func (p *packet) strip() {
 	p.msg.Headers = kept
 }
 
-// friends are addresses from which an account has shown its password lately: they
+// friends are sources (sourceKey) from which an account has shown its password lately: they
 // send at a peer's rate. It is a matter of limits only; each request is judged.
 type friends struct {
 	mu sync.Mutex
@@ -156,6 +156,7 @@ const (
 )
 
 func (fs *friends) add(a netip.Addr, until, now time.Time) {
+	a = sourceKey(a)
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if _, ok := fs.by[a]; !ok && len(fs.by) >= maxFriends {
@@ -174,5 +175,5 @@ func (fs *friends) add(a netip.Addr, until, now time.Time) {
 func (fs *friends) has(a netip.Addr, now time.Time) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	return now.Before(fs.by[a])
+	return now.Before(fs.by[sourceKey(a)])
 }

@@ -111,6 +111,22 @@ func (c *call) closed(e *Edge, now time.Time) {
 	c.touch(e, now)
 }
 
+// full tells that a call has more transactions than a phone makes, those included
+// that are over and remembered (INFO ten times a second: 320): what comes then is
+// answered without one. What ends a call has room of its own.
+func (c *call) full(method string) bool {
+	switch method {
+	case "ACK": // makes none
+		return false
+	case "BYE", "CANCEL":
+		return c.open >= 2*maxOpen
+	}
+	return c.open >= maxOpen
+}
+
+// maxOpen bounds the transactions of a call that its parties begin.
+const maxOpen = 1024
+
 // keepAck remembers an ACK that was sent.
 func (c *call) keepAck(a sentAck) {
 	if len(c.acks) >= maxAcks {

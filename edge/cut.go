@@ -12,6 +12,7 @@ type half struct {
 	Raw  []byte // as it came, TLS taken off
 	Part []byte // WebSocket: the fragments of a message so far, unmasked
 	Op   byte   // WebSocket: opcode of that message; 0 = none has begun
+	Need int    // stream: bytes of Raw without which there is nothing to be seen
 }
 
 func (h *half) empty() bool { return len(h.Raw) == 0 && h.Op == 0 }
@@ -31,6 +32,9 @@ func (p *piece) none() bool { return p.msg == nil && p.reply == nil && !p.noted 
 // that wants an answer (RFC 5626 4.4.1). With a reason, the connection cannot be
 // read on.
 func nextInStream(h *half, lim *Limits) (piece, reason) {
+	if len(h.Raw) < h.Need { // who sends a body byte by byte has its headers read once
+		return piece{}, okay
+	}
 	for bytes.HasPrefix(h.Raw, []byte("\r\n")) {
 		if bytes.HasPrefix(h.Raw, []byte("\r\n\r\n")) {
 			h.Raw = h.Raw[4:]
@@ -56,11 +60,11 @@ func nextInStream(h *half, lim *Limits) (piece, reason) {
 	if total > lim.MaxMessage {
 		return piece{}, badSize
 	}
-	if len(h.Raw) < total {
+	if h.Need = total; len(h.Raw) < total {
 		return piece{}, okay
 	}
 	p := piece{msg: h.Raw[:total:total]}
-	h.Raw = h.Raw[total:]
+	h.Raw, h.Need = h.Raw[total:], 0
 	return p, okay
 }
 

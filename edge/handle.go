@@ -192,12 +192,16 @@ func (e *Edge) onRequest(f flow, peer string, p *packet, now time.Time) {
 		key = e.ids.tx(p, "INVITE")
 	}
 	if tx := e.server[key]; tx != nil {
-		if method == "ACK" {
-			tx.ackFailure(e, now)
-		} else {
+		switch {
+		case method != "ACK":
 			tx.again(e)
+			return
+		case !tx.final || tx.status >= 300:
+			tx.ackFailure(e, now)
+			return
 		}
-		return
+		// To a 2xx it is a transaction of its own (RFC 3261 13.2.2.4), but RFC 2543
+		// had no branch to tell it by, and some phones give it its INVITE's.
 	}
 	if why := e.looping(p); why != okay && f.link != link(e.loop) {
 		e.complain(f.remote, why, now)
@@ -212,6 +216,11 @@ func (e *Edge) onRequest(f flow, peer string, p *packet, now time.Time) {
 	if c == nil {
 		e.stats.count(edgeFull)
 		e.refuse(f, p, 503, edgeFull, "Retry-After", "5")
+		return
+	}
+	if c.full(method) {
+		e.stats.count(queueFull)
+		e.refuse(f, p, 503, queueFull, "Retry-After", "1")
 		return
 	}
 	e.vault.seal(id, &p.msg)
