@@ -30,7 +30,7 @@ func methods(r *rig, last string) (all []string) {
 // TestAnAckWaitsForOthersAndTheNextEventTakesItAlong: nobody waits for what an
 // ACK brings, so many calls' go to the workers together; order is kept.
 func TestAnAckWaitsForOthersAndTheNextEventTakesItAlong(t *testing.T) {
-	lim := quick()
+	lim := patient()
 	lim.Gather, lim.Confirm = time.Hour, time.Hour
 	r := newRig(t, lim)
 	r.says(answers200)
@@ -54,9 +54,7 @@ func TestAnAckWaitsForOthersAndTheNextEventTakesItAlong(t *testing.T) {
 // TestAnOwnerThatMissedTheAckHearsOfIt: the ACK is not saved, so after a crash the
 // next owner repeats the 2xx; the phone does not hear it again, the owner hears ACK.
 func TestAnOwnerThatMissedTheAckHearsOfIt(t *testing.T) {
-	lim := quick()
-	lim.T1 = 500 * time.Millisecond // the transaction is to be there still, however slow the machine
-	r := newRig(t, lim)
+	r := newRig(t, patient())
 	r.says(answers200)
 	r.send(r.request("INVITE", "1", ""))
 	r.hear("200 Fine")
@@ -104,7 +102,7 @@ func TestAnOwnerThatMissedTheAckHearsOfIt(t *testing.T) {
 // TestAnEdgeKilledWithAnAckCostsARetransmission: the 2xx is pending still, so it
 // is repeated to the next incarnation, and the phone acknowledges it again.
 func TestAnEdgeKilledWithAnAckCostsARetransmission(t *testing.T) {
-	lim := quick()
+	lim := patient()
 	lim.Gather = time.Hour
 	r := newRig(t, lim)
 	r.says(answers200)
@@ -113,10 +111,9 @@ func TestAnEdgeKilledWithAnAckCostsARetransmission(t *testing.T) {
 	q := event[codecore.SIPRequest](r, nil)
 	ack := r.request("ACK", "2", "TOTAG="+q.Token+".t")
 	r.send(ack)
-	addr := r.edge.Addrs()[0].String()
-	r.stop()
+	r.await(func() bool { return r.edge.stats.Received.Load() == 2 })
 	lim.Gather = 20 * time.Millisecond
-	r.start("b2", "udp:"+addr, lim)
+	r.again("b2", lim)
 	again := action(1, response(q, 200))
 	again.First = true
 	data, err := wire.Seal(sessions.Do{Call: codecore.CallID(q.Token[:idLen]), Actions: []codecore.Action{again}})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"callswitch/codecore"
+	"callswitch/registrar"
 )
 
 // handedVersion is the form of what is handed over. An heir that does not read
@@ -31,6 +32,7 @@ type handed struct {
 	Footholds []handedFoothold         `json:"footholds,omitempty"`
 	Friends   map[string]time.Time     `json:"friends,omitempty"`
 	NoTCP     map[string]time.Time     `json:"no_tcp,omitempty"`
+	Nonces    *registrar.Seen          `json:"nonces,omitempty"` // without: those of before are stale
 	seen      map[*streamLink]struct{} // in Conns
 	carriers  []int                    // carried, of all that are in TLS, in order
 }
@@ -211,6 +213,10 @@ func (e *Edge) hand() (h *handed, files []File, err error) {
 	}
 	for a, until := range e.noTCP {
 		h.NoTCP[a.String()] = until
+	}
+	if e.cfg.Auth != nil {
+		seen := e.cfg.Auth.Seen(time.Now())
+		h.Nonces = &seen
 	}
 	return h, files, nil
 }

@@ -186,7 +186,7 @@ func (h *holding) release(t *testing.T) {
 // Hands that are being shaken, in TLS and for a WebSocket, at any byte, are shaken
 // to the end across a change of generation; so is a record of TLS cut in two.
 func TestHandshakesGoOn(t *testing.T) {
-	r, pool := withTransports(t, nil)
+	r, pool := withTransports(t, func(c *Config) { c.Limits.Shake = guard })
 	at := func(i int) string { return r.edge.Addrs()[i].String() }
 	type shaker struct {
 		name  string
@@ -463,11 +463,12 @@ func TestThousandsOfFlowsMove(t *testing.T) {
 		}
 	})
 	var far []*tcpFar
-	for range flows {
+	for i := range flows {
 		c, err := dialFrom("", r.edge.Addrs()[atTCP].String())
 		far = append(far, newTCPFar(t, c, err))
+		far[i].send(r.viaTCP("OPTIONS", fmt.Sprint("o", i), "1")) // who has said nothing sensible is not waited for
 	}
-	r.await(func() bool { return r.edge.stats.Connections.Load() == flows })
+	r.await(func() bool { return r.edge.stats.Received.Load() == flows })
 	for i := range far {
 		far[i].send(webRegister("TCP", fmt.Sprint("before", i), fmt.Sprint("f", i), fmt.Sprint("f", i), "")[:100])
 	}

@@ -118,8 +118,7 @@ func TestRegisterWithDigest(t *testing.T) {
 	if r.edge.stats.KeepAlives.Load() == 0 {
 		t.Error("the answer to a ping is not known as one")
 	}
-	r.stop()
-	r.start("b3", "udp:"+r.edge.Addrs()[0].String(), quick())
+	r.again("b3", quick())
 	r.hear("OPTIONS") // the next edge goes on
 	shelf.mu.Lock()
 	shelf.away = true

@@ -69,6 +69,9 @@ func (e *Edge) succeed(state []byte, files []File) error {
 			e.noTCP[a] = until
 		}
 	}
+	if e.cfg.Auth != nil && h.Nonces != nil {
+		e.cfg.Auth.Resume(*h.Nonces)
+	}
 	e.resume = append(e.resume, s.begin...)
 	e.resume = append(e.resume, s.then...)
 	return nil

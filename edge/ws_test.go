@@ -99,7 +99,7 @@ type browser struct {
 
 // dialFrom connects from an address of loopback.
 func dialFrom(from, to string) (net.Conn, error) {
-	d := net.Dialer{Timeout: 3 * time.Second}
+	d := net.Dialer{Timeout: guard}
 	if from != "" {
 		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
 	}
@@ -110,7 +110,7 @@ func dialFrom(from, to string) (net.Conn, error) {
 func browse(t *testing.T, to, from string, pool *x509.CertPool, header, protocol string) (*browser, error) {
 	t.Helper()
 	d := ws.Dialer{
-		Timeout:   3 * time.Second,
+		Timeout:   guard,
 		NetDial:   func(_ context.Context, _, addr string) (net.Conn, error) { return dialFrom(from, addr) },
 		TLSConfig: &tls.Config{RootCAs: pool, ServerName: "localhost"},
 	}
@@ -255,7 +255,7 @@ func TestABrowserRegistersOverWSAndWSS(t *testing.T) {
 // A call to a browser goes by its flow alone, and by the next one when it has
 // come back; one that stays away is nobody's waiting for long.
 func TestABrowserIsReachedByItsFlowAlone(t *testing.T) {
-	r, _ := withTransports(t, nil)
+	r, _ := withTransports(t, func(c *Config) { c.Limits.T1 = patient().T1 })
 	open := func() *browser {
 		b, err := browse(t, r.edge.Addrs()[atWS].String(), "", nil, "", "sip")
 		if err != nil {

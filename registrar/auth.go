@@ -82,6 +82,13 @@ func (a *Auth) Check(method string, values []string, from netip.Addr, now time.T
 	return c.username, Granted
 }
 
+// Seen is what a successor needs to take the nonces of before: without it nobody could
+// say whether an answer is a repeated one, and they are stale.
+func (a *Auth) Seen(now time.Time) Seen { return a.counts.seen(now.Add(-a.cfg.NonceTTL)) }
+
+// Resume goes on where another Auth has stopped, before anything is checked here.
+func (a *Auth) Resume(s Seen) { a.counts.resume(s) }
+
 // Challenges are the values of the WWW-Authenticate or Proxy-Authenticate
 // headers, in the order in which the client is to prefer them (RFC 8760 2.3).
 // claimed is the account that is to answer: one that has a hash for one algorithm

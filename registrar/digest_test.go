@@ -1,6 +1,7 @@
 package registrar
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -124,6 +125,36 @@ func TestChallengeAndAnswer(t *testing.T) {
 	if c := a.Challenges([]string{MD5, SHA256}, "bob", home, true, morning); !strings.Contains(c[0], "algorithm=MD5,") || !strings.Contains(c[0], "stale=true") {
 		t.Errorf("%q", c)
 	}
+}
+
+// A successor in a planned change takes the nonces of before, each count once.
+func TestASuccessorTakesTheNoncesOfBefore(t *testing.T) {
+	a, p := newTestAuth(0), phone{acc: bob}
+	at := morning.Add(10 * time.Minute)
+	early := a.Challenges(StrongFirst, "bob", home, false, morning)[0]
+	challenge, unused := a.Challenges(StrongFirst, "bob", home, false, at)[0], a.Challenges(StrongFirst, "bob", home, false, at)[0]
+	check := func(a *Auth, what string, want Verdict, header string) {
+		t.Helper()
+		if _, v := a.Check("REGISTER", []string{header}, home, at); v != want {
+			t.Errorf("%s: %v, want %v", what, v, want)
+		}
+	}
+	a.Check("REGISTER", []string{p.answer(early, "REGISTER")}, home, morning)
+	first := p.answer(challenge, "REGISTER")
+	check(a, "right", Granted, first)
+	state, err := json.Marshal(a.Seen(at))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seen Seen
+	if err := json.Unmarshal(state, &seen); err != nil || len(seen.Used) != 1 {
+		t.Fatalf("%s: %v; want the one nonce that is not too old", state, err)
+	}
+	b := NewAuth(AuthConfig{Key: a.cfg.Key, Realm: a.cfg.Realm, Accounts: a.cfg.Accounts, Born: at.Add(time.Minute)})
+	b.Resume(seen)
+	check(b, "replayed to the successor", Stale, first)
+	check(b, "the next count", Granted, p.answer(challenge, "REGISTER"))
+	check(b, "a nonce of before that was not used", Granted, p.answer(unused, "REGISTER"))
 }
 
 // Counts may overtake each other; none is taken twice, however full the table.

@@ -147,3 +147,42 @@ func (c *counts) keep(nonce string, minted time.Time, u used) {
 		c.newest = minted
 	}
 }
+
+// Seen is what has been seen of nonces, for a successor that is to take those of before,
+// too: of a nonce that is younger than Since and not among Used no count has been used.
+type Seen struct {
+	Since time.Time            `json:"since"`
+	Used  map[string][2]uint64 `json:"used,omitempty"` // used, by nonce
+}
+
+// seen is what is known of the nonces minted since then.
+func (c *counts) seen(since time.Time) Seen {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := Seen{Since: c.horizon, Used: map[string][2]uint64{}}
+	for _, all := range []map[string]used{c.old, c.young} {
+		for nonce, u := range all {
+			if !mintedAt(nonce).Before(since) {
+				s.Used[nonce] = [2]uint64{uint64(u.high), u.bits}
+			}
+		}
+	}
+	return s
+}
+
+// resume goes on where another has stopped.
+func (c *counts) resume(s Seen) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.horizon = s.Since
+	for nonce, u := range s.Used {
+		c.keep(nonce, mintedAt(nonce), used{uint32(u[0]), u[1]})
+	}
+}
+
+// mintedAt reads a nonce that is known to be ours.
+func mintedAt(nonce string) time.Time {
+	var b [nonceLen]byte
+	_, _ = nonceText.Decode(b[:], []byte(nonce))
+	return time.Unix(int64(binary.BigEndian.Uint32(b[:])), 0)
+}
