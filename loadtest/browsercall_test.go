@@ -414,7 +414,8 @@ func TestBrowserSurvivesTheMedia(t *testing.T) {
 	bert.phase("ended")
 }
 
-// The page says what is wrong with an account, and with the microphone.
+// The page says what is wrong with an account, the microphone and a number, and
+// closes a microphone that comes when nobody wants it any more.
 func TestSoftphoneSaysWhatIsWrong(t *testing.T) {
 	chrome := startBrowser(t, 1000)
 	b, at := softphoneSwitch(t, "ws:127.0.0.1:0")
@@ -423,7 +424,10 @@ func TestSoftphoneSaysWhatIsWrong(t *testing.T) {
 	}
 	b.cli(t, "sesame", "account", "add", "anna")
 	url := fmt.Sprintf("http://localhost:%d/", at.Port())
-	p := chrome.open(t, url, `navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('no', 'NotAllowedError'); };`)
+	p := chrome.open(t, url, `
+		const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+		let microphone = async () => { throw new DOMException('no', 'NotAllowedError'); };
+		navigator.mediaDevices.getUserMedia = (wish) => microphone(wish);`)
 	p.await(`document.getElementById('socket').options.length > 0`)
 	p.fill("account", "anna")
 	p.fill("password", "wrong")
@@ -437,4 +441,16 @@ func TestSoftphoneSaysWhatIsWrong(t *testing.T) {
 	if s := p.text(); strings.Contains(s, "calling") {
 		t.Error(s)
 	}
+	evaluate[bool](p, `(microphone = real, true)`)
+	p.dial("sip:")
+	p.await(`document.getElementById('phase').innerText.includes('no number')`)
+
+	evaluate[bool](p, `(microphone = async (wish) => {
+		await new Promise((allow) => { window.allow = allow; });
+		return window.opened = await real(wish);
+	}, true)`)
+	p.dial("5551")
+	p.await(`window.allow !== undefined`)
+	evaluate[bool](p, `(document.getElementById('sign-out').click(), allow(), true)`)
+	p.await(`window.opened?.getTracks().every((t) => t.readyState === 'ended')`)
 }

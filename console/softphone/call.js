@@ -2,6 +2,7 @@
 // its hold or its mute is another.
 //
 //   calling -> ringing -> talking -> ended      incoming -> talking -> ended
+import { stop } from './sound.js';
 import * as words from './words.js';
 
 // gathering longer than this for candidates helps nobody: the switch is ICE-lite
@@ -29,7 +30,7 @@ export class Call extends EventTarget {
     this.tag = tag || ''; // the switch's tag in our dialog: its name for this call
     if (incoming) {
       this.phase = 'incoming';
-      this.#bind(session);
+      this.#session = session;
       for (const [event, fn] of Object.entries(this.#handlers())) {
         session.on(event, fn);
       }
@@ -39,7 +40,11 @@ export class Call extends EventTarget {
   // begin sends the INVITE by way of call, a function of JsSIP's options.
   begin(call, stream) {
     this.stream = stream;
-    this.#bind(call({ mediaStream: stream, pcConfig: wish, eventHandlers: this.#handlers() }));
+    try {
+      this.#session = call({ mediaStream: stream, pcConfig: wish, eventHandlers: this.#handlers() });
+    } catch {
+      this.#end('this is no number or address');
+    }
   }
 
   answer(stream) {
@@ -88,10 +93,6 @@ export class Call extends EventTarget {
     await this.connection?.getSenders().find((s) => !s.track || s.track.kind === 'audio')?.replaceTrack(track);
     stop(this.stream);
     this.stream = stream;
-  }
-
-  #bind(session) {
-    this.#session = session;
   }
 
   #handlers() {
@@ -151,11 +152,5 @@ export class Call extends EventTarget {
 
   #changed() {
     this.dispatchEvent(new Event('change'));
-  }
-}
-
-function stop(stream) {
-  for (const t of stream?.getTracks() || []) {
-    t.stop();
   }
 }

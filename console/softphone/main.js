@@ -17,16 +17,22 @@ function notice(text) {
   at('notice').hidden = !text;
 }
 
-// microphone opens one, or says why there is none.
-async function microphone() {
+// microphone opens one for use, or says why there is none. The browser may have
+// asked for a long time: what nobody wants any more is closed again.
+async function microphone(wanted, use) {
+  let stream;
   try {
-    const stream = await sound.listen();
-    notice('');
-    devices(); // labels are known from now on
-    return stream;
+    stream = await sound.listen();
   } catch (error) {
     notice(words.microphone(error));
-    return null;
+    return;
+  }
+  notice('');
+  devices(); // labels are known from now on
+  if (wanted()) {
+    await use(stream);
+  } else {
+    sound.stop(stream);
   }
 }
 
@@ -113,7 +119,7 @@ function show() {
   at('dialler').hidden = out || (call && call.phase !== 'talking');
   at('dial-now').hidden = Boolean(call);
   at('number').readOnly = at('erase').hidden = Boolean(call);
-  at('number').placeholder = call ? 'keys go into the call' : 'number or name';
+  at('number').placeholder = call ? 'digits go to the other side' : 'number or name';
   at('dial-now').disabled = state !== 'registered';
   at('numbers').hidden = Boolean(call) || !about.numbers.length;
 }
@@ -122,7 +128,7 @@ function show() {
 
 let shown = null; // the call on the page, until the next one
 
-const phrases = { calling: 'calling', ringing: 'rings', incoming: 'calls you', talking: 'talking' };
+const phrases = { calling: 'calling', ringing: 'ringing', incoming: 'is calling you', talking: 'talking' };
 
 async function dial() {
   const number = at('number').value.trim();
@@ -130,10 +136,7 @@ async function dial() {
     at('number').focus();
     return;
   }
-  const stream = await microphone();
-  if (stream && !phone.call) {
-    phone.dial(number, stream);
-  }
+  await microphone(() => !phone.call && phone.state === 'registered', (stream) => phone.dial(number, stream));
 }
 
 at('dial').addEventListener('submit', (e) => {
@@ -183,22 +186,15 @@ phone.addEventListener('call', ({ detail: call }) => {
 });
 
 function wire(call) {
-  at('answer').onclick = async () => {
-    const stream = await microphone();
-    if (stream && call.phase === 'incoming') {
-      call.answer(stream);
-    }
-  };
+  at('answer').onclick = () => microphone(() => call.phase === 'incoming' && !call.stream, (stream) => call.answer(stream));
   at('hang-up').onclick = () => call.hangUp();
   at('mute').onclick = () => call.mute(!call.muted);
   at('hold').onclick = () => call.hold(!call.held.local);
   at('microphone').onchange = at('cleaned').onchange = async () => {
     remember();
-    if (call.stream && call.phase !== 'ended') {
-      const stream = await microphone();
-      if (stream) {
-        await call.speakInto(stream);
-      }
+    const talks = () => call.stream && call.phase !== 'ended';
+    if (talks()) {
+      await microphone(talks, (stream) => call.speakInto(stream));
     }
   };
 }
@@ -228,7 +224,12 @@ function draw(call) {
   } else if (call.remote && audio.srcObject !== call.remote) {
     audio.srcObject = call.remote;
     sound.speakThrough(audio);
-    audio.play().catch(() => notice('The browser keeps the sound back until you click on this page.'));
+    audio.play().catch((error) => {
+      if (error.name === 'NotAllowedError') { // else the call has ended, or has other sound by now
+        notice('The browser holds the sound back until you click on this page.');
+        document.addEventListener('click', () => audio.play().then(() => notice(''), () => {}), { once: true });
+      }
+    });
   }
   show();
   if (call.phase === 'incoming') {

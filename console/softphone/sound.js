@@ -26,11 +26,18 @@ export async function listen() {
   }
 }
 
+// stop closes a microphone.
+export function stop(stream) {
+  for (const t of stream?.getTracks() || []) {
+    t.stop();
+  }
+}
+
 // fill lists the devices of a kind in a select element.
 export async function fill(select, kind) {
   const all = (await navigator.mediaDevices?.enumerateDevices()) || [];
   const chosen = localStorage.getItem(kept[kind]) || '';
-  const own = [new Option('as the system has it', '')];
+  const own = [new Option('system default', '')];
   for (const d of all.filter((x) => x.kind === kind && x.deviceId && x.deviceId !== 'default')) {
     own.push(new Option(d.label || `${kept[kind]} ${own.length}`, d.deviceId));
   }

@@ -3,16 +3,16 @@
 // microphone explains an error of getUserMedia; null: the page may not even ask.
 export function microphone(error) {
   if (!window.isSecureContext || !navigator.mediaDevices) {
-    return `The browser gives a microphone to secure pages only, and ${location.origin} is none. Open this page through https://, or as http://localhost on the machine that runs the switch.`;
+    return `Browsers give a microphone to secure pages only, and ${location.origin} is not one. Open this page by https, or as http://localhost on the machine that runs the switch.`;
   }
   switch (error?.name) {
     case 'NotAllowedError':
-      return 'The browser denies the microphone. Allow it for this page (the sign beside the address), then call again.';
+      return 'The browser denies the microphone. Allow it for this page (the icon beside the address), then try again.';
     case 'NotFoundError':
     case 'OverconstrainedError':
       return 'No microphone was found. Connect one, or choose another below.';
     case 'NotReadableError':
-      return 'The microphone does not start: another program may be using it.';
+      return 'The microphone does not start. Another program may be using it.';
   }
   return `The microphone cannot be used: ${error?.message || error?.name || 'unknown reason'}.`;
 }
@@ -25,10 +25,10 @@ export function registration(status, cause) {
     case 407:
       return 'The switch does not know this account with this password.';
     case 423:
-      return 'The switch wants another length of registration.';
+      return 'The switch does not accept how long this phone wants to be registered.';
     case 429:
     case 503:
-      return 'The switch is too busy to register this phone now.';
+      return 'The switch cannot register this phone now.';
   }
   return status ? `The switch refuses to register this phone: ${status} ${cause}.` : 'The switch does not answer the registration.';
 }
