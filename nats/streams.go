@@ -19,7 +19,7 @@ type Streams struct {
 	Bytes     int64         // 1 GiB of them; new ones are refused at 80 %
 	LegBytes  int64         // 512 MiB of cold media records
 	CDRBytes  int64         // 4 GiB; full: CDRs wait in their calls' records
-	CDRAge    time.Duration // kept for ever
+	CDRAge    time.Duration // 0: kept for ever
 	Story     int64         // 256 MiB; the oldest lines go first
 	StoryAge  time.Duration // 24 h
 	DocsBytes int64         // 64 MiB of documents

@@ -49,6 +49,7 @@ type NATSConfig struct {
 	Creds        string        `yaml:"creds" json:"creds" doc:"credentials file for the external cluster"`
 	Replicas     int           `yaml:"replicas" json:"replicas" doc:"copies of each record: 1, 3 or 5; more than 1 needs an external cluster"`
 	Listen       string        `yaml:"listen" json:"listen" doc:"address of the embedded server; port 0: any free one, kept from then on"`
+	CDRAge       time.Duration `yaml:"cdr_age" json:"cdr_age" doc:"how long CDRs are kept; 0: for ever. They have 4 GiB: when these are full, ended calls wait with their CDRs, and new calls are refused once 200,000 wait"`
 	SyncInterval time.Duration `yaml:"sync_interval" json:"sync_interval" doc:"between fsyncs of the embedded server; a dead process loses nothing, a power loss what came since; negative: each write, about 600 a second"`
 }
 

@@ -98,6 +98,9 @@ func (c *NATSConfig) check(bad func(key, format string, a ...any)) {
 	if !isAddrPort(c.Listen) {
 		bad("nats.listen", "%q cannot be used: write address:port, such as 127.0.0.1:0", c.Listen)
 	}
+	if c.CDRAge < 0 || c.CDRAge > 0 && c.CDRAge < time.Hour {
+		bad("nats.cdr_age", "%s cannot be used: write 1h or more, or 0 for ever", c.CDRAge)
+	}
 	if c.SyncInterval == 0 {
 		bad("nats.sync_interval", "0 cannot be used: write a duration, or a negative one for each write")
 	}

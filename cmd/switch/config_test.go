@@ -104,6 +104,7 @@ func TestConfigErrors(t *testing.T) {
 		{flag: "nats.url=not a url", want: `nats.url: "not a url" cannot be used: write servers like nats://192.0.2.1:4222`},
 		{source: "nats: {url: 'nats://a:4222', creds: /nowhere}\n", want: "nats.creds: open /nowhere"},
 		{source: "nats:\n  url: nats://a:4222\n  listen: 127.0.0.1:4222\n", want: "switch.yaml:3: nats.listen: is of the embedded server, and nats.url names another"},
+		{flag: "nats.cdr_age=1m", want: "nats.cdr_age: 1m0s cannot be used: write 1h or more"},
 		{flag: "nats.sync_interval=0s", want: "nats.sync_interval: 0 cannot be used"},
 		{flag: "softphone.tls=true", want: "softphone.listen: is empty, and softphone.tls"},
 		{source: "edge:\n  listen: [tls:127.0.0.1:5061, ws:127.0.0.1:81]\nsoftphone:\n  listen: 127.0.0.1:8080\n  tls: true\n", want: "switch.yaml:5: softphone.tls: needs a certificate, and a browser on https needs wss"},

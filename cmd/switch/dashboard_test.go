@@ -17,6 +17,7 @@ import (
 
 	"callswitch/edge"
 	"callswitch/media"
+	"callswitch/nats"
 )
 
 // described is a registry that only remembers what is registered.
@@ -55,6 +56,7 @@ func allMetrics() described {
 		mediaCollector{func() media.Stats {
 			return media.Stats{Dropped: map[string]uint64{"x": 1}, Control: map[string]uint64{"x": 1}}
 		}},
+		natsCollector{func() nats.Figures { return nats.Figures{Messages: map[string]uint64{"REC": 1}} }},
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return d
 }

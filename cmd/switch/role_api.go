@@ -27,7 +27,7 @@ import (
 // runAPI is the one way in for people and programs. It also prepares the store,
 // carries rollouts on, and gathers the metrics of all processes.
 func runAPI(ctx context.Context, c *child) error {
-	if err := nats.EnsureStreams(ctx, c.nats, nats.Streams{Replicas: c.cfg.NATS.Replicas}); err != nil {
+	if err := nats.EnsureStreams(ctx, c.nats, nats.Streams{Replicas: c.cfg.NATS.Replicas, CDRAge: c.cfg.NATS.CDRAge}); err != nil {
 		return err
 	}
 	docs := nats.NewDocs(c.nats)
