@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"callswitch/codecore"
 	"callswitch/console"
 	"callswitch/registrar"
 )
@@ -33,6 +34,11 @@ that is no terminal. Only its hashes leave this process.`,
 			if !registrar.ValidName(names[0]) {
 				return usagef("%q cannot be a name: write up to 64 letters, digits and - _ . ! ~ * ' +", names[0])
 			}
+			var body console.AccountHashes
+			body.SRTP, _ = cmd.Flags().GetString("srtp")
+			if !codecore.ValidSRTP(body.SRTP) {
+				return usagef("--srtp %s: write required, preferred or off", body.SRTP)
+			}
 			var known console.Accounts
 			if err := apiClient(cmd).Do(cmd.Context(), http.MethodGet, "/v1/accounts", nil, &known); err != nil {
 				return apiError(err)
@@ -42,8 +48,7 @@ that is no terminal. Only its hashes leave this process.`,
 				return err
 			}
 			a := registrar.NewAccount(names[0], known.Realm, password)
-			body := console.AccountHashes{SHA256: a.SHA256, MD5: a.MD5}
-			body.SRTP, _ = cmd.Flags().GetString("srtp")
+			body.SHA256, body.MD5 = a.SHA256, a.MD5
 			if old, _ := cmd.Flags().GetBool("md5-only"); old {
 				body.SHA256 = ""
 			}
@@ -110,7 +115,7 @@ func readPassword(cmd *cobra.Command) (string, error) {
 			fmt.Fprint(cmd.ErrOrStderr(), ask)
 			defer fmt.Fprintln(cmd.ErrOrStderr())
 		}
-		s, err := in.ReadString('\n')
+		s, err := interruptible(cmd.Context(), func() (string, error) { return in.ReadString('\n') })
 		if err != nil && !errors.Is(err, io.EOF) {
 			return "", err
 		}
@@ -133,10 +138,11 @@ func readPassword(cmd *cobra.Command) (string, error) {
 	case old == nil:
 		return first, nil
 	}
-	if again, err := line("again: "); err != nil || again != first {
-		return "", usagef("the two passwords differ")
+	again, err := line("again: ")
+	if err == nil && again != first {
+		err = usagef("the two passwords differ")
 	}
-	return first, nil
+	return first, err
 }
 
 func registrationsCommand() *cobra.Command {

@@ -3,11 +3,15 @@ package main
 import (
 	"encoding/json"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"callswitch/loadtest"
 )
+
+var benchParts = []string{"setup", "held", "relay", "registrations", "peer"}
 
 func benchCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -15,14 +19,22 @@ func benchCommand() *cobra.Command {
 		Short: "measure CPU and memory per call, moves, takeover and relay on this machine",
 		Args:  args(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := counts(cmd, 0, "seconds", "calls", "held-seconds", "phones", "rounds", "workers"); err != nil {
+				return err
+			}
+			f := cmd.Flags()
+			c := loadtest.BenchConfig{Progress: cmd.ErrOrStderr()}
+			c.Parts, _ = f.GetStringSlice("parts")
+			for _, part := range c.Parts {
+				if !slices.Contains(benchParts, part) {
+					return usagef("there is no part %q; these are: %s", part, strings.Join(benchParts, ", "))
+				}
+			}
 			dir, err := os.MkdirTemp("", "switch-bench-")
 			if err != nil {
 				return err
 			}
 			defer os.RemoveAll(dir)
-			f := cmd.Flags()
-			c := loadtest.BenchConfig{Progress: cmd.ErrOrStderr()}
-			c.Parts, _ = f.GetStringSlice("parts")
 			c.Rates, _ = f.GetIntSlice("rates")
 			c.Seconds, _ = f.GetInt("seconds")
 			c.Calls, _ = f.GetInt("calls")

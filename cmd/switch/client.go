@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -95,6 +96,37 @@ func argsBetween(least, most int, what string) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// interruptible reads what a person types: Ctrl-C does not wait for the end of it.
+// The reader ends with this process.
+func interruptible[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type answer struct {
+		read T
+		err  error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		v, err := read()
+		done <- answer{v, err}
+	}()
+	select {
+	case <-ctx.Done():
+		var none T
+		return none, errors.New("interrupted; nothing has changed")
+	case a := <-done:
+		return a.read, a.err
+	}
+}
+
+// counts refuses flags that count something and are below the least.
+func counts(cmd *cobra.Command, least int, flags ...string) error {
+	for _, f := range flags {
+		if n, _ := cmd.Flags().GetInt(f); n < least {
+			return usagef("--%s %d: write %d or more", f, n, least)
+		}
+	}
+	return nil
 }
 
 // verbs makes a command that only groups others.

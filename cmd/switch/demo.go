@@ -26,6 +26,9 @@ and judge at the far ends. Exit code 0 only if nothing was lost.`,
 		Args: args(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
+			if err := counts(cmd, 1, "calls", "seconds", "releases"); err != nil {
+				return err
+			}
 			dir, err := os.MkdirTemp("", "switch-demo-")
 			if err != nil {
 				return err

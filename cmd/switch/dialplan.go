@@ -80,7 +80,7 @@ func dialplanCommand() *cobra.Command {
 
 func readFile(cmd *cobra.Command, name string) ([]byte, error) {
 	if name == "-" {
-		return io.ReadAll(cmd.InOrStdin())
+		return interruptible(cmd.Context(), func() ([]byte, error) { return io.ReadAll(cmd.InOrStdin()) })
 	}
 	return os.ReadFile(name)
 }

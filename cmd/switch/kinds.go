@@ -22,6 +22,9 @@ switch, and compare what both far ends see with a run in which nothing does.
 Exit code 0 only if it is the same.`,
 		Args: args(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := counts(cmd, 1, "calls"); err != nil {
+				return err
+			}
 			dir, err := os.MkdirTemp("", "switch-kinds-")
 			if err != nil {
 				return err
