@@ -125,6 +125,9 @@ func (c *call) reinvite(leg LegID, own *Dialog, e SIPRequest) {
 	hops, ok := hopsOf(&e.Msg)
 	unknown := unsupported(&e.Msg)
 	switch {
+	case c.Phase == PhaseEnded: // by the ACK that did not come, and owed an answer
+		c.respond(leg, t, 481, nil, c.reason(481, "no-dialog"))
+		return
 	case before:
 		c.respond(leg, t, 500, nil, c.retryAfter(leg), c.reason(500, "invite-in-progress"))
 		return
