@@ -474,7 +474,7 @@ func (c *call) tellRemaining() {
 	case d == nil || err != nil:
 		x.Answer, c.res.Save = "", true
 		return
-	case l.open("INVITE") != nil || slices.ContainsFunc(l.Cli, func(t ClientTx) bool { return t.Method == "INVITE" }):
+	case l.open("INVITE") != nil || l.open("UPDATE") != nil || c.busy(id):
 		return // its end comes by here
 	case slices.ContainsFunc(l.Srv, ServerTx.accepted):
 		x.Wait = true
