@@ -216,6 +216,9 @@ type worker struct {
 	stop  func() // ends Run and waits
 }
 
+// guard is a time-out that no test waits for.
+const guard = 30 * time.Second
+
 // worker starts a worker; change may alter its configuration.
 func (w *world) worker(t testing.TB, id, release string, change func(*Config)) *worker {
 	t.Helper()
@@ -232,6 +235,8 @@ func (w *world) worker(t testing.TB, id, release string, change func(*Config)) *
 		},
 		Observe: func(o Observation) { x.seen <- o },
 		Ready:   func() { close(ready) },
+		// On a busy machine nothing is to be refused or given up because it was slow.
+		MigrateLimit: guard, PrepareTimeout: guard, OfferTimeout: guard,
 	}
 	if change != nil {
 		change(&c)
@@ -283,7 +288,7 @@ func (x *worker) createFrom(t testing.TB, from, n int) []codecore.CallID {
 // await returns the next observation of the kind.
 func (x *worker) await(t testing.TB, what string) Observation {
 	t.Helper()
-	late := time.After(20 * time.Second)
+	late := time.After(guard)
 	for {
 		select {
 		case o := <-x.seen:

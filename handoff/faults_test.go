@@ -132,7 +132,7 @@ func TestLateCommitIsTold(t *testing.T) {
 		return nil, sessions.ErrTimeout
 	}))
 	w.worker(t, "w-b", "r1", func(c *Config) {
-		c.Now = func() time.Time { return time.Now().Add(3 * time.Second) }
+		c.Now = func() time.Time { return time.Now().Add(guard) }
 	})
 	told := make(chan sessions.Msg, 1)
 	sub, err := w.bus.Subscribe(sessions.SubjectControl("w-a", VerbDethroned), "", func(m sessions.Msg) { told <- m })
@@ -153,7 +153,7 @@ func TestLateCommitIsTold(t *testing.T) {
 		if !strings.Contains(string(m.Data), string(id)) {
 			t.Errorf("told of another call: %q", m.Data)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(guard):
 		t.Error("the source is not told that it has lost the call")
 	}
 }
@@ -241,7 +241,7 @@ func TestCommitInDoubt(t *testing.T) {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for late := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for late := time.Now().Add(guard); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(late) {
 			t.Fatalf("waited in vain for %s", what)
 		}
@@ -302,7 +302,10 @@ func TestSourceDiesMidMove(t *testing.T) {
 	b, c := w.worker(t, "w-b", "r1", nil), w.worker(t, "w-c", "r1", nil)
 	ids := a.create(t, 100)
 	a.calls.store = w.store
-	go func() { _, _ = a.Move(context.Background(), MoveOrder{To: "w-b"}, nil) }()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	over := make(chan struct{})
+	go func() { _, _ = a.Move(ctx, MoveOrder{To: "w-b"}, nil); close(over) }()
 	for range 2 * BatchSize {
 		b.await(t, "moved")
 	}
@@ -316,7 +319,9 @@ func TestSourceDiesMidMove(t *testing.T) {
 		})
 	}
 	all.Wait()
+	cancel()
 	close(died)
+	<-over
 	a.stop()
 	for _, id := range ids {
 		rec := owner(t, w, id)

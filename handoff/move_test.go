@@ -77,7 +77,7 @@ func TestRefusalLeavesTheCall(t *testing.T) {
 	}
 	a := w.worker(t, "w-a", "r1", nil)
 	w.worker(t, "w-b", "r2", func(c *Config) {
-		c.MigrateLimit = 150 * time.Millisecond // the others must not be taken for one that hangs
+		c.MigrateLimit = 400 * time.Millisecond // the others must not be taken for one that hangs
 		c.Core.Decode = func(schema int, body []byte) (codecore.State, error) {
 			s, err := decodeFake(schema, body)
 			for how, f := range poison {
@@ -200,7 +200,7 @@ func TestWaitingMessagesArePassedOn(t *testing.T) {
 		if s != "BYE" {
 			t.Errorf("passed on %q", s)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(guard):
 		t.Error("what waited was not passed on")
 	}
 }
