@@ -87,19 +87,21 @@ func (c *call) renewed(leg LegID, t ClientTx, e SIPResponse) {
 	if t.Method == "UPDATE" {
 		kind = refreshTimer
 	}
-	if e.Msg.Status < 300 && t.Method == "INVITE" {
-		if d := l.dialog(t.Tag); d != nil {
+	if d := l.dialog(t.Tag); d != nil && e.Msg.Status < 300 {
+		if target := contactOf(&e.Msg); target != "" {
+			d.Target = target
+		}
+		l.learn(&e.Msg)
+		if c.Phase != PhaseEnded {
+			c.sessionAgreed(leg, &e.Msg)
+		}
+		if t.Method == "INVITE" {
 			c.ask(leg, d, "ACK", t.CSeq, "", nil)
 		}
 	}
 	switch status := e.Msg.Status; {
 	case c.Phase == PhaseEnded, t.Method == "INVITE" && c.remainingTold(leg, t, e):
 	case status < 300:
-		l.learn(&e.Msg)
-		c.sessionAgreed(leg, &e.Msg)
-		if d := l.dialog(t.Tag); d != nil && contactOf(&e.Msg) != "" {
-			d.Target = contactOf(&e.Msg)
-		}
 		if s, err := c.answered(leg, e.Msg.Body); err == nil && t.Method == "INVITE" {
 			l.Sound = s.sound
 			l.Answers++
