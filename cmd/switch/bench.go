@@ -63,7 +63,6 @@ func benchCommand() *cobra.Command {
 	cmd.Flags().Int("rounds", 0, "of moving the held calls there and back (default 3)")
 	cmd.Flags().Int("workers", 0, "of the held calls (default 2)")
 	cmd.Flags().Bool("json", true, "the result as JSON, the only format there is")
-	cmd.Flags().String("binary", "", "executable of this release (default: built from the tree)")
-	cmd.Flags().String("next", "", "executable of the next release (default: built from the tree)")
+	releaseFlags(cmd)
 	return cmd
 }

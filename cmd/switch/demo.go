@@ -74,9 +74,13 @@ and judge at the far ends. Exit code 0 only if nothing was lost.`,
 	cmd.Flags().Bool("rtp", true, "sound both ways, 50 packets a second")
 	cmd.Flags().Bool("tcp", false, "SIP over TCP")
 	cmd.Flags().Bool("json", false, "one JSON object on standard output, nothing else there")
+	releaseFlags(cmd)
+	return cmd
+}
+
+func releaseFlags(cmd *cobra.Command) {
 	cmd.Flags().String("binary", "", "executable of this release (default: built from the tree)")
 	cmd.Flags().String("next", "", "executable of the next release (default: built from the tree)")
-	return cmd
 }
 
 // releases are the executables of this release and the next, given by flags or

@@ -63,7 +63,6 @@ Exit code 0 only if it is the same.`,
 	cmd.Flags().Int("calls", 20, "of each kind at once")
 	cmd.Flags().StringSlice("kinds", nil, "some only (default: all)")
 	cmd.Flags().Bool("json", false, "as JSON, not as a Markdown table")
-	cmd.Flags().String("binary", "", "executable of this release (default: built from the tree)")
-	cmd.Flags().String("next", "", "executable of the next release (default: built from the tree)")
+	releaseFlags(cmd)
 	return cmd
 }

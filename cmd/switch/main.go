@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"callswitch/codecore"
 )
 
 // Exit codes of every verb.
@@ -76,6 +78,7 @@ every live call's state moves to workers of the new release, media stays up,
 no call drops; going back works the same way.
 
 Exit codes: 0 ok, 1 error, 2 usage, 3 rolled back, 4 time-out, 5 refused.`,
+		Version:       codecore.Release,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          noVerb,
