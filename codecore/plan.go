@@ -6,7 +6,7 @@ type Plan struct {
 	Version uint64      `json:"version" yaml:"version"`
 	Peers   []PlanPeer  `json:"peers" yaml:"peers"`
 	Routes  []PlanRoute `json:"routes" yaml:"routes"`
-	Limits  PlanLimits  `json:"limits" yaml:"limits"`
+	Limits  PlanLimits  `json:"limits" yaml:"limits,omitempty"`
 
 	// Redirect is what a 3xx of a callee leads to: "follow" (or ""), "pass" or
 	// "refuse" (redirect.go). A peer's own comes first.
@@ -16,10 +16,10 @@ type Plan struct {
 // PlanPeer is a trunk or a phone. Who is in no Sources reaches nothing.
 type PlanPeer struct {
 	Name     string   `json:"name" yaml:"name"`
-	Kind     string   `json:"kind" yaml:"kind"`         // "trunk" or "phone"
-	Sources  []string `json:"sources" yaml:"sources"`   // "ip", "ip:port" or "cidr" it may call from; the longest match wins
-	Reliable string   `json:"reliable" yaml:"reliable"` // provisional responses (RFC 3262): "off", "allowed" (default: a callee is asked for them if the caller takes them) or "required"
-	Target   string   `json:"target" yaml:"target"`     // SIP URI to reach it: "sip:192.0.2.1:5060;transport=tcp"
+	Kind     string   `json:"kind" yaml:"kind"`                   // "trunk" or "phone"
+	Sources  []string `json:"sources" yaml:"sources,omitempty"`   // "ip", "ip:port" or "cidr" it may call from; the longest match wins
+	Reliable string   `json:"reliable" yaml:"reliable,omitempty"` // provisional responses (RFC 3262): "off", "allowed" (default: a callee is asked for them if the caller takes them) or "required"
+	Target   string   `json:"target" yaml:"target,omitempty"`     // SIP URI to reach it: "sip:192.0.2.1:5060;transport=tcp"
 
 	Redirect string `json:"redirect,omitempty" yaml:"redirect,omitempty"` // of its 3xx: as Plan.Redirect; "" = that
 
@@ -46,10 +46,10 @@ type PlanPeer struct {
 // longest prefix wins, then the first listed.
 type PlanRoute struct {
 	Prefix string `json:"prefix" yaml:"prefix"`
-	To     string `json:"to" yaml:"to"`       // peer name, a "sip:" URI, or "account:" and a name, "service:echo" or "service:tone"; {number} stands for the number
-	Strip  int    `json:"strip" yaml:"strip"` // digits taken off the front
-	Add    string `json:"add" yaml:"add"`     // digits put in front, after Strip
-	From   string `json:"from" yaml:"from"`   // peer name the caller must be, "account:" and a name, or "account" for all of them; "" = any
+	To     string `json:"to" yaml:"to,omitempty"`       // peer name, a "sip:" URI, or "account:" and a name, "service:echo" or "service:tone"; {number} stands for the number
+	Strip  int    `json:"strip" yaml:"strip,omitempty"` // digits taken off the front
+	Add    string `json:"add" yaml:"add,omitempty"`     // digits put in front, after Strip
+	From   string `json:"from" yaml:"from,omitempty"`   // peer name the caller must be, "account:" and a name, or "account" for all of them; "" = any
 
 	// Targets, instead of To, are several: called one after the other, each when
 	// the one before has failed or has not answered in its time, or all at once.
@@ -65,10 +65,10 @@ type PlanTarget struct {
 
 // PlanLimits bound a call. Zero values mean the defaults of the comments.
 type PlanLimits struct {
-	NoAnswer       Seconds `json:"no_answer" yaml:"no_answer"`             // 60: ringing without answer
-	MaxCall        Seconds `json:"max_call" yaml:"max_call"`               // 14400: talking
-	SessionExpires Seconds `json:"session_expires" yaml:"session_expires"` // 1800: interval of session timers (RFC 4028); -1 = not asked for
-	MinSE          Seconds `json:"min_se" yaml:"min_se"`                   // 90: the shortest that a caller may ask for
+	NoAnswer       Seconds `json:"no_answer" yaml:"no_answer,omitempty"`             // 60: ringing without answer
+	MaxCall        Seconds `json:"max_call" yaml:"max_call,omitempty"`               // 14400: talking
+	SessionExpires Seconds `json:"session_expires" yaml:"session_expires,omitempty"` // 1800: interval of session timers (RFC 4028); -1 = not asked for
+	MinSE          Seconds `json:"min_se" yaml:"min_se,omitempty"`                   // 90: the shortest that a caller may ask for
 
 	AccountCalls int     `json:"account_calls,omitempty" yaml:"account_calls,omitempty"` // of each account: as PlanPeer.MaxCalls
 	AccountRate  float64 `json:"account_rate,omitempty" yaml:"account_rate,omitempty"`   // and MaxRate

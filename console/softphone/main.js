@@ -119,7 +119,7 @@ function show() {
   at('dialler').hidden = out || (call && call.phase !== 'talking');
   at('dial-now').hidden = Boolean(call);
   at('number').readOnly = at('erase').hidden = Boolean(call);
-  at('number').placeholder = call ? 'digits go to the other side' : 'number or name';
+  at('number').placeholder = call ? 'press keys' : 'number or name';
   at('dial-now').disabled = state !== 'registered';
   at('numbers').hidden = Boolean(call) || !about.numbers.length;
 }
