@@ -135,7 +135,7 @@ func tallyRig(t *testing.T, fault string) (*rig, *Client, *counting, int) {
 	t.Helper()
 	dir := t.TempDir()
 	s := spec("m", "tally", dir, fault)
-	s.BackOff, s.Grace = 10*time.Millisecond, 20*time.Millisecond
+	s.BackOff = 10 * time.Millisecond
 	r := run(t, Config{Dir: dir, Children: []Spec{s}})
 	r.await(Ready, "m")
 	c, _ := observe(t, dir)
@@ -254,8 +254,8 @@ func TestPredecessorKilledWhileFrozen(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- c.Replace(context.Background(), "m", spec("", "tally", r.dir, "hang").Argv) }()
 	started := r.await(Started, "m~1")
-	_ = n.conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond)) // it is frozen when it does not answer
-	for {
+	for { // it is frozen when it does not answer
+		_ = n.conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
 		if _, err := n.conn.Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}
@@ -302,7 +302,6 @@ func TestHostKilledWhileTakingOver(t *testing.T) {
 // A process that has been replaced and says that it stays lives until its work is
 // done, under any host, or until the others of its order are stopped.
 func TestReplacedProcessStays(t *testing.T) {
-	const grace = 20 * time.Millisecond // after which another would be ended
 	r, c, n, old := tallyRig(t, "stays")
 	r.cfg.Leave = true
 	if err := c.Replace(context.Background(), "m", nil); err != nil {
@@ -312,7 +311,7 @@ func TestReplacedProcessStays(t *testing.T) {
 	name := fmt.Sprint("m#", old)
 	stays := func(r *rig, c *Client) {
 		t.Helper()
-		for end := time.Now().Add(3 * time.Second); ; {
+		for end := time.Now().Add(20 * time.Second); ; {
 			for _, k := range r.list(c).Children {
 				if k.Spec.Name == name && k.PID == old && k.Phase == phaseRunning && k.Hello.Stays && string(k.Hello.Info) == `{"left":1}` {
 					return
@@ -324,8 +323,10 @@ func TestReplacedProcessStays(t *testing.T) {
 		}
 	}
 	stays(r, c)
-	time.Sleep(10 * grace)
-	stays(r, c)
+	ends := make(chan bool, 1) // another's end would be planned
+	if !r.post(func() { k := r.children[name]; ends <- k == nil || k.timer != nil && k.timer.Stop() }) || <-ends {
+		t.Error("it is to be killed")
+	}
 	if err := c.Replace(context.Background(), name, nil); !errors.Is(err, ErrUnknown) {
 		t.Errorf("replaced once more: %v", err)
 	}
