@@ -62,16 +62,32 @@ func (c *conn) shutSoon() {
 // send queues a frame; a child that lets a thousand wait is cut off, connects
 // again when it wakes, and is told anew.
 func (c *conn) send(f frame, files []*keptFile) {
+	o := outgoing{f, files}
 	select {
 	case <-c.gone:
-	case c.out <- outgoing{f, files}:
-		return
+		o.release()
+	case c.out <- o:
+		select {
+		case <-c.gone: // perhaps behind the writer's back, who has left
+			c.letGo()
+		default:
+		}
 	default:
 		c.host.log.Warn("child does not read, connection cut", "pid", c.pid)
 		c.hush()
+		o.release()
 	}
-	for _, k := range files {
-		k.release()
+}
+
+// letGo empties the queue of a connection that is gone: what waits holds references.
+func (c *conn) letGo() {
+	for {
+		select {
+		case o := <-c.out:
+			o.release()
+		default:
+			return
+		}
 	}
 }
 
@@ -79,14 +95,8 @@ func (c *conn) writeLoop() {
 	for {
 		select {
 		case <-c.gone:
-			for { // what waits holds references
-				select {
-				case o := <-c.out:
-					o.release()
-				default:
-					return
-				}
-			}
+			c.letGo()
+			return
 		case o := <-c.out:
 			fds := make([]int, len(o.files))
 			for i, k := range o.files {
