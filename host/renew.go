@@ -59,7 +59,11 @@ func (h *Host) renew(path string) error {
 	if err := closeOnExec(all, false); err != nil {
 		return fmt.Errorf("host: %w", err)
 	}
-	return fmt.Errorf("host: %s: %w", path, unix.Exec(path, os.Args, append(os.Environ(), keptEnv+"="+strconv.Itoa(fd))))
+	var limit unix.Rlimit
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
+	err = unix.Exec(path, os.Args, append(os.Environ(), keptEnv+"="+strconv.Itoa(fd)))
+	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) // Exec has put back what we were started with: less than we keep
+	return fmt.Errorf("host: %s: %w", path, err)
 }
 
 func closeOnExec(all []handedOn, on bool) (err error) {

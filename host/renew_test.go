@@ -15,7 +15,7 @@ import (
 // nothing: same pid, and the sockets are there for the child's successor.
 func TestHostRenewsItselfInPlace(t *testing.T) {
 	dir := t.TempDir()
-	host := exec.Command(self(), "host", dir)
+	host := exec.Command("sh", "-c", `ulimit -Sn 400 && exec "$0" "$@"`, self(), "host", dir) // fewer open files than are kept
 	host.Env, host.Stderr = append(os.Environ(), roleEnv+"=1"), os.Stderr
 	if err := host.Start(); err != nil {
 		t.Fatal(err)
@@ -49,8 +49,19 @@ func TestHostRenewsItselfInPlace(t *testing.T) {
 	conn := dialEcho(t, dir)
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
+	mayOpen := func() (limit unix.Rlimit) {
+		t.Helper()
+		if err := unix.Prlimit(host.Process.Pid, unix.RLIMIT_NOFILE, nil, &limit); err != nil {
+			t.Fatal(err)
+		}
+		return limit
+	}
+	before := mayOpen()
 	if err := c.Renew(ctx, "/nowhere"); err == nil {
 		t.Fatal("an executable that is not there")
+	}
+	if after := mayOpen(); after != before {
+		t.Errorf("the host that goes on may open %+v files, and could open %+v", after, before)
 	}
 	if got := echo(t, conn, "still"); got != fmt.Sprintf("%d still", pid) || ready(0) != pid {
 		t.Errorf("%q", got)
