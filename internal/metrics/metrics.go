@@ -4,6 +4,7 @@
 package metrics
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,19 +58,63 @@ func Serve(ctx context.Context, dir, process, birth string, g prometheus.Gathere
 	return nil
 }
 
-const suffix = ".metrics"
+const (
+	suffix = ".metrics"
+	left   = ".left" // of what Leave has written
+)
+
+// leftFor is how long that is on the page: some scrapes long.
+const leftFor = 5 * time.Minute
+
+// Leave writes down what a process has counted, before it ends as planned: what
+// came since the last scrape would be lost. Gauges end with their process.
+func Leave(dir, process, birth string, g prometheus.Gatherer) error {
+	families, err := g.Gather()
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	var page bytes.Buffer
+	enc := expfmt.NewEncoder(&page, expfmt.NewFormat(expfmt.TypeProtoDelim))
+	for _, f := range families {
+		if t := f.GetType(); t == dto.MetricType_COUNTER || t == dto.MetricType_HISTOGRAM {
+			err = errors.Join(err, enc.Encode(f))
+		}
+	}
+	path := filepath.Join(dir, process+"."+birth+left)
+	if err == nil {
+		err = os.WriteFile(path+".next", page.Bytes(), 0o600)
+	}
+	if err == nil {
+		err = os.Rename(path+".next", path)
+	}
+	if err != nil {
+		_ = os.Remove(path + ".next") // a full disk is not kept full
+		return fmt.Errorf("metrics: %w", err)
+	}
+	return nil
+}
 
 // Gather reads every process's page under dir and returns one set of families;
 // each sample gets the labels role and process. A process keeps its label over
 // restarts, so that the number of series is bounded (its counters begin at 0
 // again, as rate() expects); of two that share a name the younger one counts.
-// Sockets nobody answers on (their process is gone) are removed.
+// Sockets nobody answers on (their process is gone) are removed, and what the
+// gone have left after five minutes.
 func Gather(ctx context.Context, dir string) []*dto.MetricFamily {
 	paths, _ := filepath.Glob(filepath.Join(dir, "*"+suffix))
+	gone, _ := filepath.Glob(filepath.Join(dir, "*"+left))
+	paths = append(paths, gone...)
+	slices.Sort(paths)
 	pages := make([]map[string]*dto.MetricFamily, len(paths))
 	var wg sync.WaitGroup
 	for i, path := range paths {
-		wg.Go(func() { pages[i] = scrape(ctx, path) })
+		wg.Go(func() {
+			if strings.HasSuffix(path, left) {
+				pages[i] = lastWords(path)
+			} else {
+				pages[i] = scrape(ctx, path)
+			}
+		})
 	}
 	wg.Wait()
 	youngest := map[string]int{} // paths are in the order of birth
@@ -139,7 +185,7 @@ func scrape(ctx context.Context, path string) map[string]*dto.MetricFamily {
 			}
 			defer done()
 			c, err := d.DialContext(ctx, "unix", short)
-			if err != nil && ctx.Err() == nil {
+			if errors.Is(err, syscall.ECONNREFUSED) {
 				_ = os.Remove(path) // its process has gone; the name is not used again
 			}
 			return c, err
@@ -155,8 +201,29 @@ func scrape(ctx context.Context, path string) map[string]*dto.MetricFamily {
 		return nil
 	}
 	defer resp.Body.Close()
+	return decode(resp.Body, expfmt.ResponseFormat(resp.Header))
+}
+
+// lastWords reads what a process has left.
+func lastWords(path string) map[string]*dto.MetricFamily {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil
+	}
+	if time.Since(info.ModTime()) > leftFor {
+		_ = os.Remove(path)
+		return nil
+	}
+	page, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	return decode(bytes.NewReader(page), expfmt.NewFormat(expfmt.TypeProtoDelim))
+}
+
+func decode(page io.Reader, format expfmt.Format) map[string]*dto.MetricFamily {
 	families := map[string]*dto.MetricFamily{}
-	for dec := expfmt.NewDecoder(resp.Body, expfmt.ResponseFormat(resp.Header)); ; {
+	for dec := expfmt.NewDecoder(page, format); ; {
 		var f dto.MetricFamily
 		err := dec.Decode(&f)
 		if errors.Is(err, io.EOF) {
