@@ -159,6 +159,7 @@ func cdrCommand() *cobra.Command {
 			return apiError(apiClient(cmd).Stream(cmd.Context(), "/v1/cdrs?since="+url.QueryEscape(since), cmd.OutOrStdout()))
 		},
 	}
+	export.Flags().Bool("json", true, "as JSON lines, the only format there is")
 	export.Flags().String("since", "", "only those stored at or after this time (2026-01-02T15:04:05Z)")
 	return verbs("cdr", "call detail records", export)
 }

@@ -125,8 +125,14 @@ func (x executor) broken(ctx context.Context, to handoff.Side) string {
 
 // stopIdle ends the workers of a release that own nothing, those too that the
 // host starts in vain. A worker that still has calls (pinned, refused) is left
-// alone, and one that does not answer.
+// alone, and one that does not answer; so are all of a release that a restart has
+// put in force here since: the rollout would leave this host without a worker.
 func (x executor) stopIdle(ctx context.Context, digest string) error {
+	if r, _, err := handoff.ReadRollout(ctx, x.docs, nats.DocRollout); err != nil {
+		return err
+	} else if x.keepRelease(r).Digest == digest {
+		return nil
+	}
 	calls := map[string]int{}
 	askAll(ctx, x.backend, verbHealth, nil, func(p sessions.Process, h workerHealth) { calls[p.ID] = h.Calls })
 	list, err := x.host.List(ctx)

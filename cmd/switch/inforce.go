@@ -25,7 +25,8 @@ type inForce struct {
 	Schema  int    `json:"schema"`
 	Binary  string `json:"binary"`            // under <state>/releases: it outlives the file it came from
 	Serve   string `json:"serve"`             // digest of the executable that serve ran as
-	Rollout string `json:"rollout,omitempty"` // the last one that changed this, or was looked at
+	Rollout string `json:"rollout,omitempty"` // the last one that put its release in force
+	Undone  string `json:"undone,omitempty"`  // the last one of those that was taken back
 	Floor   int    `json:"floor,omitempty"`   // of the schema, as far as rollouts here have raised it
 }
 
@@ -78,8 +79,9 @@ func (f inForce) after(r handoff.Rollout) inForce {
 			side(r.To)
 		}
 	case handoff.PhaseRolledBack:
-		if f.Rollout == r.ID && f.Digest == r.To.Digest {
+		if f.Rollout == r.ID && f.Undone != r.ID && f.Digest == r.To.Digest {
 			side(r.From)
+			f.Undone = r.ID
 		}
 	}
 	return f
@@ -90,7 +92,7 @@ func (f inForce) after(r handoff.Rollout) inForce {
 func choose(own, last inForce, living bool) (now inForce, note string, err error) {
 	now = last
 	now.Serve = own.Digest
-	own.Rollout, own.Floor, own.Serve = last.Rollout, last.Floor, own.Digest
+	own.Rollout, own.Undone, own.Floor, own.Serve = last.Rollout, last.Undone, last.Floor, own.Digest
 	push := fmt.Sprintf("; 'switch rollout start %s' moves the calls to it", own.Binary)
 	switch {
 	case own.Schema < last.Floor:
@@ -119,14 +121,14 @@ func ownRelease(state string) (f inForce, err error) {
 		return f, err
 	}
 	f.Release, f.Schema, f.Binary = codecore.Release, codecore.Schema, releasePath(state, f.Digest)
-	if _, err := os.Stat(f.Binary); err == nil {
-		return f, nil
-	}
 	exe, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return f, err
 	}
 	defer exe.Close()
+	if isCopied(exe, f.Binary) {
+		return f, nil
+	}
 	return f, copyExecutable(exe, f.Binary)
 }
 
@@ -151,17 +153,17 @@ var errDigest = errors.New("another digest")
 
 var keeping sync.Mutex // of release.json, within this process
 
-// keepRelease writes down what a rollout has put in force here.
-func (b *backend) keepRelease(r handoff.Rollout) {
+// keepRelease writes down what a rollout has put in force here, and returns it.
+func (b *backend) keepRelease(r handoff.Rollout) inForce {
 	keeping.Lock()
 	defer keeping.Unlock()
 	last, err := readInForce(b.cfg.State)
-	if err == nil {
-		if next := last.after(r); next != last {
-			err = next.write(b.cfg.State)
-		}
+	next := last.after(r)
+	if err == nil && next != last {
+		err = next.write(b.cfg.State)
 	}
 	if err != nil {
 		b.log.Error("the release in force is not written down: a whole restart may start another", "err", err)
 	}
+	return next
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -61,8 +62,27 @@ func TestRolloutPutsInForce(t *testing.T) {
 	step(handoff.PhaseConfirmed, "v2", 0)
 	step(handoff.PhaseUndoing, "v2", 0)
 	step(handoff.PhaseRolledBack, "v1", 0)
+	own := inForce{Release: "v2", Digest: "d2", Schema: 2, Binary: "/2"} // serve is upgraded to what was taken back
+	f, _, _ = choose(own, f, false)
+	step(handoff.PhaseRolledBack, "v2", 0)
+	f = inForce{Release: "v1", Digest: "d1", Schema: 1, Binary: "/1", Serve: "d1"}
 	r.ID = "r-2"
 	step(handoff.PhaseRaising, "v2", 2)
 	f.Release, f.Digest = "v3", "d3" // serve was upgraded; the old document is seen again
 	step(handoff.PhaseFinalized, "v3", 2)
+}
+
+// A copy that a power failure has cut short is made again.
+func TestOwnReleaseIsWhole(t *testing.T) {
+	state := t.TempDir()
+	f, err := ownRelease(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(f.Binary, 0); err != nil {
+		t.Fatal(err)
+	}
+	if f, err = ownRelease(state); err != nil || f.isWhole() != nil {
+		t.Errorf("%v, %v", err, f.isWhole())
+	}
 }

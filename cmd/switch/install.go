@@ -29,15 +29,15 @@ func (b *backend) install(ctx context.Context, path string) (handoff.Side, error
 	}
 	s.Binary = releasePath(b.cfg.State, s.Digest)
 	b.brought.Store(filepath.Base(filepath.Dir(s.Binary)), time.Now())
-	_, missing := os.Stat(s.Binary)
-	if missing != nil {
+	copied := isCopied(f, s.Binary)
+	if !copied {
 		if err := copyExecutable(f, s.Binary); err != nil {
 			return s, err
 		}
 	}
 	v, err := versionOf(ctx, s.Binary)
 	if err != nil {
-		if missing != nil {
+		if !copied {
 			_ = os.RemoveAll(filepath.Dir(s.Binary))
 		}
 		return s, console.Refused("not-a-release", path+" does not answer 'version' as a release of the switch does", "build it from this project: go build -o FILE ./cmd/switch")
@@ -67,6 +67,14 @@ func versionOf(ctx context.Context, binary string) (v version, err error) {
 		err = errors.New("no release")
 	}
 	return v, err
+}
+
+// isCopied reports whether the copy of f is there, and whole: a power failure
+// soon after it was made may have cut it short.
+func isCopied(f *os.File, to string) bool {
+	want, err1 := f.Stat()
+	have, err2 := os.Stat(to)
+	return err1 == nil && err2 == nil && have.Mode().IsRegular() && have.Size() == want.Size()
 }
 
 func copyExecutable(f *os.File, to string) error {
