@@ -145,6 +145,9 @@ func (c *Client) connect() (l *link, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if cred, err := peer(l.conn); err == nil {
+		l.pid = int(cred.Pid)
+	}
 	cut := context.AfterFunc(c.ctx, func() { _ = l.conn.Close() })
 	defer cut()
 	c.mu.Lock()
@@ -258,6 +261,14 @@ func (c *Client) current() *link {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.link
+}
+
+// HostPID is the process at the other end, as the kernel says; 0: there is none.
+func (c *Client) HostPID() int {
+	if l := c.current(); l != nil {
+		return l.pid
+	}
+	return 0
 }
 
 // sendFile lends a file's descriptor to fn without changing its mode: File.Fd

@@ -67,6 +67,7 @@ type link struct {
 	conn *net.UnixConn
 	buf  []byte
 	fds  []int // received, not yet claimed by a frame
+	pid  int   // a Client's: of its host
 	half bool  // a failed write ends writing only: what the peer sent before it died is still read
 
 	mu sync.Mutex // one writer at a time

@@ -115,14 +115,16 @@ func NameOf(key string) (string, bool) {
 // those of the store. Safe for use by many goroutines.
 type Accounts struct {
 	mu     sync.RWMutex
-	loaded bool
 	fixed  map[string]Account
 	stored map[string]Account
+
+	known chan struct{} // closed by Loaded
+	once  sync.Once
 }
 
 // NewAccounts begins with the configured accounts.
 func NewAccounts(configured []Account) *Accounts {
-	a := &Accounts{fixed: make(map[string]Account, len(configured)), stored: map[string]Account{}}
+	a := &Accounts{fixed: make(map[string]Account, len(configured)), stored: map[string]Account{}, known: make(chan struct{})}
 	for _, c := range configured {
 		a.fixed[c.Name] = c
 	}
@@ -140,19 +142,21 @@ func (a *Accounts) Get(name string) (Account, bool) {
 	return c, ok
 }
 
-// Loaded tells that all stored accounts have been Set; Ready reports it. Before,
-// nobody can say that an account does not exist.
-func (a *Accounts) Loaded() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.loaded = true
-}
+// Loaded tells that all stored accounts have been Set. Before, nobody can say that
+// an account does not exist.
+func (a *Accounts) Loaded() { a.once.Do(func() { close(a.known) }) }
+
+// Known is closed when Loaded has been called.
+func (a *Accounts) Known() <-chan struct{} { return a.known }
 
 // Ready reports whether Loaded was called.
 func (a *Accounts) Ready() bool {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	return a.loaded
+	select {
+	case <-a.known:
+		return true
+	default:
+		return false
+	}
 }
 
 // Configured reports whether an account is in the configuration.

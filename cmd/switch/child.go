@@ -47,6 +47,7 @@ type child struct {
 	describe func(*sessions.Process) // fills in what changes
 	busy     func() bool             // there is work that must go on without a host
 
+	quiet    func()          // ends the serving of the metrics
 	replaced atomic.Bool     // an heir does the work
 	leave    func()          // ends the role's work
 	told     <-chan struct{} // closed when the process has been told to end
@@ -148,15 +149,25 @@ func newChild(ctx context.Context, role, state string) (*child, error) {
 		}
 		c.bus = c.nats
 	}
+	serve, quiet := context.WithCancel(context.WithoutCancel(ctx)) // to the end: a drain is worth seeing
+	c.quiet = quiet
 	go func() {
-		if err := metrics.Serve(ctx, c.run, c.host.Name(), birth(c.id), c.metrics); err != nil && ctx.Err() == nil {
+		if err := metrics.Serve(serve, c.run, c.host.Name(), birth(c.id), c.metrics); err != nil && serve.Err() == nil {
 			c.log.Warn("metrics not served", "err", err)
 		}
 	}()
 	return c, nil
 }
 
+// lastWords leaves what this process has counted to who asks next: it is about to end.
+func (c *child) lastWords() {
+	if err := metrics.Leave(c.run, c.host.Name(), birth(c.id), c.metrics); err != nil {
+		c.log.Warn("what was counted since the metrics were last read is lost", "err", err)
+	}
+}
+
 func (c *child) close() {
+	c.quiet()
 	if c.near != nil {
 		c.near.Close()
 	}

@@ -29,8 +29,8 @@ const (
 // is called with what that one said, when it is frozen, and must not act on it
 // yet. Without predecessor it is called with nil. An error of the first kind ends
 // this process, and its predecessor goes on. It goes on, too, until the heir knows
-// what it would refuse for otherwise, if that is not too long.
-func (c *child) heir(ctx context.Context, knows func() bool, start func(state []byte, files []host.Kept) error) error {
+// what it would refuse for otherwise (nil: nothing), if that is not too long.
+func (c *child) heir(ctx context.Context, knows <-chan struct{}, start func(state []byte, files []host.Kept) error) error {
 	pair, err := host.Heir()
 	if err != nil {
 		return err
@@ -38,8 +38,12 @@ func (c *child) heir(ctx context.Context, knows func() bool, start func(state []
 	if pair == nil {
 		return start(nil, nil)
 	}
-	for end := time.Now().Add(heirPatience); !knows() && time.Now().Before(end); {
-		time.Sleep(2 * time.Millisecond)
+	if knows != nil {
+		select {
+		case <-knows:
+		case <-time.After(heirPatience):
+		case <-ctx.Done():
+		}
 	}
 	if err := host.TakeOver(ctx, pair, start); err != nil {
 		return fmt.Errorf("nothing inherited: %w", err)
@@ -83,6 +87,7 @@ func (c *child) yields(freeze func(ctx context.Context) (state []byte, files []h
 		c.replaced.Store(true)
 		c.log.Info("handed over to the next generation", "prepared_ms", frozen.Sub(began).Milliseconds(), "frozen_ms", time.Since(frozen).Milliseconds())
 		goodbye := func() {
+			c.quiet()
 			_ = os.Remove(c.metricsPath())
 			nats.Farewell(context.Background(), c.nats, c.process) // nobody waits 3 s for it
 		}
@@ -190,8 +195,7 @@ func (b *backend) atWork(ctx context.Context, role string) (*host.Child, error) 
 
 // renewHost has the host execute itself, or another release, in its own place.
 func (b *backend) renewHost(ctx context.Context, in console.Inherit) (console.Inherited, error) {
-	pid := hostPID(b.cfg.State)
-	out := console.Inherited{Role: in.Role, Before: pid, PID: pid}
+	out := console.Inherited{Role: in.Role}
 	if in.Binary != "" {
 		side, err := b.install(ctx, in.Binary)
 		if err != nil {
@@ -199,9 +203,14 @@ func (b *backend) renewHost(ctx context.Context, in console.Inherit) (console.In
 		}
 		in.Binary, out.Release = side.Binary, side.Release
 	}
-	if err := wouldServe(ctx, pid, in.Binary); err != nil {
+	s, err := b.hostStarted(ctx)
+	if err == nil {
+		err = wouldServe(ctx, s, in.Binary)
+	}
+	if err != nil {
 		return out, console.Refused("not-taken-over", err.Error(), "nothing has changed")
 	}
+	out.Before, out.PID = s.pid, s.pid
 	began := time.Now()
 	if err := b.host.Renew(ctx, in.Binary); err != nil {
 		return out, console.Refused("not-taken-over", err.Error(), "the old host goes on")

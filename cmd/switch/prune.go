@@ -45,7 +45,7 @@ func (b *backend) pruneReleases(ctx context.Context) {
 	for _, c := range list.Children {
 		paths = append(paths, c.Spec.Argv[0])
 	}
-	exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", hostPID(b.cfg.State)))
+	exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", b.host.HostPID()))
 	for _, side := range []handoff.Side{r.From, r.To} {
 		if side.Digest != "" {
 			paths = append(paths, releasePath(b.cfg.State, side.Digest))

@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -63,6 +61,9 @@ func runAPI(ctx context.Context, c *child) error {
 			}
 		}
 	}); err != nil {
+		return err
+	}
+	if err := b.serveRestartable(ctx); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -183,7 +184,7 @@ func (b *backend) hostProcesses(ctx context.Context) ([]sessions.Process, error)
 	if err != nil {
 		return nil, err
 	}
-	ps := []sessions.Process{{Role: "host", Node: b.cfg.Node, ID: "host-" + b.cfg.Node, PID: hostPID(b.cfg.State), Release: codecore.Release}}
+	ps := []sessions.Process{{Role: "host", Node: b.cfg.Node, ID: "host-" + b.cfg.Node, PID: b.host.HostPID(), Release: codecore.Release}}
 	if ps[0].PID == 0 {
 		ps = nil
 	}
@@ -206,11 +207,4 @@ func stays(c *host.Child) int {
 	var k carries
 	_ = json.Unmarshal(c.Hello.Info, &k) // a later release may say it otherwise
 	return k.Connections
-}
-
-// hostPID reads the pid that serve left; 0: not known.
-func hostPID(state string) int {
-	b, _ := os.ReadFile(filepath.Join(state, "run", hostPIDFile))
-	pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
-	return pid
 }

@@ -71,7 +71,7 @@ func runEdge(ctx context.Context, c *child) error {
 		},
 	}
 	var e *edge.Edge
-	err = c.heir(ctx, accounts.Ready, func(state []byte, files []host.Kept) error {
+	err = c.heir(ctx, accounts.Known(), func(state []byte, files []host.Kept) error {
 		sockets, err := c.inherit(ctx, keptEdge)
 		if err != nil {
 			return err

@@ -42,7 +42,7 @@ func runMedia(ctx context.Context, c *child) error {
 	}
 	first, last := c.cfg.Media.PortRange()
 	var m *media.Media
-	err = c.heir(ctx, func() bool { return true }, func(state []byte, _ []host.Kept) (err error) {
+	err = c.heir(ctx, nil, func(state []byte, _ []host.Kept) (err error) {
 		inherited, err := c.inherit(ctx, keptMedia)
 		if err != nil {
 			return err

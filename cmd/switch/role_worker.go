@@ -124,6 +124,7 @@ func runWorker(ctx context.Context, c *child) error {
 		if report, err := driver.DrainTo(limit, handoff.DrainOrder{}); report.Asked > 0 {
 			c.log.Info("drained", "moved", report.Moved, "left", report.Asked-report.Moved, "why", err)
 		}
+		c.lastWords()
 		stop() // what stayed is in the records; another worker takes it over
 		return nil
 	})

@@ -127,8 +127,8 @@ floor rises: no older release starts again on these records.
 
 Refused while a worker of the old release lives: its calls end or move first.
 Refused too, unless --force, when the file that 'switch serve' was started from
-reads no such records: replace it first, or the next start fails. (On each host:
-only the one that is asked is looked at.)
+reads no such records: replace it first, or the next start fails. Each host of
+the cluster is asked; of one that does not run nobody knows.
 Whoever stops watching (Ctrl-C, --timeout) does not stop it.`
 	cmd.Flags().Bool("force", false, "also when the file of 'switch serve' is too old to start again")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -125,7 +125,9 @@ func (b *backend) SteerRollout(ctx context.Context, verb string, s console.Steer
 	if verb == handoff.SteerFinalize && !s.Force {
 		r, _, err := handoff.ReadRollout(ctx, b.docs, nats.DocRollout)
 		if err == nil && r.Phase == handoff.PhaseConfirmed {
-			err = b.restartable(ctx, r.To)
+			if err = b.restartable(ctx, r.To); err == nil {
+				err = b.restartableElsewhere(ctx, r.To)
+			}
 		}
 		if err != nil {
 			return console.Rollout{}, err

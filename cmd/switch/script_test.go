@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
 )
 
 func TestMain(m *testing.M) {
@@ -88,7 +90,7 @@ func await(ts *testscript.TestScript, neg bool, words []string) {
 	if neg || len(words) < 2 {
 		ts.Fatalf("usage: await TEXT COMMAND...")
 	}
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		_ = ts.Exec(words[1], words[2:]...)
 		if strings.Contains(ts.ReadFile("stdout"), words[0]) {
 			return
@@ -118,5 +120,34 @@ func TestVerbs(t *testing.T) {
 		if cmd.Short == "" {
 			t.Errorf("%s says nothing of itself", cmd.Name())
 		}
+	}
+}
+
+// Every verb that says something says it as JSON, too.
+func TestEveryVerbSpeaksJSON(t *testing.T) {
+	mute := map[string]bool{"serve": true, "child": true, "help": true}
+	var walk func(*cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		subs := cmd.Commands()
+		for _, sub := range subs {
+			walk(sub)
+		}
+		if (len(subs) == 0 || cmd.Name() == "call") && !mute[cmd.Name()] && cmd.Flag("json") == nil {
+			t.Errorf("%s has no --json", cmd.CommandPath())
+		}
+	}
+	for _, cmd := range rootCommand().Commands() {
+		walk(cmd)
+	}
+}
+
+// A signal that came while serve was reading its configuration is not lost.
+func TestSignalBeforeAnybodyListens(t *testing.T) {
+	early, came := context.WithCancel(t.Context())
+	came()
+	ctx, stop := context.WithCancel(t.Context())
+	signals(ctx, early, DefaultConfig(), slog.New(slog.DiscardHandler), make(chan struct{}), stop)
+	if ctx.Err() == nil {
+		t.Error("serve goes on")
 	}
 }

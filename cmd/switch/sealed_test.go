@@ -59,18 +59,18 @@ func TestStoredAccount(t *testing.T) {
 	}
 }
 
-// Accounts that an earlier release stored in clear are sealed, once; another
-// cluster's, and those that are sealed, stay as they are.
-func TestAccountsInClearAreSealed(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	up, down := make(chan string, 1), make(chan error, 1)
+// embeddedNATS is a server of the test's own.
+func embeddedNATS(t *testing.T) *nats.Conn {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	dir, up, down := t.TempDir(), make(chan string, 1), make(chan error, 1)
 	go func() {
-		down <- nats.RunServer(ctx, nats.ServerConfig{Dir: t.TempDir(), Host: "127.0.0.1", Token: "t", Log: slog.New(slog.DiscardHandler), Ready: func(url string) { up <- url }})
+		down <- nats.RunServer(ctx, nats.ServerConfig{Dir: dir, Host: "127.0.0.1", Token: "t", Log: slog.New(slog.DiscardHandler), Ready: func(url string) { up <- url }})
 	}()
-	defer func() {
+	t.Cleanup(func() {
 		cancel()
 		<-down
-	}()
+	})
 	var url string
 	select {
 	case url = <-up:
@@ -82,10 +82,17 @@ func TestAccountsInClearAreSealed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(conn.Close)
 	if err := nats.EnsureStreams(ctx, conn, nats.Streams{Replicas: 1}); err != nil {
 		t.Fatal(err)
 	}
+	return conn
+}
+
+// Accounts that an earlier release stored in clear are sealed, once; another
+// cluster's, and those that are sealed, stay as they are.
+func TestAccountsInClearAreSealed(t *testing.T) {
+	ctx, conn := t.Context(), embeddedNATS(t)
 	b := &backend{child: &child{key: bytes.Repeat([]byte{1}, 32)}, shelf: nats.NewAccounts(conn, 0)}
 	accounts := []registrar.Account{registrar.NewAccount("anna", "switch", "a"), registrar.NewAccount("bob", "switch", "b")}
 	sealed, err := sealAccount(b.key, accounts[1])

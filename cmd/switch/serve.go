@@ -23,7 +23,7 @@ import (
 	"callswitch/host"
 )
 
-// hostPIDFile, in run/, has the pid of the host.
+// hostPIDFile, in run/, has the pid of the host, for people and for releases before.
 const hostPIDFile = "host.pid"
 
 func serveCommand() *cobra.Command {
@@ -108,7 +108,10 @@ func serve(cmd *cobra.Command, cfg Config) error {
 		if err := writeAtomic(filepath.Join(state, "run", configFile), raw); err != nil {
 			return err
 		}
-		return writeAtomic(filepath.Join(state, "run", hostPIDFile), []byte(strconv.Itoa(os.Getpid())))
+		if err := writeAtomic(filepath.Join(state, "run", hostPIDFile), []byte(strconv.Itoa(os.Getpid()))); err != nil {
+			log.Warn("pid not written", "err", err) // a full disk is no reason to leave the calls alone
+		}
+		return nil
 	}
 	h, err := host.New(host.Config{
 		Dir: state, Children: children(cfg, binary, force), Begin: begin, Log: log,
@@ -122,7 +125,7 @@ func serve(cmd *cobra.Command, cfg Config) error {
 	defer stop()
 	go tendHeap(ctx)
 	ready := make(chan struct{})
-	go signals(ctx, cfg, log, ready, stop)
+	go signals(ctx, cmd.Context(), cfg, log, ready, stop)
 	go announce(ctx, cmd.OutOrStdout(), cfg, log, ready)
 	err = h.Run(ctx)
 	if errors.Is(err, host.ErrRunning) {
@@ -197,11 +200,16 @@ func releaseOfWorkers(state string) (w workersOf, note string, err error) {
 }
 
 // signals turns SIGTERM and Ctrl-C into their meanings. Before the switch is
-// ready there is nobody to ask and no call to wait for: either ends it.
-func signals(ctx context.Context, cfg Config, log logger, ready <-chan struct{}, stop context.CancelFunc) {
+// ready there is nobody to ask and no call to wait for: either ends it, also one
+// that came before anybody listened here: early has been ended by it.
+func signals(ctx, early context.Context, cfg Config, log logger, ready <-chan struct{}, stop context.CancelFunc) {
 	ch := make(chan os.Signal, 4)
 	signal.Notify(ch, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(ch)
+	if early.Err() != nil {
+		stop()
+		return
+	}
 	api := console.NewClient(filepath.Join(cfg.State, "run", apiSocket))
 	admit := func(on bool) {
 		limit, cancel := context.WithTimeout(ctx, 2*time.Second)
