@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -87,7 +89,11 @@ func New(cfg Config) (*Host, error) {
 
 // Run supervises until ctx ends, then stops the children in their order (or
 // leaves them, Config.Leave) and returns nil. Call it once.
+//
+// Whoever reads our log may end before us, and a line that nobody reads is no
+// reason to end: Run has the process ignore SIGPIPE, as Dial does.
 func (h *Host) Run(ctx context.Context) error {
+	signal.Ignore(syscall.SIGPIPE)
 	if err := os.MkdirAll(runDir(h.cfg.Dir), 0o700); err != nil {
 		return fmt.Errorf("host: %w", err)
 	}
