@@ -10,14 +10,17 @@ package media
 //	                        address still wins --> closed
 //	                          | nothing came
 //	                          v
-//	                        closed on the SDP's address
+//	                        closed on the SDP's address; on the source of before,
+//	                        if that one has never stopped
 //
 // Closed means strict: any other source is dropped and counted. While the SDP
 // is not known, sources are counted but none is believed and nothing is sent. A
 // re-INVITE with a new address moves what we send at once; the old source is
-// heard until the new one is known, for packets are still on their way.
+// heard until the new one is known, for packets are still on their way; or it is the
+// same behind a NAT, and nobody is where the SDP says.
 type latch struct {
 	sdp     sockaddr // zero: not known
+	was     sockaddr // sdp before that was 0.0.0.0 (the hold of RFC 2543)
 	addr    sockaddr // whose packets pass; zero: nobody's yet
 	learned bool     // addr came from a packet and not from the SDP
 	fresh   bool     // addr was found under the present SDP, so we send there
@@ -49,6 +52,11 @@ const wanted = 3
 // remote tells the latch the address of the last SDP; learn opens the window.
 func (t *latch) remote(sdp sockaddr, learn bool, now, window int64) (changed bool) {
 	known, moved := !t.sdp.isZero(), sdp != t.sdp
+	if known && sdp.isZero() {
+		t.was = t.sdp
+	} else if !known && sdp == t.was {
+		moved = false // back where it was
+	}
 	t.sdp = sdp
 	switch {
 	case learn && !sdp.isZero():
@@ -78,6 +86,9 @@ func (t *latch) dest() *sockaddr {
 func (t *latch) admit(from *sockaddr, ssrc uint32, seq uint16, now int64) (v verdict, changed bool) {
 	if t.until == 0 && *from == t.addr && !t.addr.isZero() { // the usual packet
 		return pass, false
+	}
+	if t.until != 0 && !t.fresh && *from == t.addr && *from != t.sdp && t.count(from, ssrc, seq) >= wanted && now >= t.until {
+		t.settle(*from, true)
 	}
 	changed = t.expire(now)
 	switch {

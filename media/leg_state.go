@@ -35,6 +35,7 @@ type legRecord struct {
 	Source  string         `json:"source,omitempty"` // latched "ip:port"; "" = nobody yet
 	Learned bool           `json:"learned,omitempty"`
 	Fresh   bool           `json:"fresh,omitempty"`
+	Was     string         `json:"was,omitempty"` // SDP's address before a hold by 0.0.0.0
 	RTCP    string         `json:"rtcp,omitempty"`
 	Out     *streamRecord  `json:"out,omitempty"`
 	Tone    uint32         `json:"tone,omitempty"` // samples played
@@ -68,6 +69,9 @@ func (c *call) snapshot(boot string, at time.Time) record {
 	}
 	for _, g := range c.legs {
 		lr := legRecord{Leg: g.id, Port: g.rtp.num, Source: g.latch.addr.String(), Learned: g.latch.learned, Fresh: g.latch.fresh}
+		if g.latch.sdp.isZero() {
+			lr.Was = g.latch.was.String()
+		}
 		if g.rtcpSure {
 			lr.RTCP = g.rtcpTo.String()
 		}
@@ -107,6 +111,7 @@ func (g *leg) restore(r legRecord, age time.Duration, v6 bool, now int64) {
 	} else if ok {
 		g.latch.addr, g.latch.learned, g.latch.fresh = addr, r.Learned, r.Fresh
 		g.latch.confirm = false
+		g.latch.was, _ = parseSockaddr(r.Was, v6)
 		if r.Fresh {
 			g.latch.until = 0
 		}

@@ -347,7 +347,7 @@ func (l *loop) resume(g *leg) {
 func (l *loop) open(g *leg, b []byte, control bool, from *sockaddr, now int64) (plain []byte, newest, ok bool) {
 	s := g.sec
 	if s.rx == nil {
-		if s.why == "" && len(s.wait) < parkMost {
+		if s.why == "" && len(s.wait) < parkMost && (s.ice == nil || s.ice.knows(from)) {
 			s.wait = append(s.wait, parked{b: append([]byte(nil), b...), from: *from, at: now})
 		} else {
 			l.drop(g, dropKeys)

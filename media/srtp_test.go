@@ -89,3 +89,21 @@ func TestSlotThatIsHalfWiped(t *testing.T) {
 		}
 	}
 }
+
+// Before there are keys anybody could have sealed a packet: those of who has not even
+// answered for its address do not take the party's places.
+func TestStrangersDoNotWaitForKeys(t *testing.T) {
+	l, a, from, party := sealedLegs(t, true)
+	other := from.withPort(9)
+	sealed, err := party.EncryptRTP(nil, append([]byte{0x80}, make([]byte, 30)...), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range parkMost {
+		l.packet(a.rtp, bytes.Clone(sealed), &other, 1)
+	}
+	l.packet(a.rtp, bytes.Clone(sealed), &from, 1)
+	if len(a.sec.wait) != 1 || a.counts.dropped[dropKeys] != parkMost {
+		t.Errorf("%d wait, %d were dropped", len(a.sec.wait), a.counts.dropped[dropKeys])
+	}
+}
