@@ -29,8 +29,9 @@ type SIPRequest struct {
 }
 
 // SIPResponse is a response to a request of ours, found by its branch. The edge
-// passes each provisional (but 100) and final response once per To-tag, and a
-// 2xx to INVITE again when it is retransmitted and the edge has no ACK for it.
+// passes each provisional (but 100) and final response once per To-tag (one that
+// rings without SDP, and then with it, twice), and a 2xx to INVITE again when it is
+// retransmitted and the edge has no ACK for it.
 type SIPResponse struct {
 	Branch string    `json:"branch"` // of the request, as in SendRequest
 	At     time.Time `json:"at"`

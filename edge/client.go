@@ -241,7 +241,8 @@ func (e *Edge) onResponse(f flow, p *packet, now time.Time) {
 // passUp delivers a response to the call, unless the same waits already.
 func (e *Edge) passUp(c *call, p *packet, failed string, now time.Time) {
 	for _, it := range c.queue {
-		if r, ok := it.event.(codecore.SIPResponse); ok && r.Branch == p.via.branch && r.Msg.Status == p.msg.Status && r.Msg.Get("To") == p.msg.Get("To") && r.Msg.Get("RSeq") == p.msg.Get("RSeq") {
+		if r, ok := it.event.(codecore.SIPResponse); ok && r.Branch == p.via.branch && r.Msg.Status == p.msg.Status && r.Msg.Get("To") == p.msg.Get("To") && r.Msg.Get("RSeq") == p.msg.Get("RSeq") &&
+			(len(r.Msg.Body) > 0) == (len(p.msg.Body) > 0) {
 			return
 		}
 	}
@@ -325,7 +326,9 @@ func (tx *clientTx) provisional(e *Edge, now time.Time) {
 	tx.rearm(e)
 }
 
-// news notes a response by status and To-tag (and RSeq, RFC 3262).
+// news notes a response by status and To-tag (and RSeq, RFC 3262). A provisional one
+// that brings SDP for the first time is news: many callees say 180 once without and,
+// when there is something to be heard, once with it.
 func (tx *clientTx) news(p *packet) bool {
 	key := strconv.Itoa(p.msg.Status) + " " + p.toTag
 	if p.msg.Status >= 200 {
@@ -335,6 +338,8 @@ func (tx *clientTx) news(p *packet) bool {
 			return false
 		}
 		key += " " + r
+	} else if len(p.msg.Body) > 0 {
+		key += " sdp"
 	}
 	if slices.Contains(tx.seen, key) || len(tx.seen) >= 32 {
 		return false

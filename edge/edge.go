@@ -176,14 +176,18 @@ func (e *Edge) listen(spec string) error {
 		if err != nil {
 			return err
 		}
-		_ = c.SetReadBuffer(4 << 20) // a burst while we are stopped waits in the kernel
-		if raw, err := c.SyscallConn(); err == nil {
-			e.mark(raw, ap.Addr().Is6())
-			hearErrors(raw, ap.Addr().Is6())
+		_ = c.SetReadBuffer(4 << 20)  // a burst while we are stopped waits in the kernel
+		_ = c.SetWriteBuffer(4 << 20) // and so does what goes to hosts that are off
+		raw, err := c.SyscallConn()
+		if err != nil {
+			_ = c.Close()
+			return err
 		}
+		e.mark(raw, ap.Addr().Is6())
+		hearErrors(raw, ap.Addr().Is6())
 		bound := c.LocalAddr().(*net.UDPAddr).AddrPort()
 		bound = netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
-		e.udp = append(e.udp, &udpLink{conn: c, bound: bound, v6: bound.Addr().Is6(), errs: make(chan struct{}, 1)})
+		e.udp = append(e.udp, &udpLink{conn: c, raw: raw, bound: bound, v6: bound.Addr().Is6(), errs: make(chan struct{}, 1)})
 		e.addrs = append(e.addrs, bound)
 	case "tcp", "tls", "ws", "wss":
 		p := protos[proto]

@@ -304,6 +304,33 @@ func TestA2xxIsRepeatedUntilTheAckAndWithoutOneTheCallHears(t *testing.T) {
 	}
 }
 
+// Who rings, and then lets something be heard, says 180 twice; a repetition of either
+// is none of the call's business.
+func TestARingingThatBringsItsSDPLaterIsPassedOn(t *testing.T) {
+	r := newRig(t, patient())
+	r.says(func(d sessions.Delivery) *sessions.Answer {
+		if q, is := d.Event.Event().(codecore.SIPRequest); is && q.Msg.Method == "INVITE" {
+			return ok(d, action(1, r.outgoing(q.Token, "INVITE")))
+		}
+		return ok(d)
+	})
+	r.send(r.request("INVITE", "1", ""))
+	_, head, _ := strings.Cut(r.hear("INVITE sip:2@"), "\r\n")
+	head, _, _ = strings.Cut(strings.Replace(head, "To: <sip:2@x>", "To: <sip:2@x>;tag=far", 1), "Content-Length")
+	bare, sdp := head+"Content-Length: 0\r\n\r\n", head+"Content-Type: application/sdp\r\nContent-Length: 5\r\n\r\nv=0\r\n"
+	for _, m := range []string{"180 Ringing\r\n" + bare, "180 Ringing\r\n" + bare, "180 Ringing\r\n" + sdp, "180 Ringing\r\n" + sdp, "180 Ringing\r\n" + bare, "486 Busy Here\r\n" + bare} {
+		r.send("SIP/2.0 " + m)
+	}
+	got := ""
+	event(r, func(e codecore.SIPResponse) bool {
+		got += fmt.Sprintf("%d %q ", e.Msg.Status, e.Msg.Body)
+		return e.Msg.Status == 486
+	})
+	if got != `180 "" 180 "v=0\r\n" 486 "" ` {
+		t.Error(got)
+	}
+}
+
 // An ACK to a 2xx that is known by the key of its INVITE: RFC 2543 had no branches,
 // and some phones give it the one of the INVITE.
 func TestAnAckOfItsInvitesBranchIsTheCalls(t *testing.T) {

@@ -29,14 +29,41 @@ func hearErrors(c syscall.RawConn, v6 bool) {
 
 // sendUDP sends one datagram. An error that an earlier one met is told to the
 // next call of any kind, which has nothing to do with it: that one is made again.
+//
+// It never waits for room: datagrams to a neighbour that does not answer ARP lie in
+// the socket's buffer for 3 s, and with some such neighbours it is full. What does not
+// fit is lost, and sent again by its transaction, as on any network.
 func (u *udpLink) sendUDP(b []byte, to netip.AddrPort) (err error) {
+	dst, ok := u.sockaddr(to)
+	if !ok {
+		_, err = u.conn.WriteToUDPAddrPort(b, to) // it knows about zones
+		return err
+	}
 	for range 4 {
-		if _, err = u.conn.WriteToUDPAddrPort(b, to); !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.EHOSTUNREACH) {
+		closed := u.raw.Write(func(fd uintptr) bool {
+			err = unix.Sendto(int(fd), b, 0, dst)
+			return true
+		})
+		if closed != nil {
+			return closed
+		}
+		if !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.EINTR) {
 			return err
 		}
 		u.troubled()
 	}
 	return err
+}
+
+// sockaddr is an address as the socket's family has it; ok false: not a plain one.
+func (u *udpLink) sockaddr(to netip.AddrPort) (dst unix.Sockaddr, ok bool) {
+	switch a := to.Addr(); {
+	case !u.v6 && a.Is4():
+		return &unix.SockaddrInet4{Port: int(to.Port()), Addr: a.As4()}, true
+	case u.v6 && a.Is6() && a.Zone() == "":
+		return &unix.SockaddrInet6{Port: int(to.Port()), Addr: a.As16()}, true
+	}
+	return nil, false
 }
 
 // troubled has the error queue read, once for all who ask meanwhile.
@@ -50,10 +77,6 @@ func (u *udpLink) troubled() {
 // readErrors empties the error queue of a socket whenever it is told to.
 func (e *Edge) readErrors(u *udpLink) {
 	defer e.wg.Done()
-	raw, err := u.conn.SyscallConn()
-	if err != nil {
-		return
-	}
 	quote, control := make([]byte, 2048), make([]byte, 512)
 	for {
 		select {
@@ -63,7 +86,7 @@ func (e *Edge) readErrors(u *udpLink) {
 		}
 		for more := true; more; {
 			n, to := 0, netip.AddrPort{}
-			_ = raw.Control(func(fd uintptr) {
+			_ = u.raw.Control(func(fd uintptr) {
 				got, _, _, from, err := unix.Recvmsg(int(fd), quote, control, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
 				if more = err == nil; more {
 					n, to = got, addressOf(from)

@@ -233,14 +233,14 @@ func TestWhatIsBeingWrittenIsWrittenToItsEnd(t *testing.T) {
 	r := newRig(t, quick())
 	c, err := net.Dial("tcp", r.edge.Addrs()[1].String())
 	f := newTCPFar(t, c, err)
+	_ = c.(*net.TCPConn).SetReadBuffer(1 << 15)
 	f.send(r.viaTCP("OPTIONS", "0", "1")) // who has said nothing sensible is not waited for
 	f.hear("200")
-	_ = c.(*net.TCPConn).SetReadBuffer(1 << 16)
 	var l *streamLink
 	r.await(func() bool {
 		for _, l = range r.edge.openConns() {
 		}
-		return l != nil && l.raw.(*net.TCPConn).SetWriteBuffer(1<<16) == nil
+		return l != nil && l.raw.(*net.TCPConn).SetWriteBuffer(1<<15) == nil
 	})
 	const n, size = 200, 4000
 	for i := range n {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"callswitch/codecore"
 )
@@ -40,6 +41,7 @@ var errLink = errors.New("edge: link is gone")
 // incarnation of the edge can use them.
 type udpLink struct {
 	conn  *net.UDPConn
+	raw   syscall.RawConn // of conn
 	bound netip.AddrPort
 	v6    bool
 	errs  chan struct{} // asks for its error queue to be read
