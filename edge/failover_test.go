@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -102,8 +103,11 @@ func patientRig(t *testing.T, silence time.Duration, change func(*codecore.SendR
 	r.stop()
 	r.own = func(c *Config) { c.DNS = []string{z.addr} }
 	r.start("b2", "udp:127.0.0.1:0", lim)
+	var mu sync.Mutex // new calls and those that are known come by different subjects
 	asked := map[codecore.CallID][]codecore.Action{}
 	r.says(func(d sessions.Delivery) *sessions.Answer {
+		mu.Lock()
+		defer mu.Unlock()
 		failed := ""
 		switch ev := d.Event.Event().(type) {
 		case codecore.SIPRequest:

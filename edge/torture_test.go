@@ -182,9 +182,9 @@ func runTorture(t *testing.T, dir string, cases []tortureCase, want int, media s
 				if _, err := phone.WriteToUDPAddrPort([]byte(ping), e.Addrs()[0]); err != nil {
 					t.Fatal(err)
 				}
-				heard.final(t, "ping"+strconv.Itoa(n), callIDOf(string(msg)))
+				heard.final(t, ping, string(msg))
 			} else {
-				got := heard.final(t, callIDOf(string(msg)), "")
+				got := heard.final(t, string(msg), "")
 				if !strings.HasPrefix(got, "SIP/2.0 "+c.status+" ") {
 					t.Errorf("want %s (%s)\n%s", c.status, c.why, got)
 				}
@@ -209,12 +209,16 @@ func reasonByName(name string) (reason, bool) {
 	return 0, false
 }
 
-func callIDOf(msg string) string {
-	m := regexp.MustCompile(`(?im)^(?:call-id|i)\s*:\s*(.*?)\s*$`).FindStringSubmatch(msg)
-	if m == nil {
-		return ""
+// requestOf is the Call-ID and the number of a message: what a request and its answers
+// have in common. Several messages of RFC 5118 have one Call-ID, and an answer to an
+// INVITE is repeated while the next is asked.
+func requestOf(msg string) (id string) {
+	for _, header := range []string{`(?:call-id|i)\s*:\s*(.*?)\s*$`, `cseq\s*:\s*(\S+)`} {
+		if m := regexp.MustCompile(`(?im)^` + header).FindStringSubmatch(msg); m != nil {
+			id += m[1] + " "
+		}
 	}
-	return m[1]
+	return id
 }
 
 // ears are the phone's sockets.
@@ -223,23 +227,23 @@ type ears struct {
 	in    chan string
 }
 
-// final waits for a final response with the Call-ID; one with the Call-ID
-// never is a mistake.
-func (h *ears) final(t *testing.T, callID, never string) string {
+// final waits for a final response to a request; one to the request never is a
+// mistake.
+func (h *ears) final(t *testing.T, to, never string) string {
 	t.Helper()
 	late := time.After(guard)
 	for {
 		select {
 		case msg := <-h.in:
-			id := callIDOf(msg)
-			if id == callID && !strings.HasPrefix(msg, "SIP/2.0 1") {
+			id := requestOf(msg)
+			if id == requestOf(to) && !strings.HasPrefix(msg, "SIP/2.0 1") {
 				return msg
 			}
-			if never != "" && id == never {
+			if never != "" && id == requestOf(never) {
 				t.Fatalf("an answer to what has none:\n%s", msg)
 			}
 		case <-late:
-			t.Fatalf("no answer to %q", callID)
+			t.Fatalf("no answer to %q", requestOf(to))
 		}
 	}
 }
