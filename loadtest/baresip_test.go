@@ -143,12 +143,7 @@ ctrl_tcp_listen %s
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.stop(t) })
-	for range 250 {
-		if ports, err := UDPPorts(p.cmd.Process.Pid); err == nil && ports[int(p.at.Port())] {
-			break
-		}
-		pause(t.Context(), 20*time.Millisecond)
-	}
+	listens(t, p.cmd.Process.Pid, p.at)
 	return p
 }
 
@@ -236,6 +231,7 @@ func TestBaresipHearsTheToneAcrossAMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := startPhone(t, "127.0.0.6", "alice", dial("5551", at)...)
+	sw.talking(t, 1)
 	pause(t.Context(), 3*time.Second)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

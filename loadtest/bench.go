@@ -49,10 +49,10 @@ type SetupResult struct {
 	Rate     int                `json:"rate"` // calls a second asked for
 	Placed   int                `json:"placed"`
 	Failed   int                `json:"failed"`
-	Error    string             `json:"error,omitempty"` // the first failure
-	Seconds  float64            `json:"seconds"`         // first INVITE to last BYE
-	CPUms    float64            `json:"cpu_ms_per_call"` // user and system, all processes of the switch
-	ByRole   map[string]float64 `json:"cpu_ms_per_call_by_role"`
+	Error    string             `json:"error,omitempty"`           // the first failure
+	Seconds  float64            `json:"seconds"`                   // first INVITE to last BYE
+	CPUms    float64            `json:"cpu_ms_per_call,omitempty"` // user and system, all processes of the switch; absent where calls failed (cost)
+	ByRole   map[string]float64 `json:"cpu_ms_per_call_by_role,omitempty"`
 	RigCPUms float64            `json:"rig_cpu_ms_per_call"` // what the rig itself took of the machine
 	PDDms    Quantiles          `json:"pdd_ms"`              // INVITE to 18x
 	SetupMS  Quantiles          `json:"setup_ms"`            // INVITE to 200; the callee answers at once

@@ -40,13 +40,26 @@ func benchSetup(ctx context.Context, c BenchConfig, rate int) (r SetupResult, er
 	if err != nil {
 		return r, err
 	}
+	_, _ = fmt.Fprintf(c.Progress, "%d calls/s: %s\n", rate, r.cost(before, after))
+	return r, nil
+}
+
+// cost fills in the CPU of a call and says it. Where more than a hundredth of the calls
+// failed there is none: what a call takes that does not come up is no call's cost.
+func (r *SetupResult) cost(before, after map[string]float64) string {
+	failed := fmt.Sprintf("%d of %d failed", r.Failed, r.Placed)
+	if r.Failed > 0 {
+		failed += ": " + r.Error
+	}
+	if r.Failed*100 > r.Placed {
+		return "no figure, " + failed
+	}
 	r.ByRole = map[string]float64{}
 	for role, v := range after {
-		r.ByRole[role] = (v - before[role]) / float64(n) * 1000
+		r.ByRole[role] = (v - before[role]) / float64(r.Placed) * 1000
 	}
-	r.CPUms = (total(after) - total(before)) / float64(n) * 1000
-	_, _ = fmt.Fprintf(c.Progress, "%d calls/s: %.2f ms of CPU a call, %d of %d failed\n", rate, r.CPUms, r.Failed, n)
-	return r, nil
+	r.CPUms = (total(after) - total(before)) / float64(r.Placed) * 1000
+	return fmt.Sprintf("%.2f ms of CPU a call, %s", r.CPUms, failed)
 }
 
 func ownCPU() float64 {

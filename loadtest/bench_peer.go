@@ -63,13 +63,7 @@ func benchPeer(ctx context.Context, c BenchConfig, rate int) (r PeerResult, err 
 	r.Rate, r.Placed, r.Seconds = rate, n, time.Since(begin).Seconds()
 	r.RigCPUms = (ownCPU() - own) / float64(n) * 1000
 	pause(ctx, time.Second)
-	after := p.cpu()
-	r.ByRole = map[string]float64{}
-	for role, v := range after {
-		r.ByRole[role] = (v - before[role]) / float64(n) * 1000
-	}
-	r.CPUms = (total(after) - total(before)) / float64(n) * 1000
-	_, _ = fmt.Fprintf(c.Progress, "%s, %d calls/s: %.2f ms of CPU a call, %d of %d failed\n", r.Name, rate, r.CPUms, r.Failed, n)
+	_, _ = fmt.Fprintf(c.Progress, "%s, %d calls/s: %s\n", r.Name, rate, r.cost(before, p.cpu()))
 	return r, nil
 }
 
@@ -140,7 +134,7 @@ func (p *peer) ready(ctx context.Context, at netip.AddrPort) error {
 	ask := "OPTIONS sip:" + at.String() + " SIP/2.0\r\nVia: SIP/2.0/UDP " + here + ";branch=z9hG4bKready\r\nMax-Forwards: 70\r\n" +
 		"From: <sip:rig@" + here + ">;tag=1\r\nTo: <sip:" + at.String() + ">\r\nCall-ID: ready@rig\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
 	buf := make([]byte, 2048)
-	for range 50 {
+	for begin := time.Now(); time.Since(begin) < 20*time.Second; {
 		_, _ = c.Write([]byte(ask)) // refused until it listens
 		_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 		if _, err := c.Read(buf); err == nil {

@@ -51,7 +51,8 @@ type crowd struct {
 	conn   *net.UDPConn
 	secret string // what they take for the password
 	to     netip.AddrPort
-	ask    int // expires
+	ask    int  // expires
+	again  bool // what has no answer is sent again (RFC 3261 17.1.2); else a lost datagram is a failure: this is loopback
 	phones []crowdPhone
 
 	mu      sync.Mutex
@@ -114,7 +115,7 @@ func headerOf(msg []byte, name string) string {
 }
 
 // register sends phone i's REGISTER, answers a challenge, and returns whether
-// that ended with 200. A lost datagram is a failure: this is loopback.
+// that ended with 200.
 func (c *crowd) register(ctx context.Context, i int) bool {
 	p := &c.phones[i]
 	for range 3 {
@@ -131,27 +132,42 @@ func (c *crowd) register(ctx context.Context, i int) bool {
 		c.mu.Lock()
 		c.waiting[fmt.Sprintf("%s %d REGISTER", p.name, p.cseq)] = ch
 		c.mu.Unlock()
-		if _, err := c.conn.WriteToUDPAddrPort([]byte(m), c.to); err != nil {
+		r := c.answered(ctx, []byte(m), ch)
+		switch {
+		case bytes.HasPrefix(r, []byte("SIP/2.0 200")):
+			return true
+		case !bytes.HasPrefix(r, []byte("SIP/2.0 401")):
 			return false
+		}
+		_, rest, _ := strings.Cut(headerOf(r, "WWW-Authenticate"), `nonce="`)
+		p.nonce, _, _ = strings.Cut(rest, `"`)
+		p.nc = 0
+	}
+	return false
+}
+
+// answered sends a request and waits for its answer; nil: none came.
+func (c *crowd) answered(ctx context.Context, m []byte, ch <-chan []byte) []byte {
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
+	defer cancel()
+	for wait := timerT1; ; wait *= 2 {
+		if _, err := c.conn.WriteToUDPAddrPort(m, c.to); err != nil {
+			return nil
+		}
+		if !c.again {
+			wait = 4 * time.Second
 		}
 		select {
 		case r := <-ch:
-			switch {
-			case bytes.HasPrefix(r, []byte("SIP/2.0 200")):
-				return true
-			case !bytes.HasPrefix(r, []byte("SIP/2.0 401")):
-				return false
-			}
-			_, rest, _ := strings.Cut(headerOf(r, "WWW-Authenticate"), `nonce="`)
-			p.nonce, _, _ = strings.Cut(rest, `"`)
-			p.nc = 0
-		case <-time.After(4 * time.Second):
-			return false
+			return r
+		case <-time.After(wait):
 		case <-ctx.Done():
-			return false
+			return nil
+		}
+		if !c.again {
+			return nil
 		}
 	}
-	return false
 }
 
 func (p *crowdPhone) answer(secret string) string {

@@ -3,6 +3,7 @@ package loadtest
 import (
 	"encoding/json"
 	"io"
+	"strings"
 	"testing"
 	"time"
 )
@@ -29,5 +30,23 @@ func TestBenchMeasuresTheFake(t *testing.T) {
 	}
 	if s := r.Relay[0]; s.Lost != 0 || s.Packets < 300 || s.CPUus <= 0 {
 		t.Errorf("relay: %+v", s)
+	}
+}
+
+// What calls cost that failed is no figure.
+func TestBenchGivesNoFigureWhereCallsFailed(t *testing.T) {
+	t.Parallel()
+	before, after := map[string]float64{"edge": 1}, map[string]float64{"edge": 3}
+	good, bad := SetupResult{Placed: 1000, Failed: 10, Error: "x"}, SetupResult{Placed: 1000, Failed: 11, Error: "x"}
+	if s := good.cost(before, after); good.CPUms != 2 || good.ByRole["edge"] != 2 || s != "2.00 ms of CPU a call, 10 of 1000 failed: x" {
+		t.Errorf("%q %+v", s, good)
+	}
+	s := bad.cost(before, after)
+	b, err := json.Marshal(bad)
+	if err != nil || s != "no figure, 11 of 1000 failed: x" || strings.Contains(string(b), `"cpu_ms_per_call`) {
+		t.Errorf("%q %s %v", s, b, err)
+	}
+	if bad.CPUms != 0 || bad.ByRole != nil {
+		t.Errorf("%+v", bad)
 	}
 }

@@ -33,7 +33,18 @@ func startBrowser(t *testing.T, hz float64) *browser {
 	if err != nil {
 		t.Skip("chromium is not installed")
 	}
-	tone := filepath.Join(t.TempDir(), "tone.wav")
+	// Not t.TempDir: a child of Chromium may outlive it and write there, and a directory
+	// that is not empty must not fail the test.
+	dir, err := os.MkdirTemp("", "chromium")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for begin := time.Now(); os.RemoveAll(dir) != nil && time.Since(begin) < 5*time.Second; {
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+	tone := filepath.Join(dir, "tone.wav")
 	writeSine(t, tone, hz)
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
@@ -45,7 +56,7 @@ func startBrowser(t *testing.T, hz float64) *browser {
 		chromedp.Flag("ignore-certificate-errors", true),
 		chromedp.Flag("allow-loopback-in-peer-connection", true),
 		chromedp.Flag("disable-features", "WebRtcHideLocalIpsWithMdns,Translate"),
-		chromedp.UserDataDir(t.TempDir()), chromedp.Env("TMPDIR="+t.TempDir()),
+		chromedp.UserDataDir(filepath.Join(dir, "profile")), chromedp.Env("TMPDIR="+dir),
 	)
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
@@ -84,10 +95,10 @@ func (b *browser) open(t *testing.T, url, first string) *tab {
 	return p
 }
 
-// do runs actions, for at most 20 s.
+// do runs actions, for at most a minute.
 func (p *tab) do(actions ...chromedp.Action[chromedp.Void]) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(p.ctx, time.Minute)
 	defer cancel()
 	if err := chromedp.Do(ctx, actions...); err != nil {
 		p.t.Fatalf("browser: %v\n%s", err, p.text())
@@ -104,7 +115,7 @@ func (p *tab) text() string {
 // await waits until a JavaScript expression is true.
 func (p *tab) await(expression string) {
 	p.t.Helper()
-	p.do(chromedp.Poll[chromedp.Void](expression, chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(15*time.Second)))
+	p.do(chromedp.Poll[chromedp.Void](expression, chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(40*time.Second)))
 }
 
 // evaluate is the value of an expression, a promise's too.
@@ -153,7 +164,7 @@ func (p *tab) hears(id string, hz float64) float64 {
 // looks, 200 ms apart, in a row.
 func (p *tab) mustHear(id string, hz float64, looks int) {
 	p.t.Helper()
-	limit := patient(p.t, 10*time.Second)
+	limit := patient(p.t, 20*time.Second)
 	var heard []float64
 	for row := 0; row < looks; {
 		s := p.hears(id, hz)

@@ -99,7 +99,7 @@ func (p *tab) phase(want string) {
 // mustHearNothing waits until the element has been silent for a second.
 func (p *tab) mustHearNothing(id string, hz float64) {
 	p.t.Helper()
-	limit := patient(p.t, 10*time.Second)
+	limit := patient(p.t, 20*time.Second)
 	for row := 0; row < 5; row++ {
 		if p.hears(id, hz) > 0.2 {
 			row = 0
@@ -301,7 +301,7 @@ func TestDemoOfThePage(t *testing.T) {
 	}
 	t.Cleanup(func() { sw.Stop(5 * time.Second) })
 	url := fmt.Sprintf("http://localhost:%d/#anna", page.Port())
-	for limit := patient(t, 5*time.Second); !strings.Contains(sw.LogTail(), url); {
+	for limit := patient(t, 20*time.Second); !strings.Contains(sw.LogTail(), url); {
 		if !pause(limit, 20*time.Millisecond) {
 			t.Fatalf("%s is not printed:\n%s", url, sw.LogTail())
 		}

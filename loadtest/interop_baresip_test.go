@@ -17,9 +17,12 @@ type control struct {
 
 func (p *phone) control(t *testing.T) *control {
 	t.Helper()
-	conn, err := net.Dial("tcp", p.ctl.String()) //nolint:noctx // loopback, of a program that listens
-	if err != nil {
-		t.Fatal(err)
+	conn, err := net.Dial("tcp", p.ctl.String()) //nolint:noctx // loopback
+	for ctx := patient(t, 20*time.Second); err != nil; {
+		if !pause(ctx, 20*time.Millisecond) { // it listens there a little later than for SIP
+			t.Fatal(err)
+		}
+		conn, err = net.Dial("tcp", p.ctl.String()) //nolint:noctx // as above
 	}
 	c := &control{conn: conn}
 	done := make(chan struct{})

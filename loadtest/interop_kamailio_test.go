@@ -214,7 +214,7 @@ func TestKamailioAsACarrierOfTwoTargets(t *testing.T) {
 		plan.Peers = append(plan.Peers, DialplanPeer{Name: name, Kind: "trunk", Sources: []string{at[i].String()}, Target: "sip:" + at[i].String()})
 	}
 	route := func(prefix, preferred string) {
-		plan.Routes = append(plan.Routes, DialplanRoute{Prefix: prefix, Targets: []DialplanTarget{{To: preferred, Seconds: 1}, {To: "second"}}})
+		plan.Routes = append(plan.Routes, DialplanRoute{Prefix: prefix, Targets: []DialplanTarget{{To: preferred, Seconds: 5}, {To: "second"}}})
 	}
 	for _, c := range []struct {
 		name, target string

@@ -43,7 +43,7 @@ func (c *chat) all(since int) string {
 // says waits until it has said something since a mark.
 func (c *chat) says(t *testing.T, since int, what string) {
 	t.Helper()
-	for ctx := patient(t, 10*time.Second); !strings.Contains(c.all(since), what); {
+	for ctx := patient(t, 30*time.Second); !strings.Contains(c.all(since), what); {
 		if !pause(ctx, 20*time.Millisecond) {
 			t.Fatalf("it has not said %q", what)
 		}
@@ -197,6 +197,7 @@ func TestLinphoneRegistersAndCalls(t *testing.T) {
 
 	lina.record(t, "again.wav")
 	alice := startAccount(t, "127.0.0.6", "alice", at, dial("lina", at)...)
+	b.talking(t, 1)
 	pause(t.Context(), 3*time.Second)
 	alice.stop(t)
 	lina.says(t, 0, "Call 2 with sip:alice@127.0.0.1 ended")
@@ -257,7 +258,7 @@ func TestLinphoneChangesTheCodecAndTransfers(t *testing.T) {
 	pause(t.Context(), time.Second)
 	lina.do(t, "transfer 1 --to-call 2", "Call 1 with sip:alice@127.0.0.1 ended")
 	lina.says(t, 0, "Call 2 with sip:carol@"+at.String()+" ended")
-	ctx := patient(t, 10*time.Second)
+	ctx := patient(t, 20*time.Second)
 	for {
 		calls, err := b.sw.API.Calls(ctx)
 		n := 0

@@ -156,6 +156,16 @@ func between(from, to *far, begin, end time.Time) (f Figures) {
 	return f
 }
 
+// silence is the longest that anybody heard in a span.
+func (p *couples) silence(begin, end time.Time) (d time.Duration) {
+	for _, c := range p.all {
+		for i := range c.far {
+			d = max(d, between(c.far[i], c.far[1-i], begin, end).Gap)
+		}
+	}
+	return d
+}
+
 // longest is the longest time without any of the moments that reaches into a span;
 // what is silent still when the span ends counts up to there.
 func longest(moments []time.Time, begin, end time.Time) (d time.Duration) {
@@ -359,6 +369,20 @@ func (p *couples) hush(t *testing.T) {
 	close(p.stop)
 	p.done.Wait()
 	pause(t.Context(), 2*drain)
+	for begin := time.Now(); p.missing() && time.Since(begin) < overdue && pause(t.Context(), 20*time.Millisecond); {
+	}
+}
+
+// missing tells that a packet which was sent has not come.
+func (p *couples) missing() bool {
+	for _, c := range p.all {
+		for i := range c.far {
+			if between(c.far[i], c.far[1-i], time.Time{}, time.Now()).Lost > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (p *couples) close() {

@@ -160,7 +160,8 @@ func (m *matrix) round(ctx context.Context, event string) error {
 // matrixSession is the interval of a session whose refresh falls due in an event:
 // half of it before, a sixth of it for the event (RFC 4028 section 10).
 func matrixSession(event string) int {
-	if event == EventRelease {
+	switch event {
+	case EventRelease, EventInherit, EventSound: // they take 1 to 2 s
 		return 30
 	}
 	return 20

@@ -248,6 +248,8 @@ func playDTMF(ctx context.Context, c *Call, s *Stage, up func()) error {
 			c.SB.Digit(byte(len(keys) - 1 - k))
 		}
 		pause(ctx, 150*time.Millisecond)
+		for c.SA != nil && !(c.SA.Pressed() && c.SB.Pressed()) && pause(ctx, 5*time.Millisecond) {
+		}
 	}
 	press(0)
 	if err := await(ctx, s.moving, "move"); err != nil {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +40,21 @@ func (b *bed) registered(t *testing.T, n int) (out []struct{ Account, Contact, S
 	}
 	t.Fatalf("%d registrations, want %d", len(out), n)
 	return nil
+}
+
+// talking waits until so many calls do, and gives them.
+func (b *bed) talking(t *testing.T, n int) []CallInfo {
+	t.Helper()
+	for ctx := patient(t, 20*time.Second); ; {
+		all, err := b.sw.API.Calls(ctx)
+		talk := slices.DeleteFunc(slices.Clone(all), func(c CallInfo) bool { return c.Phase != "talking" })
+		if err == nil && len(talk) == n {
+			return talk
+		}
+		if !pause(ctx, 20*time.Millisecond) {
+			t.Fatalf("not %d calls talk: %+v %v", n, all, err)
+		}
+	}
 }
 
 // accountPlan lets accounts call each other, and 5… to a peer.
@@ -99,10 +115,10 @@ func TestBaresipRegistersAndCalls(t *testing.T) {
 	bob := startAccount(t, "127.0.0.7", "bob", at)
 	b.registered(t, 1)
 	alice := startAccount(t, "127.0.0.6", "alice", at, dial("bob", at)...)
-	pause(t.Context(), 3*time.Second)
-	if calls, err := b.sw.API.Calls(t.Context()); err != nil || len(calls) != 1 || calls[0].Phase != "talking" || calls[0].FromPeer != "account:alice" || calls[0].ToPeer != "account:bob" {
-		t.Errorf("%+v, %v", calls, err)
+	if c := b.talking(t, 1)[0]; c.FromPeer != "account:alice" || c.ToPeer != "account:bob" {
+		t.Errorf("%+v", c)
 	}
+	pause(t.Context(), 3*time.Second)
 	edge := b.only(t, RoleEdge)
 	if err := b.sw.Kill(edge); err != nil {
 		t.Fatal(err)
@@ -112,10 +128,8 @@ func TestBaresipRegistersAndCalls(t *testing.T) {
 	}
 	pause(t.Context(), 2*time.Second)
 	alice.stop(t) // hangs up, and goes
-	pause(t.Context(), time.Second)
-	cdrs, err := b.sw.API.CDRs(t.Context())
-	if err != nil || len(cdrs) != 1 || cdrs[0].Result != "answered" || cdrs[0].HungUpBy != "a" {
-		t.Errorf("%+v, %v", cdrs, err)
+	if cdrs := b.cdrs(t, 1); len(cdrs) != 1 || cdrs[0].Result != "answered" || cdrs[0].HungUpBy != "a" {
+		t.Errorf("%+v", cdrs)
 	}
 	b.registered(t, 1) // alice has taken hers back
 
@@ -126,6 +140,7 @@ func TestBaresipRegistersAndCalls(t *testing.T) {
 	b.registered(t, 1)
 	pause(t.Context(), 300*time.Millisecond)
 	again := startAccount(t, "127.0.0.6", "alice", at, dial("bob", at)...)
+	b.talking(t, 1)
 	pause(t.Context(), 3*time.Second)
 	again.stop(t)
 	bob.stop(t)

@@ -218,6 +218,7 @@ func (b *bed) during(t *testing.T, old *Call) func() []*Call {
 			t.Errorf("BYE during the outage: %v", err)
 		}
 		if err := <-placed; err == nil {
+			pause(t.Context(), settle)
 			fresh.Talk()
 			return []*Call{fresh}
 		} else if code, _ := fresh.A.Final(t.Context()); code != 503 {

@@ -14,8 +14,13 @@ import (
 	"time"
 )
 
-// drain is how long a packet may be under way after its sender has stopped.
-const drain = 150 * time.Millisecond
+// drain is how long a packet may be under way after its sender has stopped; overdue is
+// how long one that is missing then is waited for: a reader may be held up. What is
+// missing after that is lost.
+const (
+	drain   = 150 * time.Millisecond
+	overdue = 2 * time.Second
+)
 
 // Rig is a set of callers, a set of callees, and their sound.
 type Rig struct {
@@ -342,6 +347,8 @@ func (c *Call) Hush(ctx context.Context) {
 	c.SA.Hush()
 	c.SB.Hush()
 	pause(ctx, drain)
+	for begin := time.Now(); c.Hearing().Lost > 0 && time.Since(begin) < overdue && pause(ctx, 10*time.Millisecond); {
+	}
 	c.SA.Pause()
 	c.SB.Pause()
 }

@@ -56,38 +56,48 @@ func playSipp(t *testing.T, to netip.AddrPort, number string, caller sippRole, c
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 	defer cancel()
-	play := func(r sippRole, args ...string) (*exec.Cmd, *bytes.Buffer) {
+	type words struct{ screen, faults bytes.Buffer }
+	play := func(r sippRole, args ...string) (*exec.Cmd, *words) {
 		args = append(append([]string{
 			"-sf", sippScenario(t, r.scenario), "-i", r.at.Addr().String(), "-p", strconv.Itoa(int(r.at.Port())), "-m", "10", "-nostdin", "-key", "switch", to.String(),
 			"-timeout", "30s", "-timeout_error", "-trace_err", "-error_file", "/dev/stderr", "-mp", strconv.Itoa(int(r.at.Port()) + 100),
 		}, r.args...), args...)
 		cmd := exec.CommandContext(ctx, "sipp", args...) //nolint:gosec // our own scenarios
-		var out bytes.Buffer
-		cmd.Stdout, cmd.Stderr, cmd.Dir, cmd.WaitDelay = &out, &out, t.TempDir(), time.Second
+		var out words
+		cmd.Stdout, cmd.Stderr, cmd.Dir, cmd.WaitDelay = &out.screen, &out.faults, t.TempDir(), time.Second
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 		return cmd, &out
 	}
+	end := func(r sippRole, cmd *exec.Cmd, said *words) {
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%s: %v\n%s\n%s", r.scenario, err, said.faults.String(), tail(said.screen.String()))
+		}
+	}
 	var running []*exec.Cmd
-	var said []*bytes.Buffer
+	var said []*words
 	for _, r := range callees {
 		b, out := play(r)
 		running, said = append(running, b), append(said, out)
-		for range 100 { // until it listens
-			if ports, err := UDPPorts(b.Process.Pid); err == nil && ports[int(r.at.Port())] {
-				break
-			}
-			pause(ctx, 20*time.Millisecond)
-		}
+		listens(t, b.Process.Pid, r.at)
 	}
-	a, outA := play(caller, "-r", "10", "-s", number, to.String())
-	if err := a.Wait(); err != nil {
-		t.Errorf("caller: %v\n%s", err, tail(outA.String()))
-	}
+	a, out := play(caller, "-r", "10", "-s", number, to.String())
+	end(caller, a, out)
 	for i, b := range running {
-		if err := b.Wait(); err != nil {
-			t.Errorf("%s: %v\n%s", callees[i].scenario, err, tail(said[i].String()))
+		end(callees[i], b, said[i])
+	}
+}
+
+// listens waits until a process has its port.
+func listens(t *testing.T, pid int, at netip.AddrPort) {
+	t.Helper()
+	for ctx := patient(t, 20*time.Second); ; {
+		if ports, err := UDPPorts(pid); err == nil && ports[int(at.Port())] {
+			return
+		}
+		if !pause(ctx, 20*time.Millisecond) {
+			t.Fatalf("process %d does not listen on %v", pid, at)
 		}
 	}
 }

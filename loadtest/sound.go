@@ -133,8 +133,12 @@ func (t *Stream) Talk() {
 // Hush stops sending; what is under way may still arrive (give it Drain).
 func (t *Stream) Hush() { t.muted.Store(true) }
 
-// Digit sends one telephone-event (RFC 4733): 8 packets, the last 3 marked end.
+// Digit sends one telephone-event (RFC 4733): 8 packets, the last 3 marked end. Another
+// one may follow when it is Pressed.
 func (t *Stream) Digit(d byte) { t.events.Store(uint32(d) + 1) }
+
+// Pressed reports whether the last digit has been sent.
+func (t *Stream) Pressed() bool { return t.events.Load() == 0 }
 
 // Sent is how many numbered packets have left.
 func (t *Stream) Sent() uint32 { return t.sent.Load() }
@@ -263,13 +267,14 @@ func (s *Sound) read() {
 		n, _ := unix.EpollWait(s.epoll, events, 20)
 		now := time.Now()
 		for _, ev := range events[:max(n, 0)] {
-			s.mu.Lock()
+			s.mu.Lock() // while it is read: a socket that is closed leaves its number to the next
 			t := s.byFD[ev.Fd]
-			s.mu.Unlock()
 			if t == nil {
+				s.mu.Unlock()
 				continue
 			}
 			size, from, err := unix.Recvfrom(t.fd, buf, unix.MSG_DONTWAIT)
+			s.mu.Unlock()
 			if err != nil {
 				continue
 			}

@@ -140,6 +140,7 @@ func TestTrunkByNameWithASickServer(t *testing.T) {
 				if t.Failed() {
 					return
 				}
+				pause(ctx, settle)
 				for _, c := range calls {
 					c.Talk()
 				}

@@ -92,7 +92,7 @@ func TestCall(t *testing.T) {
 			}
 			for _, leg := range []*Leg{l, other} {
 				v, n := leg.Violations()
-				if len(v) > 0 || c.lossy == (n == 0) && leg == other {
+				if len(v) > 0 || c.lossy && n == 0 && leg == other {
 					t.Errorf("violations %q, %d retransmissions", v, n)
 				}
 			}

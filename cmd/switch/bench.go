@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -46,12 +47,9 @@ func benchCommand() *cobra.Command {
 				return err
 			}
 			result, err := loadtest.Bench(cmd.Context(), c)
-			if err != nil {
-				return err
-			}
 			enc := json.NewEncoder(cmd.OutOrStdout())
 			enc.SetIndent("", "  ")
-			return enc.Encode(result)
+			return errors.Join(err, enc.Encode(result)) // what was measured before the failure, too
 		},
 	}
 	cmd.Flags().StringSlice("parts", nil, "of setup, held, relay (RTP to RTP, to SDES and to WebRTC; default these three), registrations, and peer: setup through Kamailio and rtpengine, which must be installed")

@@ -49,13 +49,14 @@ func TestScript(t *testing.T) {
 // nextPort is where freePort goes on: no port is found twice.
 var nextPort atomic.Int64
 
-func init() { nextPort.Store(rand.Int64N(3000)) }
+func init() { nextPort.Store(rand.Int64N(1000)) }
 
 // freePort finds a port that is free for UDP and TCP. It is below the kernel's own
-// range: no connection gets it for its own end before the switch listens.
+// range: no connection gets it for its own end before the switch listens; and below
+// loadtest's, whose tests run beside these.
 func freePort() (port int, err error) {
 	for range 100 {
-		port = 7000 + int(nextPort.Add(1)%3000)
+		port = 6000 + int(nextPort.Add(1)%1000)
 		var u net.PacketConn
 		if u, err = net.ListenPacket("udp", fmt.Sprint("127.0.0.1:", port)); err != nil {
 			continue
