@@ -143,10 +143,25 @@ func tallyRig(t *testing.T, fault string) (*rig, *Client, *counting, int) {
 	return r, c, n, n.next()
 }
 
+// awaitWork waits until m may be replaced: an heir that has taken over says a
+// moment later that it is ready.
+func (r *rig) awaitWork(c *Client) {
+	r.t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+		for _, k := range r.list(c).Children {
+			if k.Spec.Name == "m" && k.Ready {
+				return
+			}
+		}
+	}
+	r.t.Fatal("m is not at work")
+}
+
 func TestHeirTakesOver(t *testing.T) {
 	r, _, n, old := tallyRig(t, "")
 	c, exits := observe(t, r.dir)
 	for range 3 {
+		r.awaitWork(c)
 		done := make(chan error, 1)
 		go func() { done <- c.Replace(context.Background(), "m", nil) }()
 		for waiting := true; waiting; {
@@ -330,6 +345,7 @@ func TestReplacedProcessStays(t *testing.T) {
 	if err := c.Replace(context.Background(), name, nil); !errors.Is(err, ErrUnknown) {
 		t.Errorf("replaced once more: %v", err)
 	}
+	r.awaitWork(c)
 	if err := c.Replace(context.Background(), "m", spec("", "tally", r.dir, "").Argv); err != nil {
 		t.Fatal(err)
 	}
