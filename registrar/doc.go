@@ -15,8 +15,8 @@
 //     the password hears stale=true, and a wrong one counts as a failure.
 //   - qop=auth is a must (RFC 8760 2.6); the uri parameter is part of the digest
 //     but not compared with the Request-URI, which proxies rewrite: that they
-//     differ is no failure (RFC 3261 22.4), and others do not look either. A
-//     captured answer is worth nothing, because its count has been seen.
+//     differ is no failure (RFC 3261 22.4). A captured answer is worth nothing,
+//     because its count has been seen.
 //   - q values are kept out: the newest binding comes first.
 //   - What is stored as a binding's end is never before what the phone was told,
 //     and up to [Limits].Slack after: a refresh within it costs no write.
