@@ -181,11 +181,30 @@ func cdrs(b Backend, w http.ResponseWriter, r *http.Request) {
 	})
 }
 
+// lines writes one line for each value. What fails after the first breaks the answer
+// off: its status has been sent, and a reader must not take what came for all.
 func lines(w http.ResponseWriter, write func(*json.Encoder) error) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	if err := write(json.NewEncoder(w)); err != nil {
+	sent := &counted{Writer: w}
+	switch err := write(json.NewEncoder(sent)); {
+	case err == nil:
+	case sent.n == 0:
 		fail(w, err)
+	default:
+		panic(http.ErrAbortHandler)
 	}
+}
+
+// counted counts the bytes written.
+type counted struct {
+	io.Writer
+	n int
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	n, err := c.Writer.Write(b)
+	c.n += n
+	return n, err
 }
 
 func decode(r *http.Request, v any) error {

@@ -16,10 +16,11 @@ import (
 	"callswitch/sessions"
 )
 
-// fake is a Backend that remembers what it was asked, and answers err.
+// fake is a Backend that remembers what it was asked, and answers err; late comes
+// after two CDRs.
 type fake struct {
-	asked string
-	err   error
+	asked     string
+	err, late error
 }
 
 func (f *fake) note(format string, a ...any) error {
@@ -61,7 +62,7 @@ func (f *fake) CDRs(_ context.Context, since time.Time, fn func(codecore.CDR) er
 	if err := f.note("cdrs %s", since.Format(time.RFC3339)); err != nil {
 		return err
 	}
-	return errors.Join(fn(codecore.CDR{ID: "a"}), fn(codecore.CDR{ID: "b"}))
+	return errors.Join(fn(codecore.CDR{ID: "a"}), fn(codecore.CDR{ID: "b"}), f.late)
 }
 
 func (f *fake) Plan(context.Context) (codecore.Plan, error) {
@@ -196,6 +197,10 @@ func TestClient(t *testing.T) {
 	var lines strings.Builder
 	if err := api.Stream(t.Context(), "/v1/cdrs", &lines); err != nil || strings.Count(lines.String(), "\n") != 2 {
 		t.Errorf("%q, %v", lines.String(), err)
+	}
+	f.late = sessions.ErrUnavailable // half of what a carrier is billed by is no success
+	if err := api.Stream(t.Context(), "/v1/cdrs", &lines); err == nil {
+		t.Errorf("an export that broke off is taken for whole: %q", lines.String())
 	}
 	f.err = Refused("rollout-running", "one runs", "end it")
 	var e *Error

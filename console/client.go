@@ -60,8 +60,10 @@ func (c *Client) Stream(ctx context.Context, path string, w io.Writer) error {
 		return err
 	}
 	defer resp.Body.Close()
-	_, err = io.Copy(w, resp.Body)
-	return err
+	if n, err := io.Copy(w, resp.Body); err != nil {
+		return fmt.Errorf("broken off after %d bytes, which are not all: %w; try again", n, err)
+	}
+	return nil
 }
 
 func (c *Client) open(ctx context.Context, method, path string, body any) (*http.Response, error) {
