@@ -64,14 +64,6 @@ func (a *Account) pause() {
 	a.last = time.Time{}
 }
 
-// lull is the longest gap so far; from now on they are counted anew.
-func (a *Account) lull() time.Duration {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	defer func() { a.gap = 0 }()
-	return a.gap
-}
-
 func (a *Account) packet(b []byte, from netip.AddrPort, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

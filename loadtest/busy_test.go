@@ -15,11 +15,6 @@ import (
 // the kernel's books, so that a limit that is missed beside a compiler, or on a host
 // that gives this machine's CPUs to others, is not held against the switch.
 
-// tries is how often a limit of silence is looked at before it is held against the
-// switch: a switch that is too slow for it misses it each time, one whose machine was
-// held up for a moment does not. What is lost or doubled counts each time.
-const tries = 3
-
 // othersMost is how much of one CPU others may take where a limit counts: what an
 // idle machine's own processes and the books' grain of 10 ms come to is less.
 const othersMost = 0.3

@@ -112,7 +112,6 @@ func TestChainOfEvents(t *testing.T) {
 		begin, end time.Time
 		took, stun time.Duration
 		watch      watch
-		again      bool // it was too long a silence, and the next span is the same event
 	}
 	var spans []span
 	note := func(s span) {
@@ -125,18 +124,12 @@ func TestChainOfEvents(t *testing.T) {
 	spans[0].stun = p.stun(t, "before everything")
 	pause(t.Context(), time.Second)
 	for _, e := range b.chain() {
-		for try := 1; ; try++ {
-			s := span{chainEvent: e, begin: time.Now(), watch: b.watch(t)}
-			e.happen(t)
-			s.took = time.Since(s.begin)
-			s.stun = p.stun(t, "after "+e.name)
-			note(s)
-			pause(t.Context(), time.Second)
-			if try == tries || p.silence(s.begin, time.Now()) <= e.limit {
-				break
-			}
-			spans[len(spans)-1].again = true
-		}
+		s := span{chainEvent: e, begin: time.Now(), watch: b.watch(t)}
+		e.happen(t)
+		s.took = time.Since(s.begin)
+		s.stun = p.stun(t, "after "+e.name)
+		note(s)
+		pause(t.Context(), time.Second)
 	}
 	note(span{chainEvent: chainEvent{"the time after", chainPlanned, nil}, begin: time.Now(), watch: b.watch(t)})
 	pause(t.Context(), chainTail(t))
@@ -171,7 +164,7 @@ func TestChainOfEvents(t *testing.T) {
 			if f.Doubled > 0 || f.Lost > 0 && s.limit == chainPlanned {
 				fmt.Fprintf(&odd, "\n  %s: %+v", kind, *f)
 			}
-			if f.Gap > s.limit && !s.again {
+			if f.Gap > s.limit {
 				fmt.Fprintf(&long, "\n  %s: %+v", kind, *f)
 			}
 		}

@@ -97,6 +97,9 @@ func TestSequenceNumbersWrapWhileMediaIsInherited(t *testing.T) {
 	if all.Lost+all.Doubled != 0 {
 		t.Errorf("%+v", all)
 	}
+	if all.Gap > chainPlanned {
+		b.missed(t, w, "%+v", all)
+	}
 	if exactly == 0 {
 		b.missed(t, w, "nobody's numbers wrapped in the moment itself: the test has shown nothing")
 	}

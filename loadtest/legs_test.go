@@ -156,16 +156,6 @@ func between(from, to *far, begin, end time.Time) (f Figures) {
 	return f
 }
 
-// silence is the longest that anybody heard in a span.
-func (p *couples) silence(begin, end time.Time) (d time.Duration) {
-	for _, c := range p.all {
-		for i := range c.far {
-			d = max(d, between(c.far[i], c.far[1-i], begin, end).Gap)
-		}
-	}
-	return d
-}
-
 // longest is the longest time without any of the moments that reaches into a span;
 // what is silent still when the span ends counts up to there.
 func longest(moments []time.Time, begin, end time.Time) (d time.Duration) {
