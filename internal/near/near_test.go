@@ -182,12 +182,12 @@ func TestBalance(t *testing.T) {
 		}
 		return got
 	}
-	got := ask(1000) // the server chooses every 8th by lot, and so when each is found
-	if got["w1"] < 400 || got["w2"] < 400 {
-		t.Fatalf("shares %v, want 400 to 600 each", got)
+	got := ask(4000) // the server chooses every 8th by lot, and so when each is found
+	if got["w1"] < 1800 || got["w2"] < 1800 {
+		t.Fatalf("shares %v, want 1800 to 2200 each", got)
 	}
-	if near := a.Stats.Near.Load(); near < 800 {
-		t.Fatalf("%d of 1000 near", near)
+	if near := a.Stats.Near.Load(); near < 3200 {
+		t.Fatalf("%d of 4000 near", near)
 	}
 	if err := s.Unsubscribe(); err != nil {
 		t.Fatal(err)
@@ -197,8 +197,8 @@ func TestBalance(t *testing.T) {
 		t.Fatalf("shares %v after w1 has drained", got)
 	}
 	serve(t, w1, "new.r1", "workers", "w1")
-	if got = ask(1000); got["w1"] < 400 || got["w2"] < 400 {
-		t.Fatalf("shares %v after w1 is back, want 400 to 600 each", got)
+	if got = ask(4000); got["w1"] < 1800 || got["w2"] < 1800 {
+		t.Fatalf("shares %v after w1 is back, want 1800 to 2200 each", got)
 	}
 }
 
