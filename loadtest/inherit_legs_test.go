@@ -9,24 +9,65 @@ import (
 	"time"
 )
 
-// before waits until every end is about to send the packet of that number.
-func (p *couples) before(t *testing.T, number int) {
-	t.Helper()
-	ctx := patient(t, 30*time.Second)
-	for {
-		ready := true
-		for _, c := range p.all {
-			for _, f := range c.far {
-				f.mu.Lock()
-				ready = ready && len(f.sent) >= number-1
-				f.mu.Unlock()
+// A stream of the wrapping kind comes round once in so many packets: four numbers
+// go on by one, with the wrap in their middle, the others by what a network may lose
+// without the stream being another (MAX_DROPOUT of RFC 3550 A.1 is 3,000).
+const (
+	turnPackets = 28
+	turnWraps   = 2 // the packet of a turn whose number is 0
+)
+
+// turning is such a stream's numbers, if packet n is the late-th of its turn.
+func turning(n, late uint32) uint16 {
+	const single = 4
+	k := (n + late) % turnPackets
+	if k <= single {
+		return uint16(k) - turnWraps
+	}
+	return single - turnWraps + uint16((k-single)*(1<<16-single)/(turnPackets-single))
+}
+
+// turnEnds ends speak in order, 20 each packetTime, and turnOf spreads their wraps: how
+// late in its turn the first packet of an end is, so that one of them wraps each 7 ms.
+const turnEnds = 80
+
+func turnOf(end uint32) (late uint32) {
+	nth := 3*end%20 + end/20*20
+	return turnPackets - 7*nth/20%turnPackets
+}
+
+func TestTurningNumbersWrap(t *testing.T) {
+	wraps := 0
+	for n := range uint32(10 * turnPackets) {
+		a, b := turning(n, 5), turning(n+1, 5)
+		if step := b - a; step == 0 || step > 3000 {
+			t.Errorf("from %d to %d", a, b)
+		}
+		if b < a {
+			wraps++
+			if a != 65535 || b != 0 || (n+1+5)%turnPackets != turnWraps {
+				t.Errorf("from %d to %d at packet %d", a, b, n+1)
 			}
 		}
-		if ready {
-			return
+	}
+	if wraps != 10 {
+		t.Errorf("%d wraps in ten turns", wraps)
+	}
+	var at []uint32 // ms, of all wraps in three turns
+	for end := range uint32(turnEnds) {
+		for n := range uint32(3 * turnPackets) {
+			if turning(n, turnOf(end)) == 0 {
+				at = append(at, 20*n+end%20)
+			}
 		}
-		if !pause(ctx, time.Millisecond) {
-			t.Fatal("nobody speaks")
+	}
+	slices.Sort(at)
+	if len(at) != 3*turnEnds {
+		t.Errorf("%d wraps of %d ends in three turns", len(at), turnEnds)
+	}
+	for i := 1; i < len(at); i++ {
+		if at[i]-at[i-1] != 7 {
+			t.Errorf("none wraps between %d and %d ms", at[i-1], at[i])
 		}
 	}
 }
@@ -54,26 +95,22 @@ func (p *couples) nobody(begin, end time.Time) (from, to time.Time) {
 	return from, to
 }
 
-// Sequence numbers of all ends wrap, one packet after the other, while the media
-// process is replaced: for some exactly in the moment in which nobody is at work.
+// Sequence numbers wrap all the time, at some end every 7 ms, while the media process
+// is replaced: and so, however long the heir takes to start, for some exactly in the
+// moment in which nobody is at work.
 func TestSequenceNumbersWrapWhileMediaIsInherited(t *testing.T) {
 	b, _ := realSwitch(t, 0, nil)
 	p := newCouples(t, b, packetTime)
-	const at = 150 // the first packet that wraps
-	wraps := func(call, end int) int {
-		// With each of 20 packets, 400 ms, four wrap, whose ends speak 5 ms apart.
-		n := 2*call + end
-		return at + n/20*5 + n%5
-	}
-	for i := range 40 {
+	for i := range turnEnds / 2 {
 		c := p.call(t, []string{legGCM, legCM, legSDES}[i%3], legPlain)
 		for j, f := range c.far {
-			f.first = -uint16(wraps(i, j))
+			late := turnOf(uint32(2*i + j))
+			f.first, f.turn = 0, func(n uint32) uint16 { return turning(n, late) }
 		}
 	}
 	p.connected(t)
 	p.talk()
-	p.before(t, at)
+	pause(t.Context(), time.Second) // until the ways are known
 	w := b.watch(t)
 	begin := time.Now()
 	if err := b.sw.API.Inherit(t.Context(), RoleMedia, ""); err != nil { // at once
@@ -85,11 +122,13 @@ func TestSequenceNumbersWrapWhileMediaIsInherited(t *testing.T) {
 	from, to := p.nobody(begin, end)
 	exactly := 0
 	var all Figures
-	for i, c := range p.all {
+	for _, c := range p.all {
 		for j, f := range c.far {
 			all.add(between(f, c.far[1-j], begin, end.Add(time.Second)))
-			if s := f.sent[wraps(i, j)]; s.After(from) && s.Before(to) {
-				exactly++
+			for n, s := range f.sent {
+				if s.After(from) && s.Before(to) && f.seq(uint32(n)) == 0 {
+					exactly++
+				}
 			}
 		}
 	}

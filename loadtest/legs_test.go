@@ -26,6 +26,7 @@ type far struct {
 	dir    byte // 'a': what the caller sends, 'b': what the callee sends
 	length int  // bytes of a payload
 	first  uint16
+	turn   func(n uint32) uint16 // sequence numbers relative to the first; nil: n
 	medium medium
 
 	mu    sync.Mutex
@@ -77,6 +78,14 @@ func (f *far) payload(call uint32, dir byte, n uint32, at time.Time) []byte {
 	return p
 }
 
+// seq is the sequence number of a packet.
+func (f *far) seq(n uint32) uint16 {
+	if f.turn != nil {
+		return f.first + f.turn(n)
+	}
+	return f.first + uint16(n)
+}
+
 // say sends the next packet.
 func (f *far) say() {
 	f.mu.Lock()
@@ -84,7 +93,7 @@ func (f *far) say() {
 	now := time.Now()
 	f.sent = append(f.sent, now)
 	f.mu.Unlock()
-	if err := f.medium.send(f.first+uint16(n), n*uint32(f.length), f.payload(f.call, f.dir, n, now)); err != nil {
+	if err := f.medium.send(f.seq(n), n*uint32(f.length), f.payload(f.call, f.dir, n, now)); err != nil {
 		f.fault("packet %d was not sent: %v", n, err)
 	}
 }
@@ -174,17 +183,17 @@ func longest(moments []time.Time, begin, end time.Time) (d time.Duration) {
 
 // oneStream checks that all that came is one RTP stream: the sequence numbers are
 // as far from the sender's at the end as at the beginning.
-func (f *far) oneStream() {
+func (f *far) oneStream(from *far) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.heard) == 0 {
 		f.add("nothing was heard at all")
 		return
 	}
-	off := f.heard[0].seq - uint16(f.heard[0].n)
+	off := f.heard[0].seq - from.seq(f.heard[0].n)
 	for _, h := range f.heard {
-		if h.seq-uint16(h.n) != off {
-			f.add("packet %d has sequence number %d, not %d", h.n, h.seq, uint16(h.n)+off)
+		if want := from.seq(h.n) + off; h.seq != want {
+			f.add("packet %d has sequence number %d, not %d", h.n, h.seq, want)
 		}
 	}
 }
@@ -418,8 +427,8 @@ func (p *couples) verdict(t *testing.T) {
 				t.Errorf("%v: %q", c, v)
 			}
 		}
-		for _, f := range c.far {
-			f.oneStream()
+		for i, f := range c.far {
+			f.oneStream(c.far[1-i])
 			if b, ok := f.medium.(*browserMedium); ok {
 				b.steady()
 			}
@@ -459,11 +468,11 @@ func TestFarEndsFindWhatIsWrong(t *testing.T) {
 	if f := between(a, b, ms(90), ms(110)); f != want { // the silence has begun before
 		t.Errorf("%+v", f)
 	}
-	if b.oneStream(); len(b.list) != 0 {
+	if b.oneStream(a); len(b.list) != 0 {
 		t.Errorf("%q", b.list)
 	}
 	b.heard[5].seq++
-	if b.oneStream(); len(b.list) != 1 {
+	if b.oneStream(a); len(b.list) != 1 {
 		t.Errorf("%q", b.list)
 	}
 	b.list = nil
