@@ -224,7 +224,13 @@ func (h *Host) take(c *conn, f frame, fds []int) {
 		}
 		done(h.renew(f.Name))
 	case opStart:
-		done(h.startNew(f.Spec))
+		if err := h.startNew(f.Spec); err != nil {
+			done(err)
+			return
+		}
+		h.save(func(error) { // a host to come has to know of it
+			h.wg.Go(func() { h.post(func() { done(nil) }) })
+		})
 	case opStop:
 		h.withChild(f.Name, done, func(k *child) { k.stop(graceOf(f, k), done) })
 	case opRestart:

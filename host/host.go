@@ -41,6 +41,7 @@ type Host struct {
 	heirs    uint64         // that were ever started, for their names
 	closing  bool
 	lastTick time.Time
+	scribe   *scribe
 }
 
 // New checks the configuration; nothing runs yet.
@@ -68,7 +69,7 @@ func New(cfg Config) (*Host, error) {
 	h := &Host{
 		cfg: cfg, log: cfg.Log, inbox: make(chan func()), done: make(chan struct{}),
 		children: map[string]*child{}, conns: map[*conn]struct{}{}, orders: map[string]int{},
-		kept: keptFiles{files: map[string]*keptFile{}, limit: cfg.MaxKept},
+		kept: keptFiles{files: map[string]*keptFile{}, limit: cfg.MaxKept}, scribe: newScribe(cfg.Dir, cfg.Log),
 	}
 	seen := map[string]bool{}
 	for i, s := range cfg.Children {
@@ -111,11 +112,13 @@ func (h *Host) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	h.wg.Go(h.scribe.run)
 	h.begin()
 	h.wg.Go(func() { h.accept(listener) })
 	h.loop(ctx)
 
 	close(h.done)
+	close(h.scribe.next)
 	_ = listener.Close()
 	for c := range h.conns {
 		c.shut()
@@ -300,21 +303,15 @@ func (h *Host) event(e Event) {
 	}
 }
 
-// save writes the ledger.
-func (h *Host) save() {
-	if err := h.write(); err != nil {
-		h.log.Error("children not written down: a later host may not find them", "err", err)
-	}
-}
-
-func (h *Host) write() error {
+// save has the ledger written; then are told when it is, on another goroutine.
+func (h *Host) save(then ...func(error)) {
 	var rows []ledgerRow
 	for _, c := range h.children {
 		if c.proc != nil {
 			rows = append(rows, ledgerRow{Spec: c.spec, PID: c.proc.pid, Born: c.proc.born, ID: c.hello.ID, Since: c.since})
 		}
 	}
-	return writeLedger(h.cfg.Dir, rows)
+	h.scribe.put(entry{rows, then})
 }
 
 // post runs fn on Run's goroutine; false: Run is over.

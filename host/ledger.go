@@ -2,6 +2,7 @@ package host
 
 import (
 	"encoding/json"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -52,14 +53,55 @@ func Living(dir string) (specs []Spec) {
 	return specs
 }
 
-func writeLedger(dir string, rows []ledgerRow) error {
+// scribe writes the ledger down, on a goroutine of its own: a disk may hold a write
+// up for longer than anybody may be silent, and a process that is being replaced,
+// frozen, waits for answers of the host. Of several that wait, the newest is written.
+type scribe struct {
+	path string
+	log  *slog.Logger
+	next chan entry // capacity 1
+}
+
+// entry is a ledger to write; then are told how that went.
+type entry struct {
+	rows []ledgerRow
+	then []func(error)
+}
+
+func newScribe(dir string, log *slog.Logger) *scribe {
+	return &scribe{path: ledgerPath(dir), log: log, next: make(chan entry, 1)}
+}
+
+// put never waits. Only one goroutine calls it.
+func (s *scribe) put(e entry) {
+	select {
+	case old := <-s.next:
+		e.then = append(old.then, e.then...)
+	default:
+	}
+	s.next <- e
+}
+
+// run writes until next is closed.
+func (s *scribe) run() {
+	for e := range s.next {
+		err := s.write(e.rows)
+		if err != nil {
+			s.log.Error("children not written down: a later host may not find them", "err", err)
+		}
+		for _, then := range e.then {
+			then(err)
+		}
+	}
+}
+
+func (s *scribe) write(rows []ledgerRow) error {
 	b, err := json.Marshal(ledger{Boot: bootID(), Children: rows})
 	if err != nil {
 		return err
 	}
-	next := ledgerPath(dir) + ".next"
-	if err := os.WriteFile(next, b, 0o600); err != nil {
+	if err := os.WriteFile(s.path+".next", b, 0o600); err != nil {
 		return err
 	}
-	return os.Rename(next, ledgerPath(dir))
+	return os.Rename(s.path+".next", s.path)
 }

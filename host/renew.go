@@ -36,7 +36,9 @@ func (h *Host) renew(path string) error {
 			return fmt.Errorf("host: %w", err)
 		}
 	}
-	if err := h.write(); err != nil { // or the next one starts others beside them
+	written := make(chan error, 1)
+	h.save(func(err error) { written <- err })
+	if err := <-written; err != nil { // or the next one starts others beside them
 		return fmt.Errorf("host: children not written down: %w", err)
 	}
 	var all []handedOn
