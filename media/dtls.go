@@ -26,8 +26,8 @@ import (
 // not heard, and will be repeated.
 const shakesMost = 32
 
-// shakeFor bounds one handshake. After shakeLong a heir does not wait for its end: an
-// honest one has lost four flights in a row by then.
+// shakeFor bounds one handshake. After shakeLong no heir waits for its end, and it gives
+// way where there are shakesMost: an honest one has lost four flights in a row by then.
 const (
 	shakeFor  = 20 * time.Second
 	shakeLong = 4 * time.Second

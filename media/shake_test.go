@@ -217,6 +217,23 @@ func TestAnyCheckBeginsAHandshakeThatHadToWait(t *testing.T) {
 	n.await("a handshake", func() bool { return n.shakes.Load() == 1 })
 }
 
+// Handshakes that do not get on keep nobody out for long: where there are too many, the
+// old ones give way.
+func TestStalledHandshakesGiveWay(t *testing.T) {
+	n, cfg, _, line, _, _ := shakingCall(t, false, &loseAll, nil)
+	line.out.Store(&loseAll)
+	n.shakes.Add(shakesMost - 1)
+	defer n.shakes.Add(1 - shakesMost)
+	n.loop.mu.Lock()
+	n.calls["c1"].legs[0].sec.pipe.began -= int64(shakeLong)
+	n.loop.mu.Unlock()
+	began := time.Now()
+	n.dialled("c2", cfg.Secrets, false)
+	if took := time.Since(began); took > shakeFor*3/4 {
+		t.Errorf("after %v: that is when the other had its time", took)
+	}
+}
+
 // bury closes what an heir has that never came to work.
 func bury(m *Media) {
 	m.pool.shut()

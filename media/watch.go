@@ -89,8 +89,12 @@ func (m *Media) silent() (found []silence) {
 	m.loop.mu.Lock()
 	defer m.loop.mu.Unlock()
 	now := m.loop.now()
+	crowded := m.shakes.Load() >= shakesMost
 	for _, c := range m.calls {
 		for _, g := range c.legs {
+			if s := g.sec; crowded && s != nil && s.pipe != nil && now-s.pipe.began >= int64(shakeLong) {
+				_ = s.pipe.Close() // a place for one that may get on
+			}
 			if why := g.sec.ended(now); why != "" {
 				m.log.Info("media: secure leg has ended", "call", c.id, "leg", g.id, "reason", why)
 				found = append(found, silence{c.id, codecore.MediaSilent{Leg: g.id, At: time.Now(), Reason: why}})
