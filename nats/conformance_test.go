@@ -8,11 +8,11 @@ import (
 )
 
 func TestStoreConforms(t *testing.T) {
-	sessionstest.Store(t, func(t *testing.T) sessions.Store { return NewStore(single(t), StoreConfig{}) })
+	sessionstest.Store(t, func(t *testing.T) sessions.Store { return NewStore(single(t), StoreConfig{Patience: patient}) })
 }
 
 func TestStoreConformsOnThreeServers(t *testing.T) {
-	sessionstest.Store(t, func(t *testing.T) sessions.Store { return NewStore(three(t), StoreConfig{}) })
+	sessionstest.Store(t, func(t *testing.T) sessions.Store { return NewStore(three(t), StoreConfig{Patience: patient}) })
 }
 
 func TestBusConforms(t *testing.T) {

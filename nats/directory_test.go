@@ -31,7 +31,7 @@ func nextDeath(t *testing.T, deaths <-chan Death) Death {
 	select {
 	case d := <-deaths:
 		return d
-	case <-time.After(20 * time.Second):
+	case <-time.After(patient):
 		t.Fatal("no death was told")
 		return Death{}
 	}
@@ -43,7 +43,8 @@ func TestDirectory(t *testing.T) {
 	var healthy atomic.Bool
 	ctx, cancel := context.WithCancel(within(t))
 	defer cancel()
-	d, err := NewDirectory(ctx, c, DirectoryConfig{DeadAfter: 600 * time.Millisecond, Healthy: func(context.Context) bool { return healthy.Load() }})
+	const deadAfter = 2 * time.Second // w-1, which beats, must not be taken for dead
+	d, err := NewDirectory(ctx, c, DirectoryConfig{DeadAfter: deadAfter, Healthy: func(context.Context) bool { return healthy.Load() }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +70,7 @@ func TestDirectory(t *testing.T) {
 	select {
 	case x := <-deaths:
 		t.Fatalf("%s taken for dead while the store had no leader", x.ID)
-	case <-time.After(1200 * time.Millisecond):
+	case <-time.After(2 * deadAfter):
 	}
 	healthy.Store(true)
 	if x := nextDeath(t, deaths); x.ID != "w-2" || x.Reported || !d.Dead("w-2") || d.Alive("w-2") {

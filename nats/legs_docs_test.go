@@ -10,7 +10,7 @@ import (
 )
 
 func TestLegStore(t *testing.T) {
-	l := NewLegStore(single(t), 0)
+	l := NewLegStore(single(t), patient)
 	ctx := within(t)
 	rev, err := l.Put(ctx, "call-a", []byte("one"), 0)
 	if err != nil {
@@ -69,7 +69,7 @@ func TestDocsAreWatchedAcrossReconnect(t *testing.T) {
 			if got != (version{v, rev}) {
 				t.Fatalf("watched %+v, want %q %d", got, v, rev)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(patient):
 			t.Fatalf("never heard of %q", v)
 		}
 	}

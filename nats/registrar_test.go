@@ -11,7 +11,7 @@ import (
 
 func TestShelf(t *testing.T) {
 	ctx := within(t)
-	s := NewBindings(single(t), 0)
+	s := NewBindings(single(t), patient)
 	rev, err := s.Put(ctx, "626f62", []byte("one"), 0, time.Hour)
 	if err != nil {
 		t.Fatal(err)
@@ -19,15 +19,15 @@ func TestShelf(t *testing.T) {
 	if _, err := s.Put(ctx, "626f62", []byte("two"), 0, time.Hour); !errors.Is(err, sessions.ErrConflict) {
 		t.Errorf("second create: %v, want ErrConflict", err)
 	}
-	if rev, err = s.Put(ctx, "626f62", []byte("soon gone"), rev, 2*time.Second); err != nil {
-		t.Fatal(err)
-	}
 	if _, err := s.Put(ctx, "other", nil, 0, 0); err != nil {
 		t.Fatal(err)
 	}
 	n := 0
 	if err := s.Scan(ctx, func(string, []byte, uint64) error { n++; return nil }); err != nil || n != 1 {
 		t.Errorf("%d values, %v: an empty one is none", n, err)
+	}
+	if rev, err = s.Put(ctx, "626f62", []byte("soon gone"), rev, 2*time.Second); err != nil {
+		t.Fatal(err)
 	}
 	eventually(t, "it forgets by itself", func() bool {
 		_, _, err := s.Get(ctx, "626f62")
@@ -51,7 +51,7 @@ func TestAccountsAreWatched(t *testing.T) {
 	f := freeze(t, url)
 	c, far := connect(t, url), connect(t, f.url())
 	ensure(t, c, Streams{})
-	a := NewAccounts(c, 0)
+	a := NewAccounts(c, patient)
 	ctx, cancel := context.WithCancel(within(t))
 	defer cancel()
 	put := func(key, value string, rev uint64) uint64 {
@@ -65,7 +65,7 @@ func TestAccountsAreWatched(t *testing.T) {
 	one, two := put("one", "1", 0), put("two", "2", 0)
 	type change struct{ key, value string }
 	seen := make(chan change, 64)
-	if err := NewAccounts(far, 0).Watch(ctx, func(k string, v []byte) { seen <- change{k, string(v)} }); err != nil {
+	if err := NewAccounts(far, patient).Watch(ctx, func(k string, v []byte) { seen <- change{k, string(v)} }); err != nil {
 		t.Fatal(err)
 	}
 	if len(seen) != 2 {
@@ -85,7 +85,7 @@ func TestAccountsAreWatched(t *testing.T) {
 				if !ok {
 					t.Errorf("heard of %v, want %v", got, want)
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(patient):
 				t.Fatalf("never heard of %v", want)
 			}
 		}

@@ -34,15 +34,17 @@ func TestFullDisk(t *testing.T) {
 	go run()
 	c := connect(t, <-ready)
 	ensure(t, c, Streams{})
-	s := NewStore(c, StoreConfig{Patience: 1500 * time.Millisecond})
+	s := NewStore(c, StoreConfig{Patience: patient})
 	rs := putAll(t, s, recs(0, 500))
 
 	limitFiles(t, 4<<10)
 	full := rs[0]
 	full.N++
+	s.rec.patience = 1500 * time.Millisecond
 	if _, err := s.Put(within(t), full); !errors.Is(err, sessions.ErrUnavailable) {
 		t.Fatalf("Put on a full disk: %v, want ErrUnavailable", err)
 	}
+	s.rec.patience = patient
 	if r, err := s.Get(within(t), rs[1].ID); err != nil || r.Rev != rs[1].Rev {
 		t.Errorf("Get on a full disk: revision %d, %v", r.Rev, err)
 	}
