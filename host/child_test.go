@@ -40,9 +40,12 @@ func spec(name, how string, args ...string) Spec {
 	return Spec{Name: name, Role: "test", Argv: append([]string{self(), how}, args...), Env: []string{roleEnv + "=1", "GORACE=atexit_sleep_ms=0"}}
 }
 
+// patient is a time-out that no test waits for.
+const patient = time.Minute
+
 const (
 	keptByEcho = 450 // more than two messages can carry
-	aloneFor   = 20 * time.Second
+	aloneFor   = patient
 )
 
 func behave(how string, args []string) {

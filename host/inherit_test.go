@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -53,6 +54,7 @@ func tally(c *Client, dir, fault string) {
 			case "late":
 				os.Exit(5)
 			case "hang":
+				_ = os.WriteFile(filepath.Join(dir, "hangs"), nil, 0o600) // and its predecessor is frozen
 				select {}
 			}
 			if len(files) != 2*blockFDs+1 {
@@ -147,7 +149,7 @@ func tallyRig(t *testing.T, fault string) (*rig, *Client, *counting, int) {
 // moment later that it is ready.
 func (r *rig) awaitWork(c *Client) {
 	r.t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(patient); time.Now().Before(end); {
 		for _, k := range r.list(c).Children {
 			if k.Spec.Name == "m" && k.Ready {
 				return
@@ -269,14 +271,15 @@ func TestPredecessorKilledWhileFrozen(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- c.Replace(context.Background(), "m", spec("", "tally", r.dir, "hang").Argv) }()
 	started := r.await(Started, "m~1")
-	for { // it is frozen when it does not answer
-		_ = n.conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
-		if _, err := n.conn.Write([]byte("x")); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := n.conn.Read(make([]byte, 100)); err != nil {
+	for end := time.Now().Add(patient); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(r.dir, "hangs")); err == nil {
 			break
+		} else if time.Now().After(end) {
+			t.Fatal("the heir never got the state")
 		}
+	}
+	if _, err := n.conn.Write([]byte("x")); err != nil { // it waits for who can answer
+		t.Fatal(err)
 	}
 	kill(old, unix.SIGKILL)
 	r.await(Ended, "m")
@@ -300,6 +303,9 @@ func TestHostKilledWhileTakingOver(t *testing.T) {
 	pid := n.next()
 	if pid == old {
 		t.Fatal("the old one answers")
+	}
+	for born(old) != 0 { // it is on its way out
+		time.Sleep(time.Millisecond)
 	}
 	s := spec("m", "tally", r.dir, "")
 	r2 := run(t, Config{Dir: r.dir, Children: []Spec{s}})
@@ -326,7 +332,7 @@ func TestReplacedProcessStays(t *testing.T) {
 	name := fmt.Sprint("m#", old)
 	stays := func(r *rig, c *Client) {
 		t.Helper()
-		for end := time.Now().Add(20 * time.Second); ; {
+		for end := time.Now().Add(patient); ; {
 			for _, k := range r.list(c).Children {
 				if k.Spec.Name == name && k.PID == old && k.Phase == phaseRunning && k.Hello.Stays && string(k.Hello.Info) == `{"left":1}` {
 					return

@@ -31,7 +31,7 @@ func TestHostRenewsItselfInPlace(t *testing.T) {
 	c, exits := observe(t, dir)
 	ready := func(not int) int {
 		t.Helper()
-		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+		for end := time.Now().Add(patient); time.Now().Before(end); {
 			l, err := c.List(context.Background())
 			if err != nil {
 				continue // between two hosts
@@ -47,7 +47,7 @@ func TestHostRenewsItselfInPlace(t *testing.T) {
 	}
 	pid = ready(0)
 	conn := dialEcho(t, dir)
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patient)
 	defer cancel()
 	mayOpen := func() (limit unix.Rlimit) {
 		t.Helper()

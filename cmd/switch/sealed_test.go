@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"callswitch/nats"
 	"callswitch/registrar"
@@ -93,7 +94,7 @@ func embeddedNATS(t *testing.T) *nats.Conn {
 // cluster's, and those that are sealed, stay as they are.
 func TestAccountsInClearAreSealed(t *testing.T) {
 	ctx, conn := t.Context(), embeddedNATS(t)
-	b := &backend{child: &child{key: bytes.Repeat([]byte{1}, 32)}, shelf: nats.NewAccounts(conn, 0)}
+	b := &backend{child: &child{key: bytes.Repeat([]byte{1}, 32)}, shelf: nats.NewAccounts(conn, time.Minute)}
 	accounts := []registrar.Account{registrar.NewAccount("anna", "switch", "a"), registrar.NewAccount("bob", "switch", "b")}
 	sealed, err := sealAccount(b.key, accounts[1])
 	if err != nil {
