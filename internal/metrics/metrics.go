@@ -43,10 +43,19 @@ func Serve(ctx context.Context, dir, process, birth string, g prometheus.Gathere
 		return fmt.Errorf("metrics: %w", err)
 	}
 	defer done()
-	l, err := net.Listen("unix", short)
+	// It gets its name when it listens already: Gather takes one that nobody answers
+	// on for a dead one's.
+	_ = os.Remove(short + newMark)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: short + newMark, Net: "unix"})
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
+	l.SetUnlinkOnClose(false)
+	if err := os.Rename(short+newMark, short); err != nil {
+		_ = l.Close()
+		return fmt.Errorf("metrics: %w", err)
+	}
+	defer func() { _ = os.Remove(short) }()
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{}))
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
@@ -59,8 +68,9 @@ func Serve(ctx context.Context, dir, process, birth string, g prometheus.Gathere
 }
 
 const (
-	suffix = ".metrics"
-	left   = ".left" // of what Leave has written
+	suffix  = ".metrics"
+	newMark = ".new"  // a socket that does not listen yet
+	left    = ".left" // of what Leave has written
 )
 
 // leftFor is how long that is on the page: some scrapes long.

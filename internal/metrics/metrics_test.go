@@ -3,6 +3,7 @@ package metrics_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http/httptest"
 	"os"
@@ -159,5 +160,32 @@ func TestSocketOfTheLivingStays(t *testing.T) {
 	metrics.Gather(t.Context(), filepath.Dir(path))
 	if _, err := os.Stat(path); err != nil {
 		t.Error(err)
+	}
+}
+
+// Nor is it taken from one that has just been born: it has its name when it answers.
+func TestSocketOfTheNewbornStays(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 100 {
+		birth := fmt.Sprintf("%03d", i)
+		path := filepath.Join(dir, "edge."+birth+".metrics")
+		refused := make(chan error, 1)
+		go func() {
+			for {
+				c, err := net.Dial("unix", path)
+				if err == nil {
+					_ = c.Close()
+				}
+				if !errors.Is(err, unix.ENOENT) {
+					refused <- err
+					return
+				}
+			}
+		}()
+		stop := serve(t, dir, "edge", birth, 1)
+		if err := <-refused; err != nil {
+			t.Fatalf("number %d: %v", i, err)
+		}
+		stop()
 	}
 }
