@@ -187,7 +187,7 @@ func (b *Bus) Request(ctx context.Context, subject string, data []byte) ([]byte,
 		}
 	}
 	b.Stats.Far.Add(1)
-	answer, from, err := b.far.RequestFrom(ctx, subject, data)
+	answer, from, err := b.askFar(ctx, subject, data, waits)
 	if err != nil {
 		if late, ok := waits.late(); ok {
 			return late, nil
@@ -197,6 +197,30 @@ func (b *Bus) Request(ctx context.Context, subject string, data []byte) ([]byte,
 	waits.over()
 	b.learn(subject, kind, from)
 	return answer, nil
+}
+
+// askFar asks by the far bus, until the one that has left the subject answers after
+// all: the server may have given the question to nobody but that one.
+func (b *Bus) askFar(ctx context.Context, subject string, data []byte, w *wait) (answer []byte, from string, err error) {
+	if w == nil {
+		return b.far.RequestFrom(ctx, subject, data)
+	}
+	ctx, enough := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		select {
+		case o := <-w.ch:
+			w.put(o) // late takes it
+			if o.err == nil {
+				enough()
+			}
+		case <-ctx.Done():
+		}
+	})
+	answer, from, err = b.far.RequestFrom(ctx, subject, data)
+	enough()
+	watch.Wait()
+	return answer, from, err
 }
 
 func (b *Bus) fits(subject string, data []byte) bool {

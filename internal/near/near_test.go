@@ -138,8 +138,21 @@ func TestMovesUnderARequest(t *testing.T) {
 
 // The one that leaves a subject answers a request after all, and nobody else does.
 func TestAnswerAfterLeaving(t *testing.T) {
+	for _, deaf := range []bool{false, true} { // true: nor is the question by the far bus refused
+		t.Run(fmt.Sprint("deaf ", deaf), func(t *testing.T) { answerAfterLeaving(t, deaf) })
+	}
+}
+
+func answerAfterLeaving(t *testing.T, deaf bool) {
 	h := newHost(t)
 	a, w := h.process(t, "a"), h.process(t, "w")
+	if deaf {
+		plain := h.connect(t)
+		if _, err := plain.Subscribe("call.1.in", "", func(sessions.Msg) {}); err != nil {
+			t.Fatal(err)
+		}
+		flush(t, plain)
+	}
 	var s sessions.Subscription
 	n, ready := 0, make(chan struct{})
 	s, err := w.Subscribe("call.1.in", "", func(m sessions.Msg) {
@@ -156,11 +169,12 @@ func TestAnswerAfterLeaving(t *testing.T) {
 	close(ready)
 	flush(t, w)
 	request(t, a, "call.1.in", "x", "1")
-	got, err := a.Request(within(t), "call.1.in", nil)
+	ctx := within(t)
+	got, err := a.Request(ctx, "call.1.in", nil)
 	// The question by the far bus may be refused before or after the answer is
 	// read here; both are true, a time-out is not.
-	if err != nil && !errors.Is(err, sessions.ErrNoResponders) || err == nil && string(got) != "2" {
-		t.Fatalf("%q, %v", got, err)
+	if err != nil && (deaf || !errors.Is(err, sessions.ErrNoResponders)) || err == nil && string(got) != "2" || ctx.Err() != nil {
+		t.Fatalf("%q, %v; %v", got, err, ctx.Err())
 	}
 }
 
@@ -363,13 +377,16 @@ func TestRaces(t *testing.T) {
 	h := newHost(t)
 	a, w := h.process(t, "a"), h.process(t, "w")
 	box := w.Mailbox(func(m sessions.Msg) { _ = w.Publish(m.Reply, m.Data) })
-	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
-	defer cancel()
+	began := time.Now()
+	going := func() bool { // until something has gone near, too
+		took := time.Since(began)
+		return took < 500*time.Millisecond || a.Stats.Near.Load() == 0 && took < time.Minute
+	}
 	var all sync.WaitGroup
 	for i := range 4 {
 		subject := fmt.Sprintf("call.%d.in", i)
 		all.Go(func() {
-			for ctx.Err() == nil {
+			for going() {
 				s, err := box.Add(subject)
 				if err != nil {
 					t.Error(err)
@@ -384,7 +401,7 @@ func TestRaces(t *testing.T) {
 			}
 		})
 		all.Go(func() {
-			for ctx.Err() == nil {
+			for going() {
 				one, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 				_, _ = a.Request(one, subject, []byte("y"))
 				cancel()

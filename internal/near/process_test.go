@@ -39,7 +39,7 @@ func TestStoppedProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 20*time.Second {
 		t.Fatalf("2000 messages to a stopped process took %v", took)
 	}
 	for range 2 { // the first by the stream, or by none: its socket is full
@@ -68,9 +68,8 @@ func TestStoppedProcess(t *testing.T) {
 func TestSilentProcess(t *testing.T) {
 	h := newHost(t)
 	a, w := h.process(t, "a"), h.process(t, "w")
-	n := 0
 	if _, err := w.Subscribe("call.1.in", "", func(m sessions.Msg) {
-		if n++; n != 2 {
+		if len(m.Data) > 0 {
 			_ = w.Publish(m.Reply, m.Data)
 		}
 	}); err != nil {

@@ -17,6 +17,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	dialWait = time.Minute
 	if os.Getenv("NEAR_TEST_CHILD") != "" {
 		childMain()
 		return
@@ -25,7 +26,7 @@ func TestMain(m *testing.M) {
 }
 
 func within(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
