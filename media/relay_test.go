@@ -153,10 +153,8 @@ func TestWindowCloses(t *testing.T) {
 	for i := range 6 {
 		a.send(i)
 	}
+	n.await("all six dropped", func() bool { return n.quality("c1", "a").Dropped["stranger"] == 6 })
 	b.silent()
-	if q := n.quality("c1", "a"); q.Dropped["stranger"] != 6 {
-		t.Errorf("leg a: %+v", q)
-	}
 }
 
 func TestHold(t *testing.T) {
@@ -295,7 +293,7 @@ func TestSilenceIsDeliveredUntilAnswered(t *testing.T) {
 	bus := &memBus{}
 	n := start(t, config(bus), nil)
 	events := make(chan sessions.Delivery, 16)
-	tries := 0
+	tries, taken := 0, uint64(0)
 	bus.Subscribe(sessions.SubjectCall("c1"), "", func(m sessions.Msg) {
 		var d sessions.Delivery
 		if err := wire.Open(m.Data, &d); err != nil {
@@ -306,7 +304,10 @@ func TestSilenceIsDeliveredUntilAnswered(t *testing.T) {
 			bus.Publish(m.Reply, reply)
 			return
 		}
-		events <- d
+		if d.Num > taken { // a repeat, whose answer came too late, is answered only
+			taken = d.Num
+			events <- d
+		}
 		reply, _ := wire.Seal(sessions.Answer{Status: sessions.StatusOK, Num: d.Num})
 		bus.Publish(m.Reply, reply)
 	})

@@ -285,6 +285,9 @@ func TestHandshakeThatHadToWaitBegins(t *testing.T) {
 func TestFreezeFailsAmidAHandshakeThatIsHalfDone(t *testing.T) {
 	n, cfg, keep, line, a, b := shakingCall(t, false, nil, &loseTheRest)
 	n.await("half of it", func() bool { return n.deep("c1") })
+	n.loop.mu.Lock()
+	n.calls["c1"].legs[0].sec.pipe.began = n.loop.now() + int64(time.Hour) // it stays young
+	n.loop.mu.Unlock()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if _, err := n.Freeze(ctx); !errors.Is(err, context.DeadlineExceeded) {
