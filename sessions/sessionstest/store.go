@@ -32,7 +32,7 @@ func Store(t *testing.T, open func(t *testing.T) sessions.Store) {
 	}
 }
 
-const patience = 10 * time.Second
+const patience = time.Minute
 
 func within(t *testing.T) context.Context {
 	t.Helper()
