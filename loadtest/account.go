@@ -41,7 +41,19 @@ type Account struct {
 	delay    time.Duration
 	gap      time.Duration
 	eventsOn bool
+	heard    bool // a knock, since listen
+	knocked  bool // since the last numbered packet
+	silences []lull
 }
+
+// lull is a time of more than silenceLeast between two packets; a leg keeps its
+// first silencesMost.
+type lull struct{ begin, end time.Time }
+
+const (
+	silenceLeast = 3 * packetTime
+	silencesMost = 1000
+)
 
 func (a *Account) init(call uint32, dir byte) { a.call, a.dir, a.top = call, dir, -1 }
 
@@ -64,6 +76,20 @@ func (a *Account) pause() {
 	a.last = time.Time{}
 }
 
+// listen begins to wait for a knock.
+func (a *Account) listen() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.heard = false
+}
+
+// open tells whether one has come since.
+func (a *Account) open() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.heard
+}
+
 func (a *Account) packet(b []byte, from netip.AddrPort, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -84,6 +110,10 @@ func (a *Account) packet(b []byte, from netip.AddrPort, now time.Time) {
 		return
 	}
 	n := int64(binary.BigEndian.Uint32(p[9:]))
+	if n == knock {
+		a.heard, a.knocked = true, true
+		return
+	}
 	if n > 1<<26 { // 15 days of talk: not ours
 		a.h.Foreign++
 		return
@@ -93,7 +123,11 @@ func (a *Account) packet(b []byte, from netip.AddrPort, now time.Time) {
 	}
 	a.header(b, uint16(n))
 	if !a.last.IsZero() {
-		a.gap = max(a.gap, now.Sub(a.last))
+		d := now.Sub(a.last)
+		a.gap = max(a.gap, d)
+		if d > silenceLeast && len(a.silences) < silencesMost {
+			a.silences = append(a.silences, lull{a.last, now})
+		}
 	}
 	a.last = now
 	a.delay = max(a.delay, now.Sub(time.Unix(0, int64(binary.BigEndian.Uint64(p[13:])))))
@@ -123,11 +157,18 @@ func (a *Account) header(b []byte, n uint16) {
 	ssrc, seq := binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint16(b[2:])
 	off := seq - n
 	if a.stream && (ssrc != a.ssrc || off != a.offset) {
-		if !a.eventsOn || ssrc != a.ssrc || off-a.offset > 8 {
+		var more uint16 // that had sequence numbers and no payload number
+		if a.eventsOn {
+			more += 8
+		}
+		if a.knocked {
+			more += knocksMost
+		}
+		if ssrc != a.ssrc || off-a.offset > more {
 			a.h.Broken++
 		}
 	}
-	a.stream, a.ssrc, a.offset, a.eventsOn = true, ssrc, off, false
+	a.stream, a.ssrc, a.offset, a.eventsOn, a.knocked = true, ssrc, off, false, false
 }
 
 func (a *Account) telephoneEvent(b []byte) {
@@ -152,6 +193,13 @@ func (a *Account) hearing(sent uint32) Hearing {
 	h.GapMS = float64(a.gap.Microseconds()) / 1000
 	h.DelayMS = float64(a.delay.Microseconds()) / 1000
 	return h
+}
+
+// silent are the long silences so far.
+func (a *Account) silent() []lull {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.silences)
 }
 
 // Add sums up two directions; gaps and delays take the longer.

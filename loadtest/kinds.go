@@ -39,12 +39,20 @@ func newStage() *Stage {
 	return &Stage{newSignal(), newSignal(), newSignal(), newSignal(), newSignal()}
 }
 
-// answerAfter is a callee that rings and answers.
-func answerAfter(d time.Duration) func(*Leg) {
-	return func(l *Leg) {
-		l.Ring()
-		time.AfterFunc(d, l.Answer)
+// answerRung is a callee that rings, and answers when its caller hears it: nobody
+// promises that a 180 arrives which a 200 has caught up with (RFC 3262 section 1).
+func answerRung(l *Leg) {
+	l.Ring()
+	var answer func()
+	end := time.Now().Add(kindStepLimit / 2)
+	answer = func() {
+		if l.rung != nil && !l.rung.Is() && time.Now().Before(end) {
+			time.AfterFunc(5*time.Millisecond, answer)
+			return
+		}
+		l.Answer()
 	}
+	time.AfterFunc(50*time.Millisecond, answer)
 }
 
 // actor plays one call of a kind to its end; up is called once the call is
@@ -62,30 +70,30 @@ type kind struct {
 
 // kindOf has the callee's part and the caller's part of each kind.
 var kindOf = map[string]kind{
-	KindTalking:  {callee: answerAfter(50 * time.Millisecond), play: playTalking},
+	KindTalking:  {callee: answerRung, play: playTalking},
 	KindRinging:  {callee: (*Leg).Ring, play: playRinging},
-	KindHeld:     {callee: answerAfter(50 * time.Millisecond), play: playHeld},
-	KindBye:      {callee: answerAfter(50 * time.Millisecond), play: playBye},
+	KindHeld:     {callee: answerRung, play: playHeld},
+	KindBye:      {callee: answerRung, play: playBye},
 	KindCancel:   {callee: (*Leg).Ring, play: playCancel},
 	KindEarly:    {callee: (*Leg).Progress, play: playEarly},
-	KindReinvite: {callee: answerAfter(50 * time.Millisecond), play: playReinvite},
-	KindPinned:   {callee: answerAfter(50 * time.Millisecond), play: playTalking},
-	KindRefused:  {callee: answerAfter(50 * time.Millisecond), play: playTalking},
+	KindReinvite: {callee: answerRung, play: playReinvite},
+	KindPinned:   {callee: answerRung, play: playTalking},
+	KindRefused:  {callee: answerRung, play: playTalking},
 	KindBusy:     {callee: (*Leg).Ring, play: playBusy},
 	KindForkRace: {callee: (*Leg).Ring, play: playForkRace, schema: 2},
 
 	// Those of moments.go and forks.go, which the far end holds in a moment.
-	KindSilent:     {callee: answerAfter(50 * time.Millisecond), play: playSilent},
+	KindSilent:     {callee: answerRung, play: playSilent},
 	KindPending:    {callee: withholding("INVITE"), play: playReinvitePending, caller: withholds("INVITE")},
 	KindUpdate:     {callee: withholding("UPDATE"), play: playUpdate, caller: withholds("UPDATE"), headers: []string{allows}, schema: 2},
 	KindPrack:      {callee: withholdsPrack, play: playPrack, caller: putsPrackOff, headers: []string{"Supported: 100rel"}, schema: 2},
 	KindRefresh:    {callee: withholding("UPDATE", "INVITE"), play: playRefresh, schema: 2},
-	KindTransfer:   {callee: answerAfter(50 * time.Millisecond), play: playTransfer, schema: 2},
+	KindTransfer:   {callee: answerRung, play: playTransfer, schema: 2},
 	KindFork:       {callee: withholdsCancel, play: playFork, schema: 2},
-	KindDTMF:       {callee: answerAfter(50 * time.Millisecond), play: playDTMF},
+	KindDTMF:       {callee: answerRung, play: playDTMF},
 	KindInfo:       {callee: withholding("INFO"), play: playInfo, caller: withholds("INFO")},
 	KindInvite:     {callee: func(*Leg) {}, play: playInvite},
-	KindChallenged: {callee: answerAfter(50 * time.Millisecond), play: playChallenged, caller: hasAccount, schema: 2},
+	KindChallenged: {callee: answerRung, play: playChallenged, caller: hasAccount, schema: 2},
 	KindChallenges: {callee: func(*Leg) {}, play: playChallenges, schema: 2},
 }
 
@@ -96,8 +104,9 @@ func establish(ctx context.Context, c *Call) error {
 	if err := c.Establish(ctx); err != nil {
 		return err
 	}
-	pause(ctx, settle) // nobody speaks within the first fifth of a second; media may still be told
+	pause(ctx, settle) // nobody speaks within the first fifth of a second
 	c.Talk()
+	c.Reach(ctx)
 	return nil
 }
 
@@ -169,6 +178,7 @@ func answered(ctx context.Context, c *Call) error {
 	}
 	pause(ctx, settle)
 	c.Talk()
+	c.Reach(ctx)
 	pause(ctx, lastWords)
 	return finish(ctx, c)
 }
@@ -185,6 +195,7 @@ func playEarly(ctx context.Context, c *Call, s *Stage, up func()) error {
 	pause(ctx, settle)
 	if c.SB != nil {
 		c.SB.Talk() // announcements come from the callee
+		c.Reach(ctx)
 	}
 	up()
 	if err := await(ctx, s.end, "end"); err != nil {
@@ -211,11 +222,15 @@ func hold(ctx context.Context, l *Leg, c *Call) error {
 
 // reached waits until an offer of the direction has come to l.
 func reached(ctx context.Context, l *Leg, direction string) error {
-	for range 100 {
-		if l.Direction() == direction {
-			return nil
+	ctx, cancel := context.WithTimeout(ctx, kindStepLimit)
+	defer cancel()
+	for l.Direction() != direction {
+		if !pause(ctx, 10*time.Millisecond) {
+			break
 		}
-		pause(ctx, 10*time.Millisecond)
+	}
+	if l.Direction() == direction {
+		return nil
 	}
 	return fmt.Errorf("loadtest: %s reached the other end as %s", direction, l.Direction())
 }
@@ -231,6 +246,7 @@ func resume(ctx context.Context, l *Leg, c *Call) error {
 	}
 	pause(ctx, settle)
 	c.Talk()
+	c.Reach(ctx)
 	return nil
 }
 

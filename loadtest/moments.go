@@ -32,7 +32,7 @@ func withholding(methods ...string) func(*Leg) {
 		if methods[0] == "UPDATE" && len(methods) == 1 {
 			l.says = []string{allows}
 		}
-		answerAfter(50 * time.Millisecond)(l)
+		answerRung(l)
 	}
 }
 
@@ -105,6 +105,7 @@ func playSilent(ctx context.Context, c *Call, s *Stage, up func()) error {
 		return err
 	}
 	c.Talk()
+	c.Reach(ctx)
 	pause(ctx, lastWords)
 	return ending(ctx, c, s)
 }
@@ -145,6 +146,7 @@ func playUpdate(ctx context.Context, c *Call, s *Stage, up func()) error {
 	}
 	pause(ctx, settle)
 	c.Talk()
+	c.Reach(ctx)
 	pause(ctx, lastWords)
 	return ending(ctx, c, s)
 }
@@ -334,6 +336,7 @@ func playTransfer(ctx context.Context, c *Call, s *Stage, up func()) error {
 	c.mu.Unlock()
 	pause(ctx, settle)
 	c.Talk()
+	c.Reach(ctx)
 	pause(ctx, lastWords)
 	return ending(ctx, c, s)
 }
@@ -363,6 +366,7 @@ func playChallenged(ctx context.Context, c *Call, s *Stage, up func()) error {
 	}
 	pause(ctx, settle)
 	c.Talk()
+	c.Reach(ctx)
 	pause(ctx, lastWords)
 	return ending(ctx, c, s)
 }

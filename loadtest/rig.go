@@ -168,6 +168,7 @@ type Call struct {
 	more   []*Leg // callees beside B, of a fork
 	SA, SB *Stream
 	here   *signal // the callee has the INVITE
+	rung   *signal // the caller's, of its 18x
 	mu     sync.Mutex
 	doubt  []string
 
@@ -252,7 +253,7 @@ func (r *Rig) arrive(l *Leg) {
 		l.Reject(486)
 		return
 	}
-	c.B = l
+	c.B, l.rung = l, c.rung
 	l.mu.Lock()
 	c.sound(l, c.SB)
 	if s, ok := readSDP(l.incoming.req.body); ok && l.Remote != nil {
@@ -288,6 +289,9 @@ func (c *Call) Place() (err error) {
 	}
 	c.A, err = Invite(u, c.From, c.Number, func(l *Leg) {
 		c.sound(l, c.SA)
+		c.mu.Lock()
+		c.rung = l.Ringing
+		c.mu.Unlock()
 		if c.caller != nil {
 			c.caller(l)
 		}
@@ -305,6 +309,7 @@ func (c *Call) open() (err error) {
 		if c.SB, err = c.rig.sound.Open(c.rig.cfg.CalleeIP, c.Serial, 'b'); err != nil {
 			return err
 		}
+		c.SA.peer, c.SB.peer = c.SB, c.SA
 	}
 	return nil
 }
@@ -339,11 +344,20 @@ func (c *Call) Talk() {
 	}
 }
 
+// Reach waits until whoever talks is heard at the other end, or has knocked in vain.
+func (c *Call) Reach(ctx context.Context) {
+	for _, s := range []*Stream{c.SA, c.SB} {
+		for begin := time.Now(); s != nil && s.knocks.Load() > 0 && time.Since(begin) < 2*knocksMost*packetTime && pause(ctx, 5*time.Millisecond); {
+		}
+	}
+}
+
 // Hush stops sound both ways and waits until nothing is under way.
 func (c *Call) Hush(ctx context.Context) {
 	if c.SA == nil {
 		return
 	}
+	c.Reach(ctx)
 	c.SA.Hush()
 	c.SB.Hush()
 	pause(ctx, drain)
