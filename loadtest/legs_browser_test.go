@@ -186,7 +186,7 @@ func (p *couples) browsers() (out []*browserMedium) {
 // connected waits until every PeerConnection is.
 func (p *couples) connected(t *testing.T) {
 	t.Helper()
-	ctx := patient(t, 20*time.Second)
+	ctx := patient(t, time.Minute)
 	for _, m := range p.browsers() {
 		if err := await(ctx, m.ready, "connection"); err != nil {
 			t.Fatal(m.far.kind, err)
@@ -198,7 +198,7 @@ func (p *couples) connected(t *testing.T) {
 // the first of which may have been under way, and says how long that took.
 func (p *couples) stun(t *testing.T, when string) time.Duration {
 	t.Helper()
-	ctx, begin := patient(t, 5*time.Second), time.Now()
+	ctx, begin := patient(t, 20*time.Second), time.Now()
 	all := p.browsers()
 	before := make([]uint64, len(all))
 	for i, m := range all {
