@@ -148,14 +148,14 @@ func (c *crowd) register(ctx context.Context, i int) bool {
 
 // answered sends a request and waits for its answer; nil: none came.
 func (c *crowd) answered(ctx context.Context, m []byte, ch <-chan []byte) []byte {
-	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, timerB)
 	defer cancel()
 	for wait := timerT1; ; wait *= 2 {
 		if _, err := c.conn.WriteToUDPAddrPort(m, c.to); err != nil {
 			return nil
 		}
 		if !c.again {
-			wait = 4 * time.Second
+			wait = timerB
 		}
 		select {
 		case r := <-ch:

@@ -3,6 +3,7 @@ package loadtest
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 )
@@ -143,38 +144,48 @@ func (d *demo) sighting(ctx context.Context, step int) error {
 	return nil
 }
 
-// ports counts the RTP ports of our SDP that belong to a media process.
+// ports counts the RTP ports of our SDP that belong to a media process. The kernel's
+// table is read in pieces, and a socket's line may slip through between two of them when
+// others come and go: who is missing is looked for again.
 func (d *demo) ports(ctx context.Context) error {
 	if !d.cfg.RTP {
 		return nil
 	}
-	ps, err := d.sw.Find(ctx, RoleMedia)
-	if err != nil {
-		return err
-	}
 	owned := map[int]bool{}
-	for _, p := range ps {
-		ports, err := UDPPorts(p.PID)
+	for range 20 {
+		ps, err := d.sw.Find(ctx, RoleMedia)
 		if err != nil {
 			return err
 		}
-		for port := range ports {
-			owned[port] = true
+		for _, p := range ps {
+			ports, err := UDPPorts(p.PID)
+			if err != nil {
+				return err
+			}
+			maps.Copy(owned, ports)
+		}
+		if d.v.MediaPorts = d.owned(owned); d.v.MediaPorts == 2*d.cfg.Calls || !pause(ctx, 50*time.Millisecond) {
+			break
 		}
 	}
+	return nil
+}
+
+// owned counts those of our SDP that are among ports.
+func (d *demo) owned(ports map[int]bool) (n int) {
 	for _, p := range d.cast.all() {
 		if p.kind != KindTalking {
 			continue
 		}
 		for _, s := range []*Stream{p.SA, p.SB} {
 			if s != nil {
-				if to := s.remote.Load(); to != nil && owned[int(addressOf(*to).Port())] {
-					d.v.MediaPorts++
+				if to := s.remote.Load(); to != nil && ports[int(addressOf(*to).Port())] {
+					n++
 				}
 			}
 		}
 	}
-	return nil
+	return n
 }
 
 // sum collects what the far ends and the switch have at the end.
@@ -246,12 +257,12 @@ func (d *demo) sumPart(p *part) {
 	d.v.RTPDelayMax = max(d.v.RTPDelayMax, h.DelayMS)
 }
 
-// sumCDRs waits until every call has its CDR (10 s at most) and counts them.
+// sumCDRs waits until every call has its CDR (a minute at most) and counts them.
 func (d *demo) sumCDRs(ctx context.Context) error {
 	parts := d.cast.all()
 	var cdrs []CDR
 	var err error
-	for range 50 {
+	for range 300 {
 		if cdrs, err = d.sw.API.CDRs(ctx); err == nil && len(cdrs) >= len(parts) {
 			break
 		}

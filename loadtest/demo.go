@@ -250,7 +250,7 @@ func (d *demo) populate(ctx context.Context, talk time.Duration) error {
 	}
 	const moments = 2 * time.Second // to bring them there
 	until := time.Duration(total)*time.Second/time.Duration(d.cfg.Rate) + talk
-	d.refresh = 2 * max(int(until.Seconds()), 15) // a sixth of it is all that the rollout has
+	d.refresh = 2 * max(int(until.Seconds()), 20) // a sixth of it is all that the rollout has
 	d.cast.place(KindRefresh, d.cfg.Kinds[KindRefresh], Mark{})
 	d.cast.place(KindTalking, d.cfg.Calls, Mark{})
 	short := momentKinds()

@@ -24,7 +24,7 @@ func TestKillUnderForksHalfAnswered(t *testing.T) {
 			errs := make([]error, len(calls))
 			var up, over sync.WaitGroup
 			up.Add(len(calls))
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
 			for i := range calls {
 				calls[i] = b.rig.NewFork(Mark{}, (*Leg).Ring)
@@ -42,7 +42,7 @@ func TestKillUnderForksHalfAnswered(t *testing.T) {
 			if err := b.sw.Kill(p); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := b.sw.Successor(patient(t, 20*time.Second), role, p); err != nil {
+			if _, err := b.sw.Successor(patient(t, time.Minute), role, p); err != nil {
 				t.Fatal(err)
 			}
 			pause(ctx, 5*time.Second)

@@ -33,7 +33,7 @@ func (s *deafSocket) ReadFrom(b []byte) (int, net.Addr, error) {
 // losing waits until more datagrams were lost.
 func (s *deafSocket) losing(t *testing.T, more int32) {
 	t.Helper()
-	for ctx, was := patient(t, 10*time.Second), s.lost.Load(); s.lost.Load() < was+more; {
+	for ctx, was := patient(t, time.Minute), s.lost.Load(); s.lost.Load() < was+more; {
 		if !pause(ctx, 10*time.Millisecond) {
 			t.Fatal("nothing of a handshake comes")
 		}
@@ -107,7 +107,7 @@ func TestInheritInTheMiddle(t *testing.T) {
 			in := bufio.NewReader(conn)
 			answer := func() string {
 				t.Helper()
-				_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+				_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
 				m, err := readFramed(in)
 				if err != nil {
 					t.Fatal(err)
@@ -172,7 +172,7 @@ func TestInheritInTheMiddle(t *testing.T) {
 			if !strings.HasPrefix(m, "SIP/2.0 200") {
 				t.Error(m)
 			}
-			if err := await(patient(t, 10*time.Second), call.far[0].medium.(*browserMedium).ready, "connection"); err != nil {
+			if err := await(patient(t, time.Minute), call.far[0].medium.(*browserMedium).ready, "connection"); err != nil {
 				t.Error(err)
 			}
 			t.Logf("%d flights lost, %d refreshes", ear.lost.Load(), refreshes.Load())

@@ -111,7 +111,7 @@ type player struct {
 // round has all calls in their moments, lets the event happen, and ends them.
 func (m *matrix) round(ctx context.Context, event string) error {
 	begin := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
 	stage := newStage()
 	var up, over sync.WaitGroup
@@ -161,11 +161,16 @@ func (m *matrix) round(ctx context.Context, event string) error {
 // half of it before, a sixth of it for the event (RFC 4028 section 10).
 func matrixSession(event string) int {
 	switch event {
-	case EventRelease, EventInherit, EventSound: // they take 1 to 2 s
-		return 30
+	case EventRelease, EventInherit, EventSound: // they take 1 to 2 s, or 5 on a machine that is held up
+		return 48
 	}
-	return 20
+	return 30
 }
+
+// matrixLead is how long before a refresh falls due the calls of the other kinds are
+// brought to their moments; there they wait for it, and no transaction of theirs lasts
+// longer than 32 s.
+const matrixLead = 8 * time.Second
 
 func (m *matrix) place(ctx context.Context, event string, s *Stage, up, over *sync.WaitGroup) map[string][]*player {
 	players := map[string][]*player{}
@@ -190,6 +195,9 @@ func (m *matrix) place(ctx context.Context, event string, s *Stage, up, over *sy
 			}
 		}
 	}
+	if slices.Contains(m.cfg.Kinds, KindRefresh) {
+		pause(ctx, time.Duration(matrixSession(event))*time.Second/2-matrixLead)
+	}
 	for i := range m.cfg.Calls {
 		for _, kind := range m.cfg.Kinds {
 			if kind != KindRefresh {
@@ -213,7 +221,7 @@ func (m *matrix) epochs(ctx context.Context) (map[string]uint64, error) {
 // note keeps what the far ends saw, once every call has its CDR.
 func (m *matrix) note(ctx context.Context, event string, players map[string][]*player, before, after map[string]uint64) error {
 	cdrs := map[string][]CDR{}
-	for range 50 {
+	for range 600 {
 		all, err := m.bed.sw.API.CDRs(ctx)
 		if err != nil {
 			return err

@@ -52,7 +52,7 @@ func heldCall(t *testing.T, plan func(*Leg)) (a, b *Leg) {
 // What an end sees is told in order; a change of any of it is another outcome.
 func TestOutcomeTellsWhatIsHeld(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	a, b := heldCall(t, func(l *Leg) { l.Withhold("INFO", "PRACK"); l.ProgressReliably() })
 	must := func(err error) {
@@ -93,7 +93,7 @@ func TestOutcomeTellsWhatIsHeld(t *testing.T) {
 // The rig's carrier takes nothing but the right answer to its challenge.
 func TestCarrierOfTheRigLooksAtThePassword(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for name, spoil := range map[string]func(*message){
 		"right": func(*message) {},

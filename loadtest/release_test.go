@@ -25,7 +25,7 @@ func (b *bed) moveAll(t *testing.T, binary string) {
 // inState waits for a state of the rollout.
 func (b *bed) inState(t *testing.T, state string) Rollout {
 	t.Helper()
-	ctx := patient(t, 60*time.Second)
+	ctx := patient(t, 2*time.Minute)
 	for {
 		r, err := b.sw.API.Rollout(ctx)
 		if err == nil && r.State == state {
@@ -39,7 +39,7 @@ func (b *bed) inState(t *testing.T, state string) Rollout {
 
 func (b *bed) say(t *testing.T, verb string) error {
 	t.Helper()
-	_, err := b.sw.API.Steer(patient(t, 20*time.Second), verb, Steer{})
+	_, err := b.sw.API.Steer(patient(t, time.Minute), verb, Steer{})
 	return err
 }
 
@@ -80,7 +80,7 @@ func (b *bed) traffic(t *testing.T, every time.Duration, least int) (stop func()
 	wg.Go(func() {
 		for n := 0; pause(ctx, every) || n < least; n++ {
 			wg.Go(func() {
-				own, done := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+				own, done := context.WithTimeout(context.WithoutCancel(ctx), kindStepLimit)
 				defer done()
 				c := b.rig.NewCall(Mark{}, answerAtOnce)
 				err := c.Establish(own)
@@ -124,7 +124,7 @@ func TestFinalizeUnderTraffic(t *testing.T) {
 	if err := b.say(t, "finalize"); !errors.As(err, &refused) || refused.Code != "serve-too-old" {
 		t.Errorf("finalized under an old serve: %v", err)
 	}
-	for ctx := patient(t, 60*time.Second); ; { // refused while the old worker lives
+	for ctx := patient(t, 2*time.Minute); ; { // refused while the old worker lives
 		_, err := b.sw.API.Steer(ctx, "finalize", Steer{Force: true})
 		if err == nil {
 			break
@@ -173,7 +173,7 @@ func TestWholeRestartStartsTheConfirmedRelease(t *testing.T) {
 	}
 	b.allOn(t, len(calls), r.To.Name, 0)
 	// One of the old release that was about to leave is started again, and leaves.
-	ctx := patient(t, 20*time.Second)
+	ctx := patient(t, time.Minute)
 	for {
 		ps, err := b.sw.Find(ctx, RoleWorker)
 		if err == nil && len(ps) == 1 && same(ps[0].Digest, r.To.Digest) {
@@ -236,7 +236,7 @@ func TestReleaseWhoseMigrationBreaks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			cmd := exec.CommandContext(patient(t, 90*time.Second), bin[0], "rollout", "start", broken, "--steps", "100", "--pause", "100ms", //nolint:gosec // ours
+			cmd := exec.CommandContext(patient(t, 3*time.Minute), bin[0], "rollout", "start", broken, "--steps", "100", "--pause", "100ms", //nolint:gosec // ours
 				"--api", filepath.Join(b.sw.cfg.Site.StateDir, "run", "api.sock"))
 			text, err := cmd.CombinedOutput()
 			var exit *exec.ExitError

@@ -93,7 +93,7 @@ type ServeConfig struct {
 	// Argv is the whole command; default Binary serve --config <StateDir>/switch.yaml.
 	Argv []string
 	Env  []string      // added to ours
-	Wait time.Duration // for readiness, default 30 s
+	Wait time.Duration // for readiness, default a minute
 }
 
 // DefaultConfig is the configuration that the rig runs a switch with.
@@ -131,7 +131,7 @@ type Switch struct {
 // StartSwitch starts `switch serve` and waits until it is ready.
 func StartSwitch(ctx context.Context, c ServeConfig) (*Switch, error) {
 	if c.Wait == 0 {
-		c.Wait = 30 * time.Second
+		c.Wait = time.Minute
 	}
 	if c.Config == nil {
 		c.Config = DefaultConfig
@@ -282,7 +282,7 @@ func (s *Switch) KillAll() {
 		}
 	}
 	for pid := range s.seen {
-		for range 200 {
+		for range 3000 { // who is at the disk ends when the disk has answered
 			if !Alive(pid) {
 				break
 			}

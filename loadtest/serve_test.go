@@ -62,7 +62,7 @@ func TestKilledRigEndsItsSwitch(t *testing.T) {
 	}
 	_ = rig.Process.Kill()
 	_ = rig.Wait()
-	for ctx := patient(t, 10*time.Second); Alive(pid); {
+	for ctx := patient(t, time.Minute); Alive(pid); {
 		if !pause(ctx, 10*time.Millisecond) {
 			_ = os.RemoveAll(state)
 			if p, err := os.FindProcess(pid); err == nil {

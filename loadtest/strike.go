@@ -12,7 +12,7 @@ var phoneIP = netip.MustParseAddr("127.0.0.4")
 
 // strike lets an event of the matrix happen to so many calls, and returns when it is over.
 func (m *matrix) strike(ctx context.Context, event string, calls int) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	switch event {
 	case EventRelease:

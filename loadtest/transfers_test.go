@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 )
@@ -13,15 +14,19 @@ import (
 type party struct {
 	ua    *UA
 	calls chan *Leg
+
+	mu   sync.Mutex
+	legs []*Leg // all
 }
 
 func newParty(t *testing.T, ip string, sw netip.AddrPort) *party {
 	t.Helper()
 	p := &party{calls: make(chan *Leg, 4)}
-	ua, err := NewUA(UAConfig{Local: netip.AddrPortFrom(netip.MustParseAddr(ip), 0), Switch: sw, Linger: time.Second, Accept: func(l *Leg) {
+	ua, err := NewUA(UAConfig{Local: netip.AddrPortFrom(netip.MustParseAddr(ip), 0), Switch: sw, Accept: func(l *Leg) {
 		l.SetSound(netip.AddrPortFrom(netip.MustParseAddr(ip), 40000), false)
 		l.Ring()
 		l.Answer()
+		p.has(l)
 		p.calls <- l
 	}})
 	if err != nil {
@@ -30,6 +35,12 @@ func newParty(t *testing.T, ip string, sw netip.AddrPort) *party {
 	p.ua = ua
 	t.Cleanup(ua.Close)
 	return p
+}
+
+func (p *party) has(l *Leg) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.legs = append(p.legs, l)
 }
 
 func (p *party) peer(name string) DialplanPeer {
@@ -44,6 +55,7 @@ func (p *party) call(ctx context.Context, t *testing.T, number string, to *party
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.has(l)
 	if err := await(ctx, l.Accepted, "200 to "+number); err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +95,7 @@ func TestTransfersThroughTheSwitch(t *testing.T) {
 		}
 	}
 	t.Run("blind", func(t *testing.T) {
-		ctx := patient(t, 15*time.Second)
+		ctx := patient(t, time.Minute)
 		a, atBob := alice.call(ctx, t, "500", bob)
 		if err := atBob.Refer(ctx, "sip:600@"+sw.String()); err != nil {
 			t.Fatal(err)
@@ -99,7 +111,7 @@ func TestTransfersThroughTheSwitch(t *testing.T) {
 		hear(ctx, a.HungUp, "BYE at the caller")
 	})
 	t.Run("attended", func(t *testing.T) {
-		ctx := patient(t, 15*time.Second)
+		ctx := patient(t, time.Minute)
 		a, atBob := alice.call(ctx, t, "500", bob)
 		b2, atCarol := bob.call(ctx, t, "600", carol)
 		if err := atBob.Refer(ctx, b2.Dialog()); err != nil {
@@ -122,7 +134,7 @@ func TestTransfersThroughTheSwitch(t *testing.T) {
 		hear(ctx, atCarol.HungUp, "BYE at the other end of both calls")
 	})
 	t.Run("no route", func(t *testing.T) {
-		ctx := patient(t, 15*time.Second)
+		ctx := patient(t, time.Minute)
 		a, atBob := alice.call(ctx, t, "500", bob)
 		if err := atBob.Refer(ctx, "sip:900@"+sw.String()); err == nil {
 			t.Error("sent to a number that the dialplan does not have")
@@ -135,6 +147,11 @@ func TestTransfersThroughTheSwitch(t *testing.T) {
 	for _, l := range []*party{alice, bob, carol} {
 		if n := l.ua.Stray(); n > 0 {
 			t.Error(fmt.Errorf("%d messages of no call at %s", n, l.ua.Addr()))
+		}
+		for _, leg := range l.legs {
+			if v, _ := leg.Violations(); len(v) > 0 {
+				t.Errorf("%s, call of %s to %s: %q", l.ua.Addr(), leg.From, leg.Number, v)
+			}
 		}
 	}
 }
