@@ -1,16 +1,12 @@
 package loadtest
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -97,30 +93,17 @@ func cpuOf(who int) time.Duration {
 
 // sum adds up the samples of a metric whose labels contain every word given.
 func (b *bed) sum(ctx context.Context, name string, labels ...string) (sum float64, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.sw.cfg.Site.Metrics.String()+"/metrics", nil)
-	if err != nil {
-		return 0, fmt.Errorf("loadtest: %w", err)
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, fmt.Errorf("loadtest: %w", err)
-	}
-	defer func() { _, _ = io.Copy(io.Discard, res.Body); _ = res.Body.Close() }()
-lines:
-	for in := bufio.NewScanner(res.Body); in.Scan(); {
-		series, value, ok := cutLast(in.Text())
-		if !ok || series != name && !strings.HasPrefix(series, name+"{") {
-			continue
-		}
+	all, err := b.sw.series(ctx, name)
+samples:
+	for series, v := range all {
 		for _, l := range labels {
 			if !strings.Contains(series, l) {
-				continue lines
+				continue samples
 			}
 		}
-		v, _ := strconv.ParseFloat(value, 64)
 		sum += v
 	}
-	return sum, nil
+	return sum, err
 }
 
 func cutLast(s string) (before, after string, ok bool) {

@@ -58,7 +58,7 @@ func (b *bed) signIn(t *testing.T, chrome *browser, page netip.AddrPort, account
 
 func (b *bed) signInAt(t *testing.T, chrome *browser, url, account, scheme string) *tab {
 	t.Helper()
-	b.cli(t, "sesame-"+account, "account", "add", account)
+	b.account(t, account, "sesame-"+account)
 	p := chrome.open(t, url, raw)
 	p.await(`document.getElementById('socket').options.length > 0`)
 	socket := evaluate[string](p, fmt.Sprintf(`[...document.getElementById('socket').options].map((o) => o.value).find((v) => v.startsWith('%s:')) || ''`, scheme))
@@ -422,7 +422,7 @@ func TestSoftphoneSaysWhatIsWrong(t *testing.T) {
 	if err := b.sw.plan(t.Context(), browserPlan(netip.MustParseAddrPort("127.0.0.7:9"), nil)); err != nil {
 		t.Fatal(err)
 	}
-	b.cli(t, "sesame", "account", "add", "anna")
+	b.account(t, "anna", "sesame")
 	url := fmt.Sprintf("http://localhost:%d/", at.Port())
 	p := chrome.open(t, url, `
 		const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);

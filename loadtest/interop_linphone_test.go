@@ -178,10 +178,9 @@ func TestLinphoneRegistersAndCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"lina", "linb"} { // SHA-256 and MD5: it takes the first
-		b.cli(t, "sesame-"+name, "account", "add", name)
+		b.account(t, name, "sesame-"+name)
 	}
-	b.cli(t, "sesame-alice", "account", "add", "alice", "--md5-only")
-	pause(t.Context(), 300*time.Millisecond)
+	b.account(t, "alice", "sesame-alice", "--md5-only")
 	lina, linb := startLinphone(t, "127.0.0.30", "lina", at), startLinphone(t, "127.0.0.31", "linb", at)
 	b.registered(t, 2)
 	lina.do(t, "call sip:linb@"+at.String(), "Media streams established")
@@ -228,11 +227,10 @@ func TestLinphoneChangesTheCodecAndTransfers(t *testing.T) {
 	if err := b.sw.plan(t.Context(), accountPlan(netip.MustParseAddrPort("127.0.0.5:9"))); err != nil {
 		t.Fatal(err)
 	}
-	b.cli(t, "sesame-lina", "account", "add", "lina")
+	b.account(t, "lina", "sesame-lina")
 	for _, name := range []string{"alice", "carol"} {
-		b.cli(t, "sesame-"+name, "account", "add", name, "--md5-only")
+		b.account(t, name, "sesame-"+name, "--md5-only")
 	}
-	pause(t.Context(), 300*time.Millisecond)
 	lina, carol := startLinphone(t, "127.0.0.30", "lina", at), startAccount(t, "127.0.0.7", "carol", at)
 	b.registered(t, 2)
 	alice := startAccount(t, "127.0.0.6", "alice", at, dial("lina", at)...)

@@ -46,8 +46,7 @@ func TestSipsak(t *testing.T) {
 	if err := b.sw.plan(t.Context(), plan); err != nil {
 		t.Fatal(err)
 	}
-	b.cli(t, "sesame", "account", "add", "sak", "--md5-only") // it knows no other
-	pause(t.Context(), 300*time.Millisecond)
+	b.account(t, "sak", "sesame", "--md5-only") // it knows no other
 	at := b.sw.cfg.Site.SIP.String()
 	for _, c := range []struct {
 		name, from string

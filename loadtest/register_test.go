@@ -25,6 +25,16 @@ func (b *bed) cli(t *testing.T, input string, args ...string) string {
 	return string(out)
 }
 
+// account adds an account and waits until all know it.
+func (b *bed) account(t *testing.T, name, password string, flags ...string) {
+	t.Helper()
+	before := b.metric(t, "switch_accounts", `role="api"`)
+	b.cli(t, password, append([]string{"account", "add", name}, flags...)...)
+	if err := b.sw.heard(t.Context(), "switch_accounts", before+1); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // registered waits until so many registrations are listed.
 func (b *bed) registered(t *testing.T, n int) (out []struct{ Account, Contact, Source string }) {
 	t.Helper()
@@ -91,8 +101,7 @@ func TestSippAsAnAccount(t *testing.T) {
 	if err := b.sw.plan(t.Context(), accountPlan(callee)); err != nil {
 		t.Fatal(err)
 	}
-	b.cli(t, "sesame", "account", "add", "sipp", "--md5-only")
-	pause(t.Context(), 300*time.Millisecond) // the edge hears of it
+	b.account(t, "sipp", "sesame", "--md5-only")
 	runSipp(t, "uac_account.xml", "uas.xml", caller, callee, b.sw.cfg.Site.SIP, "5551")
 	if r := b.registered(t, 1); r[0].Account != "sipp" || r[0].Source != caller.String() {
 		t.Errorf("%+v", r)
@@ -109,9 +118,8 @@ func TestBaresipRegistersAndCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"alice", "bob"} {
-		b.cli(t, "sesame-"+name, "account", "add", name, "--md5-only")
+		b.account(t, name, "sesame-"+name, "--md5-only")
 	}
-	pause(t.Context(), 300*time.Millisecond)
 	bob := startAccount(t, "127.0.0.7", "bob", at)
 	b.registered(t, 1)
 	alice := startAccount(t, "127.0.0.6", "alice", at, dial("bob", at)...)
@@ -138,7 +146,9 @@ func TestBaresipRegistersAndCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.registered(t, 1)
-	pause(t.Context(), 300*time.Millisecond)
+	if err := b.sw.heard(t.Context(), "switch_accounts", 2); err != nil {
+		t.Fatal(err)
+	}
 	again := startAccount(t, "127.0.0.6", "alice", at, dial("bob", at)...)
 	b.talking(t, 1)
 	pause(t.Context(), 3*time.Second)

@@ -293,10 +293,12 @@ func (s *Switch) KillAll() {
 	s.API.Close()
 }
 
-// plan stores a dialplan and waits until the edges may have it: they watch for
-// it, and call who is not in it a stranger.
+// plan stores a dialplan and waits until all have it: who is not in the plan that an
+// edge goes by is a stranger to it.
 func (s *Switch) plan(ctx context.Context, p Dialplan) error {
-	_, err := s.API.PutDialplan(ctx, p)
-	pause(ctx, 300*time.Millisecond)
-	return err
+	stored, err := s.API.PutDialplan(ctx, p)
+	if err != nil {
+		return err
+	}
+	return s.heard(ctx, "switch_dialplan_version", float64(stored.Version))
 }

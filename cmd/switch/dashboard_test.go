@@ -52,6 +52,7 @@ func allMetrics() described {
 	d := described{"up": {"job", "instance"}}
 	newWorkerMetrics(d, "v1")
 	newCarrierMetrics(d, time.Now)
+	d.MustRegister(atHand(nil, nil)...)
 	d.MustRegister(releaseInfo("v1"), edgeCollector{&edge.Stats{}}, trunkCollector{func() []edge.TrunkView { return nil }},
 		mediaCollector{func() media.Stats {
 			return media.Stats{Dropped: map[string]uint64{"x": 1}, Control: map[string]uint64{"x": 1}}

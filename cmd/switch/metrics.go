@@ -12,6 +12,7 @@ import (
 	"callswitch/codecore"
 	"callswitch/handoff"
 	"callswitch/media"
+	"callswitch/registrar"
 	"callswitch/sessions"
 )
 
@@ -70,6 +71,17 @@ func releaseInfo(release string) prometheus.Collector {
 	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "switch_release_info", Help: "1, for the release of each process."}, []string{"release"})
 	g.WithLabelValues(release).Set(1)
 	return g
+}
+
+// atHand tells what of the store a process goes by: after a change, who has heard of it.
+func atHand(plan func() *codecore.Plan, accounts *registrar.Accounts) []prometheus.Collector {
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	return []prometheus.Collector{
+		gauge("switch_dialplan_version", "Version of the dialplan that each process goes by; 0: none yet.", func() float64 { return float64(plan().Version) }),
+		gauge("switch_accounts", "Accounts that each process knows.", func() float64 { return float64(accounts.Len()) }),
+	}
 }
 
 func counters(name, help string, labels ...string) *prometheus.CounterVec {

@@ -46,6 +46,7 @@ func runAPI(ctx context.Context, c *child) error {
 	if b.plan, err = watchPlan(ctx, docs, c.log); err != nil {
 		return err
 	}
+	c.metrics.MustRegister(atHand(b.plan, accounts)...)
 	if b.cluster, err = watchCluster(ctx, docs); err != nil {
 		return err
 	}

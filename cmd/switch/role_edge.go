@@ -42,6 +42,7 @@ func runEdge(ctx context.Context, c *child) error {
 	if err != nil {
 		return err
 	}
+	c.metrics.MustRegister(atHand(plan, accounts)...)
 	secrets, err := readSecrets(c.cfg.Trunks.Passwords)
 	if err != nil {
 		return err

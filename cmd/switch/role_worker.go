@@ -43,6 +43,7 @@ func runWorker(ctx context.Context, c *child) error {
 	if err != nil {
 		return err
 	}
+	c.metrics.MustRegister(atHand(plan, accounts)...)
 	offset := storeClock(ctx, store, c.log)
 	now := func() time.Time { return time.Now().Add(offset()) }
 	rollout, err := watchRolloutDoc(ctx, docs, c.log)
