@@ -39,9 +39,10 @@ var sippWords = template.FuncMap{
 	"them": func() string {
 		return `<action>` + sippKeep("From", "them") + `</action>`
 	},
-	// keep remembers a request, for what late answers after others have come.
+	// keep remembers a request, for what late answers after others have come, and who
+	// the caller is.
 	"keep": func() string {
-		return `<action>` + sippKeep("Via", "via") + sippKeep("From", "from") + sippKeep("To", "to") + `</action>`
+		return `<action>` + sippKeep("Via", "via") + sippKeep("From", "from") + sippKeep("To", "to") + sippKeep("From", "them") + `</action>`
 	},
 	"late": func(code int, reason string, cseq int, method, tag, sdp string) string {
 		if tag != "" {
@@ -54,6 +55,11 @@ var sippWords = template.FuncMap{
 	},
 	"tellAck": func(cseq int, sdp string) string {
 		return sippMessage("ACK [next_url] SIP/2.0", sippBranch(cseq)+"ack", "From: <sip:sipp@[local_ip]>;tag=[pid]b[call_number]", "To:[$them]", cseq, "ACK", sdp, nil)
+	},
+	// again takes repetitions of a request, before what is awaited: sipp knows them by
+	// itself only until it has said two things since.
+	"again": func(method string) string {
+		return fmt.Sprintf(`<label id="%[1]s"/><recv request="%[1]s" optional="true" next="%[1]s"/>`, method)
 	},
 	// want is an action: a header (or the body) of what came has this in it.
 	"want": func(where, regexp string) string {

@@ -36,8 +36,8 @@ var plays = []struct {
 	{"BYE glare", "5551", "uac.xml", []string{"uas_glare.tmpl"}, nil, DialplanPeer{}},
 	{"2xx comes again on both sides", "5551", "uac_deaf.tmpl", []string{"uas_deaf.tmpl"}, []string{"-nr"}, DialplanPeer{}},
 	{"careless answer to a hold", "5551", "uac_holds.tmpl", []string{"uas_careless.tmpl"}, nil, DialplanPeer{}},
-	{"REFER, then the transferor's BYE", "5551", "uac_talks.tmpl", []string{"uas_refers.tmpl", "uas_rings.tmpl"}, nil, DialplanPeer{}},
-	{"second 2xx", "5551", "uac.xml", []string{"uas_answers_twice.tmpl"}, nil, DialplanPeer{}},
+	{"REFER, then the transferor's BYE", "5551", "uac_listens.tmpl", []string{"uas_refers.tmpl", "uas_rings.tmpl"}, nil, DialplanPeer{}},
+	{"second 2xx", "5551", "uac_listens.tmpl", []string{"uas_answers_twice.tmpl"}, nil, DialplanPeer{}},
 }
 
 func TestSippPlaysThroughTheSwitch(t *testing.T) {

@@ -27,7 +27,7 @@ var pairs = []struct {
 	{"update", "uac_update.xml", "uas_update.xml", false},
 	{"update to a phone without", "uac_update.xml", "uas_held_once.xml", true},
 	{"422", "uac.xml", "uas_422.xml", true},
-	{"refresh due", "uac_long.xml", "uas_refresh.xml", true},
+	{"refresh due", "uac_listens.tmpl", "uas_refresh.tmpl", true},
 }
 
 func needSipp(t *testing.T) {
