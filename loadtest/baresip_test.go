@@ -154,7 +154,7 @@ func (p *phone) stop(t *testing.T) {
 		return
 	}
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	timer := time.AfterFunc(5*time.Second, func() { _ = p.cmd.Process.Kill() })
+	timer := time.AfterFunc(20*time.Second, func() { _ = p.cmd.Process.Kill() })
 	_ = p.cmd.Wait()
 	timer.Stop()
 	if t.Failed() {
@@ -206,8 +206,10 @@ func dial(number string, to netip.AddrPort) []string {
 
 func TestBaresipAlone(t *testing.T) {
 	b := startPhone(t, "127.0.0.7", "5551")
+	heard := b.control(t)
 	a := startPhone(t, "127.0.0.6", "alice", dial("5551", b.at)...)
-	pause(t.Context(), 4*time.Second)
+	heard.says(t, 0, `"type":"CALL_ESTABLISHED"`)
+	pause(t.Context(), 3500*time.Millisecond)
 	a.stop(t)
 	b.stop(t)
 	b.mustHearTone(t, 2)

@@ -227,6 +227,8 @@ func benchRelay(ctx context.Context, c BenchConfig, kind string) (*RelayResult, 
 		call.SB.Hush()
 	}
 	pause(ctx, 2*drain)
+	for begin := time.Now(); heard().Lost > 0 && time.Since(begin) < overdue && pause(ctx, 20*time.Millisecond); {
+	}
 	h := heard()
 	r.Lost, r.Reordered, r.Elsewhere, r.GapMax, r.DelayMax = h.Lost, h.Reordered, h.WrongSource, h.GapMS, h.DelayMS
 	_, _ = fmt.Fprintf(c.Progress, "relay, rtp to %s: %.1f us of CPU a packet, %d of %d lost; at rest %.1f KiB a call and %d goroutines in media; %.2f ms of its CPU to set a call up\n",

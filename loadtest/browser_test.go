@@ -56,6 +56,7 @@ func startBrowser(t *testing.T, hz float64) *browser {
 		chromedp.Flag("ignore-certificate-errors", true),
 		chromedp.Flag("allow-loopback-in-peer-connection", true),
 		chromedp.Flag("disable-features", "WebRtcHideLocalIpsWithMdns,Translate"),
+		chromedp.WSURLReadTimeout(time.Minute),
 		chromedp.UserDataDir(filepath.Join(dir, "profile")), chromedp.Env("TMPDIR="+dir),
 	)
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
@@ -121,7 +122,7 @@ func (p *tab) await(expression string) {
 // evaluate is the value of an expression, a promise's too.
 func evaluate[T any](p *tab, expression string) T {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(p.ctx, time.Minute)
 	defer cancel()
 	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
 	if err != nil {
@@ -164,7 +165,7 @@ func (p *tab) hears(id string, hz float64) float64 {
 // looks, 200 ms apart, in a row.
 func (p *tab) mustHear(id string, hz float64, looks int) {
 	p.t.Helper()
-	limit := patient(p.t, 20*time.Second)
+	limit := patient(p.t, time.Minute)
 	var heard []float64
 	for row := 0; row < looks; {
 		s := p.hears(id, hz)

@@ -14,7 +14,7 @@ import (
 func sipsak(t *testing.T, ip string, args ...string) (string, error) {
 	t.Helper()
 	args = append([]string{"-i", "-k", ip}, args...)
-	out, err := exec.CommandContext(patient(t, 20*time.Second), "sipsak", args...).CombinedOutput() //nolint:gosec // our own arguments
+	out, err := exec.CommandContext(patient(t, time.Minute), "sipsak", args...).CombinedOutput() //nolint:gosec // our own arguments
 	return string(out), err
 }
 
@@ -81,7 +81,7 @@ func TestSipsak(t *testing.T) {
 		t.Errorf("taking a registration back beside a flood: %v:\n%s", err, tail(out))
 	}
 	b.registered(t, 0)
-	for ctx := patient(t, 10*time.Second); flooded()-before < 4900; {
+	for ctx := patient(t, 30*time.Second); flooded()-before < 4900; {
 		if !pause(ctx, 50*time.Millisecond) {
 			t.Errorf("%v of 5000 datagrams of a flood were dropped", flooded()-before)
 			break

@@ -60,14 +60,14 @@ func TestMediaOfOneIPVersionRefusesTheOther(t *testing.T) {
 	if err := c.Place(); err != nil {
 		t.Fatal(err)
 	}
-	if code, err := c.A.Final(patient(t, 5*time.Second)); code != 488 || err != nil {
+	if code, err := c.A.Final(patient(t, 20*time.Second)); code != 488 || err != nil {
 		t.Errorf("%d %v", code, err)
 	}
 	if c.here.Is() {
 		t.Error("the callee was called")
 	}
 	cdrs := b.cdrs(t, 1)
-	for ctx := patient(t, 10*time.Second); b.metric(t, "switch_calls_refused_total", `reason="sdp-family"`) != 1; {
+	for ctx := patient(t, 30*time.Second); b.metric(t, "switch_calls_refused_total", `reason="sdp-family"`) != 1; {
 		if !pause(ctx, 50*time.Millisecond) {
 			t.Error("not counted, or more than once")
 			break

@@ -15,7 +15,7 @@ import (
 // metric is sum, which must be had.
 func (b *bed) metric(t *testing.T, name string, labels ...string) float64 {
 	t.Helper()
-	sum, err := b.sum(patient(t, 10*time.Second), name, labels...)
+	sum, err := b.sum(patient(t, 30*time.Second), name, labels...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func TestRefusals(t *testing.T) {
 			} else if m := from.final(t, c.request); m.code != c.code {
 				t.Errorf("%d %s, not %d", m.code, m.reason, c.code)
 			}
-			for ctx := patient(t, 10*time.Second); c.metric != "" && b.metric(t, c.metric, c.label) <= before; {
+			for ctx := patient(t, 30*time.Second); c.metric != "" && b.metric(t, c.metric, c.label) <= before; {
 				if !pause(ctx, 50*time.Millisecond) {
 					t.Fatalf("%s{%s} has not grown", c.metric, c.label)
 				}

@@ -38,7 +38,7 @@ func (b *bed) account(t *testing.T, name, password string, flags ...string) {
 // registered waits until so many registrations are listed.
 func (b *bed) registered(t *testing.T, n int) (out []struct{ Account, Contact, Source string }) {
 	t.Helper()
-	for range 100 {
+	for ctx := patient(t, 30*time.Second); ; {
 		out = nil
 		if err := json.Unmarshal([]byte(b.cli(t, "", "registrations", "--json")), &out); err != nil {
 			t.Fatal(err)
@@ -46,10 +46,10 @@ func (b *bed) registered(t *testing.T, n int) (out []struct{ Account, Contact, S
 		if len(out) == n {
 			return out
 		}
-		pause(t.Context(), 100*time.Millisecond)
+		if !pause(ctx, 100*time.Millisecond) {
+			t.Fatalf("%d registrations, want %d", len(out), n)
+		}
 	}
-	t.Fatalf("%d registrations, want %d", len(out), n)
-	return nil
 }
 
 // talking waits until so many calls do, and gives them.

@@ -105,7 +105,7 @@ func TestCancelAndBusy(t *testing.T) {
 	for name, want := range map[string]int{"cancel": 487, "busy": 486} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			a, _ := twoUAs(t, false, func(l *Leg) {
 				l.Ring()
