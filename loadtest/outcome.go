@@ -46,19 +46,34 @@ func (c *Call) outcome(err error, cdrs []CDR) string {
 	return b.String()
 }
 
+// ackedMark follows the code of a failure that got its ACK.
+const ackedMark = " and ACK"
+
 // saw tells what a leg was asked and answered, and what it asked and was answered,
 // each in order.
 func (l *Leg) saw() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var got, said []string
+	acked := map[string]bool{} // failures to INVITE, by branch: theirs is the ACK's (RFC 3261 section 17.1.1.3)
 	for _, e := range l.ledger.Requests {
+		if t := l.servers["INVITE"+e.Branch]; e.Method == "ACK" && t != nil && t.code >= 300 {
+			acked[e.Branch] = true
+		}
+	}
+	for _, e := range l.ledger.Requests {
+		if e.Method == "ACK" && acked[e.Branch] {
+			continue // the next hop's alone: it stands with its failure, whenever it came
+		}
 		s := e.Method
 		if d := detail(e.raw); d != "" {
 			s += "(" + d + ")"
 		}
 		if t := l.servers[e.Method+e.Branch]; t != nil && e.Method != "ACK" {
 			s += fmt.Sprintf(" %d", t.code)
+		}
+		if acked[e.Branch] && e.Method == "INVITE" {
+			s += ackedMark
 		}
 		got = append(got, s)
 	}

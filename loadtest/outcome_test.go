@@ -116,6 +116,9 @@ func TestCarrierOfTheRigLooksAtThePassword(t *testing.T) {
 			if err := await(ctx, b.Asked, "INVITE with the password"); err != nil {
 				t.Fatal(err)
 			}
+			if got := b.saw(); !strings.HasPrefix(got, "got INVITE(sendrecv) 407"+ackedMark+", INVITE(sendrecv) 0;") {
+				t.Error(got)
+			}
 			b.Answer()
 		}
 		if code := <-done; (code == 200) != (name == "right") {
@@ -134,6 +137,16 @@ func TestMatrixFindsWhatDiffers(t *testing.T) {
 	m.compare()
 	if m.out.Same[EventEdge][KindInfo] != 1 || len(m.out.Problems) != 1 || !strings.Contains(m.out.Problems[0], "calls 1:\nz\nwhere the quiet run has\ny\n") {
 		t.Errorf("%v %q", m.out.Same, m.out.Problems)
+	}
+	acked := "got INVITE 407" + ackedMark + ", INVITE 200\n"
+	for event, same := range map[string]int{EventEdge: 2, EventWorker: 1} { // the ACK was the dead edge's own
+		o := &matrix{out: Matrix{
+			Calls: 2, Kinds: []string{KindInfo}, Events: []string{event}, Same: map[string]map[string]int{},
+			Outcomes: map[string]map[string][]string{EventNone: {KindInfo: {acked, acked}}, event: {KindInfo: {acked, hopless(acked)}}},
+		}}
+		if o.compare(); o.out.Same[event][KindInfo] != same {
+			t.Errorf("%s: %d are the same, want %d", event, o.out.Same[event][KindInfo], same)
+		}
 	}
 	var w strings.Builder
 	m.out.WriteTable(&w)
