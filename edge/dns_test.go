@@ -287,6 +287,7 @@ func TestAQuestionIsAskedOnceForAllWhoWait(t *testing.T) {
 	n := newNames(z.locator())
 	var wg sync.WaitGroup
 	got := make(chan *located, 100)
+	began := time.Now()
 	for range 100 {
 		n.find(context.Background(), &wg, question{host: "p.example", port: 1}, func(l *located) { got <- l })
 	}
@@ -297,8 +298,9 @@ func TestAQuestionIsAskedOnceForAllWhoWait(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	if c := z.count("p.example. A"); c != 1 {
-		t.Errorf("asked %d times", c)
+	most := 1 + int(time.Since(began)/dnsTry) // each time that no answer has come in time
+	if c := z.count("p.example. A"); c < 1 || c > most {
+		t.Errorf("asked %d times, want at most %d", c, most)
 	}
 	for i := range maxNames + 10 {
 		n.mu.Lock()

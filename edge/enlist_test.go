@@ -15,12 +15,12 @@ import (
 // REGISTER is performed once, the carrier's answer is delivered, and what the
 // Answer holds goes out with the trunk's password.
 func TestRegisterAtACarrier(t *testing.T) {
-	r := newRig(t, quick())
+	r := newRig(t, patient())
 	r.stop()
 	r.own = func(c *Config) {
 		c.Secrets = map[string]registrar.Secret{"club": {Trunk: "club", User: "us", Password: "open"}}
 	}
-	r.start("b2", "udp:127.0.0.1:0", quick())
+	r.start("b2", "udp:127.0.0.1:0", patient())
 	id := codecore.EnlistID("club")
 	token := Token(key, id)
 	request := func(seq uint64, auth ...codecore.Authorize) codecore.Action {
@@ -68,7 +68,7 @@ func TestRegisterAtACarrier(t *testing.T) {
 // Who calls the Contact of a registration is that carrier, from wherever, and may
 // say BYE too; who invents one is nobody.
 func TestCallToTheContactOfARegistration(t *testing.T) {
-	r := newRig(t, quick())
+	r := newRig(t, patient())
 	r.plan.Store(&codecore.Plan{Peers: []codecore.PlanPeer{
 		{Name: "club", Kind: "trunk", Register: &codecore.Enlist{AOR: "sip:1@club.example"}},
 		{Name: "pub", Kind: "trunk", Register: &codecore.Enlist{AOR: "sip:1@pub.example", Contact: "us"}},

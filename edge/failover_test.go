@@ -97,8 +97,8 @@ func patientRig(t *testing.T, silence time.Duration, change func(*codecore.SendR
 	for i, p := range ports {
 		z.set(t, fmt.Sprintf("_sip._udp.trunk.example. 60 IN SRV %d 0 %d a.example.", i+1, p))
 	}
-	lim := quick()
-	lim.Silence, lim.T1 = silence, 100*time.Millisecond
+	lim := patient()
+	lim.Silence = silence
 	r := newRig(t, lim)
 	r.stop()
 	r.own = func(c *Config) { c.DNS = []string{z.addr} }
@@ -176,7 +176,7 @@ func TestASilentAddressIsLeftAndEndedLater(t *testing.T) {
 
 func TestA503NamesTheAddress(t *testing.T) {
 	full, alive := newProxy(t), newProxy(t)
-	r := trunkRig(t, nil, full.port(), alive.port())
+	r := patientRig(t, guard, nil, full.port(), alive.port())
 	r.send(r.request("INVITE", "1", ""))
 	full.says(full.hear("INVITE"), 503, "")
 	full.hear("ACK")
@@ -193,16 +193,12 @@ func TestA503NamesTheAddress(t *testing.T) {
 func TestAClosedPortIsKnownAtOnce(t *testing.T) {
 	const nobody = 1 // a port that no test can take
 	alive := newProxy(t)
-	r := patientRig(t, 10*time.Second, nil, nobody, alive.port())
-	began := time.Now()
+	r := patientRig(t, guard, nil, nobody, alive.port())
 	r.send(r.request("INVITE", "1", ""))
-	if n := event[codecore.SIPTimeout](r, nil); n.Code != 503 || n.Failed != "udp/127.0.0.1:1" {
+	if n := event[codecore.SIPTimeout](r, nil); n.Code != 503 || n.Failed != "udp/127.0.0.1:1" { // silence would be a 408, and later
 		t.Errorf("%+v", n)
 	}
 	alive.hear("INVITE")
-	if d := time.Since(began); d > 5*time.Second { // silence would be 10 s
-		t.Errorf("after %s", d)
-	}
 	if r.edge.stats.Reasons()["port-closed"] == 0 {
 		t.Error("not counted")
 	}
@@ -211,7 +207,7 @@ func TestAClosedPortIsKnownAtOnce(t *testing.T) {
 // A datagram that quotes no branch of ours changes nothing, whoever sends it.
 func TestAForgedUnreachableIsNotBelieved(t *testing.T) {
 	dead, alive := newProxy(t), newProxy(t)
-	r := patientRig(t, 10*time.Second, nil, dead.port(), alive.port())
+	r := patientRig(t, guard, nil, dead.port(), alive.port())
 	r.send(r.request("INVITE", "1", ""))
 	first := dead.hear("INVITE")
 	to := dead.conn.LocalAddr().(*net.UDPAddr).AddrPort()

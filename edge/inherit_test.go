@@ -230,7 +230,7 @@ func TestConnectionsGoOnInTheMiddleOfAMessage(t *testing.T) {
 // A slow reader is in the middle of a message of ours when the edge is replaced:
 // it gets every byte, once.
 func TestWhatIsBeingWrittenIsWrittenToItsEnd(t *testing.T) {
-	r := newRig(t, quick())
+	r := newRig(t, patient())
 	c, err := net.Dial("tcp", r.edge.Addrs()[1].String())
 	f := newTCPFar(t, c, err)
 	_ = c.(*net.TCPConn).SetReadBuffer(1 << 15)

@@ -20,9 +20,9 @@ func sixth(t *testing.T) (*rig, *net.UDPConn) {
 		t.Skip("no IPv6 here: ", err)
 	}
 	t.Cleanup(func() { far.Close() })
-	r := newRig(t, quick())
+	r := newRig(t, patient())
 	r.stop()
-	r.start("b2", "udp:[::1]:0", quick())
+	r.start("b2", "udp:[::1]:0", patient())
 	r.plan.Store(&codecore.Plan{Peers: []codecore.PlanPeer{{Name: "phone", Kind: "phone", Sources: []string{"::1"}}}})
 	old := r.far
 	r.far = far
@@ -63,9 +63,9 @@ func TestIPv6EverywhereInACall(t *testing.T) {
 }
 
 func TestMappedAddressesAreIPv4(t *testing.T) {
-	r := newRig(t, quick())
+	r := newRig(t, patient())
 	r.stop()
-	r.start("b2", "udp:[::ffff:127.0.0.1]:0", quick())
+	r.start("b2", "udp:[::ffff:127.0.0.1]:0", patient())
 	r.send(strings.ReplaceAll(r.request("OPTIONS", "1", ""), "UDP 127.0.0.1", "UDP [::ffff:127.0.0.1]"))
 	if msg := r.hear("200"); !strings.Contains(msg, "received=127.0.0.1") {
 		t.Error(msg)
@@ -76,7 +76,7 @@ func TestMappedAddressesAreIPv4(t *testing.T) {
 }
 
 func TestSignallingIsMarkedCS3(t *testing.T) {
-	r := newRig(t, quick())
+	r := newRig(t, patient())
 	conn, err := net.Dial("tcp", r.edge.Addrs()[1].String())
 	f := newTCPFar(t, conn, err)
 	f.send(r.viaTCP("OPTIONS", "1", "1"))

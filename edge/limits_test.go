@@ -38,7 +38,7 @@ func TestAStrangerGets403AFewTimes(t *testing.T) {
 // A carrier's Contact or Record-Route may name another machine than the one that
 // called: what it sends in a dialog of ours is heard, with accounts or without.
 func TestAPartyMayBeElsewhere(t *testing.T) {
-	r := newRig(t, quick())
+	r := newRig(t, patient())
 	r.send(r.request("INVITE", "e", ""))
 	q := event(r, func(q codecore.SIPRequest) bool { return q.Msg.Method == "INVITE" })
 	r.plan.Store(&codecore.Plan{})
@@ -193,7 +193,7 @@ func TestCallsAndTransactionsAreForgotten(t *testing.T) {
 }
 
 func TestAStatusOfTheWorkerBecomesAResponse(t *testing.T) {
-	r := newRig(t, quick())
+	r := newRig(t, patient())
 	for _, c := range []struct {
 		a    sessions.Answer
 		want string

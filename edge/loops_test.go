@@ -9,11 +9,11 @@ import (
 )
 
 func TestAMergedRequestGets482(t *testing.T) {
-	r := newRig(t, quick())
+	r := newRig(t, patient())
 	r.send(r.request("INVITE", "1", ""))
 	r.hear("100 Trying")
 	r.send(r.request("INVITE", "2", "")) // the same, by another way
-	if msg := r.hear("SIP/2.0"); !strings.HasPrefix(msg, "SIP/2.0 482") || !strings.Contains(msg, `text="merged"`) {
+	if msg := r.hear("SIP/2.0 "); !strings.HasPrefix(msg, "SIP/2.0 482") || !strings.Contains(msg, `text="merged"`) {
 		t.Fatal(msg)
 	}
 	r.send(r.request("INVITE", "1", ""))
@@ -21,7 +21,7 @@ func TestAMergedRequestGets482(t *testing.T) {
 }
 
 func TestOurOwnInviteComeBackGets482(t *testing.T) {
-	r := newRig(t, quick())
+	r := newRig(t, patient())
 	r.says(func(d sessions.Delivery) *sessions.Answer {
 		if q, is := d.Event.Event().(codecore.SIPRequest); is && q.Msg.Method == "INVITE" {
 			return ok(d, action(1, r.outgoing(q.Token, "INVITE")))

@@ -24,7 +24,7 @@ func ringsReliably(d sessions.Delivery) *sessions.Answer {
 }
 
 func TestAReliable183IsRepeatedUntilItsPrack(t *testing.T) {
-	r := newRig(t, quick())
+	r := newRig(t, patient())
 	r.says(ringsReliably)
 	r.send(r.request("INVITE", "1", ""))
 	for range 3 {
@@ -76,7 +76,7 @@ func TestReliableResponsesComeInOrder(t *testing.T) {
 // TestACancelWithoutABranchCancelsWhatIsRinging: the worker that knew the INVITE
 // cannot be asked any more.
 func TestACancelWithoutABranchCancelsWhatIsRinging(t *testing.T) {
-	r := newRig(t, quick())
+	r := newRig(t, patient())
 	r.says(func(d sessions.Delivery) *sessions.Answer {
 		switch e := d.Event.Event().(type) {
 		case codecore.SIPRequest:

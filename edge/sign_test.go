@@ -12,7 +12,7 @@ import (
 // The worker says what is answered, the edge with which password. Without one
 // nothing is sent, and the call hears it.
 func TestEdgeSignsWhatTheWorkerAuthorizes(t *testing.T) {
-	r := newRig(t, quick())
+	r := newRig(t, patient())
 	r.edge.cfg.Secrets = map[string]registrar.Secret{"carrier": {Trunk: "carrier", User: "u", Password: "secret"}}
 	r.says(func(d sessions.Delivery) *sessions.Answer {
 		q, is := d.Event.Event().(codecore.SIPRequest)

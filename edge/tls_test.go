@@ -105,7 +105,7 @@ func TestACertificateIsReadAgainWhenItChanges(t *testing.T) {
 }
 
 func TestSTUNOnTheSIPPort(t *testing.T) {
-	r := newRig(t, quick())
+	r := newRig(t, patient())
 	request := make([]byte, 20)
 	binary.BigEndian.PutUint16(request, stunRequest)
 	binary.BigEndian.PutUint32(request[4:], stunCookie)

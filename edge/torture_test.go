@@ -252,7 +252,7 @@ func (h *ears) final(t *testing.T, to, never string) string {
 // that says yes, a phone, and a trunk that answers every call with 486.
 func switchWithBusyTrunk(t *testing.T, media string) (*Edge, *ears) {
 	t.Helper()
-	r := newRig(t, Limits{T1: 30 * time.Millisecond, T4: 100 * time.Millisecond})
+	r := newRig(t, patient())
 	r.stop()
 	heard := &ears{in: make(chan string, 256)}
 	for _, port := range torturePorts {
@@ -275,7 +275,7 @@ func switchWithBusyTrunk(t *testing.T, media string) (*Edge, *ears) {
 	}
 	go busy(r.far)
 	startWorker(t, r, media)
-	r.start("b2", "udp:"+torturer, Limits{T1: 30 * time.Millisecond, T4: 100 * time.Millisecond})
+	r.start("b2", "udp:"+torturer, patient())
 	r.plan.Store(&codecore.Plan{
 		Peers: []codecore.PlanPeer{
 			{Name: "phone", Kind: "phone", Sources: []string{tortured}},

@@ -86,7 +86,7 @@ func withTransports(t *testing.T, more func(*Config)) (*rig, *x509.CertPool) {
 		}
 	}
 	r.stop()
-	r.start("b3", "udp:127.0.0.1:0", quick())
+	r.start("b3", "udp:127.0.0.1:0", patient())
 	return r, pool
 }
 
@@ -163,8 +163,7 @@ func (b *browser) hear(want string) string {
 	b.t.Helper()
 	for {
 		f := b.frame()
-		head, _, _ := strings.Cut(string(f.Payload), "\r\n")
-		if f.Header.OpCode == ws.OpText && strings.Contains(head, want) {
+		if f.Header.OpCode == ws.OpText && begins(string(f.Payload), want) {
 			return string(f.Payload)
 		}
 		if f.Header.OpCode == ws.OpClose {
@@ -255,7 +254,7 @@ func TestABrowserRegistersOverWSAndWSS(t *testing.T) {
 // A call to a browser goes by its flow alone, and by the next one when it has
 // come back; one that stays away is nobody's waiting for long.
 func TestABrowserIsReachedByItsFlowAlone(t *testing.T) {
-	r, _ := withTransports(t, func(c *Config) { c.Limits.T1 = patient().T1 })
+	r, _ := withTransports(t, nil)
 	open := func() *browser {
 		b, err := browse(t, r.edge.Addrs()[atWS].String(), "", nil, "", "sip")
 		if err != nil {
