@@ -297,6 +297,7 @@ func TestHandshakesGoOn(t *testing.T) {
 func TestWhatIsBeingWrittenInTLSIsWrittenToItsEnd(t *testing.T) {
 	r, pool := withTransports(t, nil)
 	phone := r.tlsPhone(pool)
+	_ = phone.conn.(*tls.Conn).NetConn().(*net.TCPConn).SetReadBuffer(1 << 15) // so that little fills them
 	signUp(phone, "TLS", "slow")
 	link := func() *streamLink {
 		r.edge.mu.Lock()
@@ -332,6 +333,7 @@ func TestWhatIsBeingWrittenInTLSIsWrittenToItsEnd(t *testing.T) {
 		l.mu.Lock()
 		return l.under && first == &l.out[0][0]
 	}
+	_ = link().raw.(*net.TCPConn).SetWriteBuffer(1 << 15)
 	for range 2 {
 		put(stuck)
 		r.inherit(nil)
