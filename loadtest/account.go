@@ -41,8 +41,6 @@ type Account struct {
 	delay    time.Duration
 	gap      time.Duration
 	eventsOn bool
-	heard    bool // a knock, since listen
-	knocked  bool // since the last numbered packet
 	silences []lull
 }
 
@@ -76,20 +74,6 @@ func (a *Account) pause() {
 	a.last = time.Time{}
 }
 
-// listen begins to wait for a knock.
-func (a *Account) listen() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.heard = false
-}
-
-// open tells whether one has come since.
-func (a *Account) open() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.heard
-}
-
 func (a *Account) packet(b []byte, from netip.AddrPort, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -110,10 +94,6 @@ func (a *Account) packet(b []byte, from netip.AddrPort, now time.Time) {
 		return
 	}
 	n := int64(binary.BigEndian.Uint32(p[9:]))
-	if n == knock {
-		a.heard, a.knocked = true, true
-		return
-	}
 	if n > 1<<26 { // 15 days of talk: not ours
 		a.h.Foreign++
 		return
@@ -157,18 +137,11 @@ func (a *Account) header(b []byte, n uint16) {
 	ssrc, seq := binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint16(b[2:])
 	off := seq - n
 	if a.stream && (ssrc != a.ssrc || off != a.offset) {
-		var more uint16 // that had sequence numbers and no payload number
-		if a.eventsOn {
-			more += 8
-		}
-		if a.knocked {
-			more += knocksMost
-		}
-		if ssrc != a.ssrc || off-a.offset > more {
+		if !a.eventsOn || ssrc != a.ssrc || off-a.offset > 8 {
 			a.h.Broken++
 		}
 	}
-	a.stream, a.ssrc, a.offset, a.eventsOn, a.knocked = true, ssrc, off, false, false
+	a.stream, a.ssrc, a.offset, a.eventsOn = true, ssrc, off, false
 }
 
 func (a *Account) telephoneEvent(b []byte) {

@@ -1,7 +1,6 @@
 package loadtest
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -156,11 +155,6 @@ func relayFrom(from, to *fakeSide, odd *net.UDPConn, fault string) {
 			continue
 		}
 		out := to.conn
-		if size == rtpHeader+payloadLen && binary.BigEndian.Uint32(buf[rtpHeader+9:]) == knock {
-			n--
-			_, _ = out.WriteToUDPAddrPort(buf[:size], *at)
-			continue
-		}
 		if kept != nil {
 			_, _ = out.WriteToUDPAddrPort(buf[:size], *at)
 			_, _ = out.WriteToUDPAddrPort(kept, *at)

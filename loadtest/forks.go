@@ -63,7 +63,6 @@ func playFork(ctx context.Context, c *Call, s *Stage, up func()) error {
 	}
 	pause(ctx, settle)
 	c.Talk()
-	c.Reach(ctx)
 	up()
 	if err := await(ctx, s.forth, "move"); err != nil {
 		return err
@@ -115,7 +114,6 @@ func playForkRace(ctx context.Context, c *Call, s *Stage, up func()) error {
 	}
 	pause(ctx, settle)
 	c.Talk()
-	c.Reach(ctx)
 	if err := await(ctx, s.end, "end"); err != nil {
 		return err
 	}

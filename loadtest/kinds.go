@@ -104,9 +104,8 @@ func establish(ctx context.Context, c *Call) error {
 	if err := c.Establish(ctx); err != nil {
 		return err
 	}
-	pause(ctx, settle) // nobody speaks within the first fifth of a second
+	pause(ctx, settle) // nobody speaks within the first fifth of a second; media may still be told
 	c.Talk()
-	c.Reach(ctx)
 	return nil
 }
 
@@ -178,7 +177,6 @@ func answered(ctx context.Context, c *Call) error {
 	}
 	pause(ctx, settle)
 	c.Talk()
-	c.Reach(ctx)
 	pause(ctx, lastWords)
 	return finish(ctx, c)
 }
@@ -195,7 +193,6 @@ func playEarly(ctx context.Context, c *Call, s *Stage, up func()) error {
 	pause(ctx, settle)
 	if c.SB != nil {
 		c.SB.Talk() // announcements come from the callee
-		c.Reach(ctx)
 	}
 	up()
 	if err := await(ctx, s.end, "end"); err != nil {
@@ -246,7 +243,6 @@ func resume(ctx context.Context, l *Leg, c *Call) error {
 	}
 	pause(ctx, settle)
 	c.Talk()
-	c.Reach(ctx)
 	return nil
 }
 

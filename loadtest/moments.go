@@ -105,7 +105,6 @@ func playSilent(ctx context.Context, c *Call, s *Stage, up func()) error {
 		return err
 	}
 	c.Talk()
-	c.Reach(ctx)
 	pause(ctx, lastWords)
 	return ending(ctx, c, s)
 }
@@ -146,7 +145,6 @@ func playUpdate(ctx context.Context, c *Call, s *Stage, up func()) error {
 	}
 	pause(ctx, settle)
 	c.Talk()
-	c.Reach(ctx)
 	pause(ctx, lastWords)
 	return ending(ctx, c, s)
 }
@@ -336,7 +334,6 @@ func playTransfer(ctx context.Context, c *Call, s *Stage, up func()) error {
 	c.mu.Unlock()
 	pause(ctx, settle)
 	c.Talk()
-	c.Reach(ctx)
 	pause(ctx, lastWords)
 	return ending(ctx, c, s)
 }
@@ -366,7 +363,6 @@ func playChallenged(ctx context.Context, c *Call, s *Stage, up func()) error {
 	}
 	pause(ctx, settle)
 	c.Talk()
-	c.Reach(ctx)
 	pause(ctx, lastWords)
 	return ending(ctx, c, s)
 }

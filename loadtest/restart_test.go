@@ -220,7 +220,6 @@ func (b *bed) during(t *testing.T, old *Call) func() []*Call {
 		if err := <-placed; err == nil {
 			pause(t.Context(), settle)
 			fresh.Talk()
-			fresh.Reach(t.Context())
 			return []*Call{fresh}
 		} else if code, _ := fresh.A.Final(t.Context()); code != 503 {
 			t.Errorf("new call during the outage: %v", err)

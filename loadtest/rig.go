@@ -309,7 +309,6 @@ func (c *Call) open() (err error) {
 		if c.SB, err = c.rig.sound.Open(c.rig.cfg.CalleeIP, c.Serial, 'b'); err != nil {
 			return err
 		}
-		c.SA.peer, c.SB.peer = c.SB, c.SA
 	}
 	return nil
 }
@@ -344,20 +343,11 @@ func (c *Call) Talk() {
 	}
 }
 
-// Reach waits until whoever talks is heard at the other end, or has knocked in vain.
-func (c *Call) Reach(ctx context.Context) {
-	for _, s := range []*Stream{c.SA, c.SB} {
-		for begin := time.Now(); s != nil && s.knocks.Load() > 0 && time.Since(begin) < 2*knocksMost*packetTime && pause(ctx, 5*time.Millisecond); {
-		}
-	}
-}
-
 // Hush stops sound both ways and waits until nothing is under way.
 func (c *Call) Hush(ctx context.Context) {
 	if c.SA == nil {
 		return
 	}
-	c.Reach(ctx)
 	c.SA.Hush()
 	c.SB.Hush()
 	pause(ctx, drain)

@@ -19,15 +19,6 @@ const (
 	mark       = 0x53574c54 // opens every payload of the rig
 )
 
-// A stream that begins to talk knocks first: its packets have no number of their own
-// until the other leg has heard one. For the switch may have answered and be about to
-// tell its media process. From there on every packet counts; who has knocked so often
-// in vain talks to nobody, and all of it is lost.
-const (
-	knock      = 1<<32 - 1
-	knocksMost = 250
-)
-
 // Sound sends and receives the RTP of all legs: one goroutine paces every
 // sender, one reads every socket. It does not keep the samples: payloads carry
 // call, direction, sequence number and send time instead.
@@ -67,8 +58,6 @@ type Stream struct {
 	muted  atomic.Bool           // no packet leaves, no number is used
 	sent   atomic.Uint32         // payload numbers used: 0 … sent-1
 	events atomic.Uint32         // DTMF events left to send, as digit+1
-	peer   *Stream               // the other leg's; nil: nobody to knock at
-	knocks atomic.Int32          // left to send; 0: one was heard, or it talks anyway
 
 	call  uint32
 	dir   byte // 'a': what the caller sends, 'b': what the callee sends
@@ -132,13 +121,6 @@ func (t *Stream) SetRemote(at netip.AddrPort) {
 
 // Talk begins or resumes sending.
 func (t *Stream) Talk() {
-	if t.on.Load() && !t.muted.Load() {
-		return
-	}
-	if t.peer != nil {
-		t.peer.acct.listen()
-		t.knocks.Store(knocksMost)
-	}
 	t.muted.Store(false)
 	if t.on.Swap(true) {
 		return
@@ -150,18 +132,6 @@ func (t *Stream) Talk() {
 
 // Hush stops sending; what is under way may still arrive (give it Drain).
 func (t *Stream) Hush() { t.muted.Store(true) }
-
-// knocking tells whether the next packet has no number yet.
-func (t *Stream) knocking() bool {
-	if t.knocks.Load() == 0 {
-		return false
-	}
-	if t.peer.acct.open() {
-		t.knocks.Store(0)
-		return false
-	}
-	return t.knocks.Add(-1) > 0
-}
 
 // Digit sends one telephone-event (RFC 4733): 8 packets, the last 3 marked end. Another
 // one may follow when it is Pressed.
@@ -241,13 +211,10 @@ func (t *Stream) emit() {
 		t.stamp += payloadLen
 		return
 	}
-	n := t.sent.Load()
-	knocks := t.knocking()
-	if knocks {
-		n = knock
-	} else if d := t.events.Swap(0); d != 0 {
+	if d := t.events.Swap(0); d != 0 {
 		t.dtmf(*to, byte(d-1))
 	}
+	n := t.sent.Load()
 	b := t.out[:]
 	b[0], b[1] = 0x80, 0
 	binary.BigEndian.PutUint16(b[2:], t.seq)
@@ -266,7 +233,7 @@ func (t *Stream) emit() {
 			return
 		}
 	}
-	if unix.Sendto(t.fd, b, 0, *to) == nil && !knocks {
+	if unix.Sendto(t.fd, b, 0, *to) == nil {
 		t.sent.Store(n + 1)
 	}
 }
