@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +26,9 @@ func claimAll(t *testing.T, d Death, workers ...*worker) ClaimReport {
 			if err != nil {
 				t.Error(err)
 			}
+			if s, ok := x.Store.(*inStep); ok {
+				s.over()
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			sum.Claimed += r.Claimed
@@ -36,11 +40,34 @@ func claimAll(t *testing.T, d Death, workers ...*worker) ClaimReport {
 	return sum
 }
 
+// inStep is a store whose claimer looks a second time, for what nobody has claimed
+// within Grace, when the others are through with their first look: who is held up
+// for longer than Grace is not stepped in for.
+type inStep struct {
+	sessions.Store
+	looks atomic.Int64
+	first *sync.WaitGroup
+	over  func() // the first look, or the claim
+}
+
+func (s *inStep) Scan(ctx context.Context, headersOnly bool, fn func(sessions.Record) error) error {
+	if s.looks.Add(1) == 2 {
+		s.over()
+		s.first.Wait()
+	}
+	return s.Store.Scan(ctx, headersOnly, fn)
+}
+
 func TestTakeover(t *testing.T) {
 	t.Parallel()
 	w := newWorld()
 	a := w.worker(t, "w-a", "r1", nil)
-	b, c, d := w.worker(t, "w-b", "r1", nil), w.worker(t, "w-c", "r1", nil), w.worker(t, "w-d", "r2", nil)
+	var first sync.WaitGroup
+	step := func(c *Config) {
+		first.Add(1)
+		c.Store = &inStep{Store: c.Store, first: &first, over: sync.OnceFunc(first.Done)}
+	}
+	b, c, d := w.worker(t, "w-b", "r1", step), w.worker(t, "w-c", "r1", step), w.worker(t, "w-d", "r2", step)
 	ids := a.create(t, 500)
 	bodies := map[codecore.CallID][]byte{}
 	for _, id := range ids {
