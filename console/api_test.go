@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,11 +20,15 @@ import (
 // fake is a Backend that remembers what it was asked, and answers err; late comes
 // after two CDRs.
 type fake struct {
-	asked     string
 	err, late error
+
+	mu    sync.Mutex // a client asks again, on another connection, when an answer breaks off before its first byte
+	asked string
 }
 
 func (f *fake) note(format string, a ...any) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.asked = fmt.Sprintf(format, a...)
 	return f.err
 }
@@ -188,8 +193,7 @@ func TestBadRequests(t *testing.T) {
 
 // The client gives back what the handler said, over a socket with a long path.
 func TestClient(t *testing.T) {
-	f := &fake{}
-	api := serve(t, Handler(f))
+	api := serve(t, Handler(&fake{}))
 	var s Status
 	if err := api.Do(t.Context(), http.MethodGet, "/v1/status", nil, &s); err != nil || s.Node != "n1" {
 		t.Errorf("%+v, %v", s, err)
@@ -198,11 +202,11 @@ func TestClient(t *testing.T) {
 	if err := api.Stream(t.Context(), "/v1/cdrs", &lines); err != nil || strings.Count(lines.String(), "\n") != 2 {
 		t.Errorf("%q, %v", lines.String(), err)
 	}
-	f.late = sessions.ErrUnavailable // half of what a carrier is billed by is no success
+	api = serve(t, Handler(&fake{late: sessions.ErrUnavailable})) // half of what a carrier is billed by is no success
 	if err := api.Stream(t.Context(), "/v1/cdrs", &lines); err == nil {
 		t.Errorf("an export that broke off is taken for whole: %q", lines.String())
 	}
-	f.err = Refused("rollout-running", "one runs", "end it")
+	api = serve(t, Handler(&fake{err: Refused("rollout-running", "one runs", "end it")}))
 	var e *Error
 	err := api.Do(t.Context(), http.MethodPost, "/v1/rollouts", RolloutStart{}, nil)
 	if !errors.As(err, &e) || e.Status != 409 || e.Code != "rollout-running" || err.Error() != "one runs; end it" {
@@ -266,8 +270,7 @@ func (f *fake) RemoveAccount(_ context.Context, name string) error {
 }
 
 func (f *fake) Trunks(context.Context) (Trunks, error) {
-	f.asked = "trunks"
-	return Trunks{Trunks: []Trunk{{Name: "carrier", Addresses: []TrunkAddress{{Node: "n1", Circuit: "up"}}}}}, nil
+	return Trunks{Trunks: []Trunk{{Name: "carrier", Addresses: []TrunkAddress{{Node: "n1", Circuit: "up"}}}}}, f.note("trunks")
 }
 
 func (f *fake) Registrations(_ context.Context, fn func(Registration) error) error {
