@@ -61,6 +61,11 @@ var sippWords = template.FuncMap{
 	"again": func(method string) string {
 		return fmt.Sprintf(`<label id="%[1]s"/><recv request="%[1]s" optional="true" next="%[1]s"/>`, method)
 	},
+	// acked awaits the ACK of one INVITE among those of others: each repetition of a
+	// refusal gets one, and the next INVITE may overtake it.
+	"acked": func(cseq int) string {
+		return fmt.Sprintf(`<label id="ack"/><recv request="ACK" next="acked" test="mine"><action><ereg regexp="^ *%d " search_in="hdr" header="CSeq:" assign_to="mine"/></action></recv><nop next="ack"/><label id="acked"/>`, cseq)
+	},
 	// want is an action: a header (or the body) of what came has this in it.
 	"want": func(where, regexp string) string {
 		at := fmt.Sprintf(`search_in="hdr" header="%s:"`, where)
@@ -132,7 +137,7 @@ func sippScenario(t *testing.T, name string) string {
 	if err := scenario.Execute(&b, nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range []string{"them", "seen", "via", "from", "to"} {
+	for _, v := range []string{"them", "seen", "via", "from", "to", "mine"} {
 		if strings.Contains(b.String(), `assign_to="`+v+`"`) {
 			b.WriteString("<Reference variables=\"" + v + "\"/>\n")
 		}
