@@ -344,7 +344,13 @@ func TestDescriptorsRunOut(t *testing.T) {
 		break
 	}
 	t.Logf("%d calls", len(calls))
-	pause(t.Context(), 2*time.Second) // cold records of media are written behind
+	// Cold records of media are written behind: the first of each call, and what it has learned since.
+	for ctx := patient(t, 30*time.Second); b.metric(t, "switch_nats_messages", `stream="leg"`) < float64(len(calls)); {
+		if !pause(ctx, 50*time.Millisecond) {
+			t.Fatal("media has not written its records")
+		}
+	}
+	pause(t.Context(), time.Second)
 	flowing(t, calls)
 	media, err := b.sw.Find(t.Context(), RoleMedia)
 	if err != nil || len(media) != 1 {
