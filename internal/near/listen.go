@@ -73,7 +73,7 @@ func (b *Bus) sweep() {
 		if !strings.HasSuffix(e.Name(), suffix) {
 			continue
 		}
-		c, err := net.DialTimeout("unix", b.path(e.Name()), dialWait)
+		c, err := net.DialTimeout("unix", b.path(e.Name()), b.cfg.DialWait)
 		if err == nil {
 			_ = c.Close()
 		} else if errors.Is(err, unix.ECONNREFUSED) {
@@ -82,13 +82,9 @@ func (b *Bus) sweep() {
 	}
 }
 
-// dialWait bounds a dial: a unix socket answers at once or its backlog is full. A
-// test waits longer: it counts who was reached.
-var dialWait = 250 * time.Millisecond
-
 // dial opens a stream to another process of this host and greets it.
 func (b *Bus) dial(name string) (*net.UnixConn, *link, error) {
-	c, err := net.DialTimeout("unix", b.path(name+suffix), dialWait)
+	c, err := net.DialTimeout("unix", b.path(name+suffix), b.cfg.DialWait)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -133,7 +129,7 @@ func (b *Bus) accept() {
 			return
 		case err != nil: // out of descriptors: not for ever
 			b.log.Warn("near: no stream taken", "err", err)
-			time.Sleep(dialWait)
+			time.Sleep(b.cfg.DialWait)
 			continue
 		}
 		l, err := ours(c)

@@ -23,6 +23,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"callswitch/sessions"
 )
@@ -56,7 +57,10 @@ type Config struct {
 	// MaxMsg is the largest message a stream carries, in bytes; what is larger
 	// goes by the far bus. Default 1 MiB.
 	MaxMsg int
-	Log    *slog.Logger
+	// DialWait bounds a dial: a unix socket answers at once, or its backlog is full.
+	// Default 250 ms.
+	DialWait time.Duration
+	Log      *slog.Logger
 }
 
 // Stats counts messages. All values only grow.
@@ -102,6 +106,9 @@ func New(cfg Config) (*Bus, error) {
 	}
 	if cfg.MaxMsg <= 0 {
 		cfg.MaxMsg = 1 << 20
+	}
+	if cfg.DialWait <= 0 {
+		cfg.DialWait = 250 * time.Millisecond
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

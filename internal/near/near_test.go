@@ -247,7 +247,7 @@ func TestTooLarge(t *testing.T) {
 	var a, w *Bus
 	for name, b := range map[string]**Bus{"a": &a, "w": &w} {
 		var err error
-		if *b, err = New(Config{Far: h.connect(t), Dir: h.dir, Name: name, Kind: kindOf, MaxMsg: 1000}); err != nil {
+		if *b, err = New(Config{Far: h.connect(t), Dir: h.dir, Name: name, Kind: kindOf, MaxMsg: 1000, DialWait: time.Minute}); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup((*b).Close)

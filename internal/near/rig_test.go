@@ -17,7 +17,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	dialWait = time.Minute
 	if os.Getenv("NEAR_TEST_CHILD") != "" {
 		childMain()
 		return
@@ -82,7 +81,8 @@ func (h *host) connect(t testing.TB) *nats.Conn {
 
 func (h *host) process(t testing.TB, name string) *Bus {
 	t.Helper()
-	b, err := New(Config{Far: h.connect(t), Dir: h.dir, Name: name, Kind: kindOf})
+	// Tests count whom a dial has reached: it may take long.
+	b, err := New(Config{Far: h.connect(t), Dir: h.dir, Name: name, Kind: kindOf, DialWait: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +166,7 @@ func childMain() {
 	if err != nil {
 		panic(err)
 	}
-	b, err := New(Config{Far: c, Dir: os.Getenv("NEAR_TEST_DIR"), Name: os.Getenv("NEAR_TEST_CHILD"), Kind: kindOf})
+	b, err := New(Config{Far: c, Dir: os.Getenv("NEAR_TEST_DIR"), Name: os.Getenv("NEAR_TEST_CHILD"), Kind: kindOf, DialWait: time.Minute})
 	if err != nil {
 		panic(err)
 	}
