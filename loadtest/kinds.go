@@ -39,20 +39,10 @@ func newStage() *Stage {
 	return &Stage{newSignal(), newSignal(), newSignal(), newSignal(), newSignal()}
 }
 
-// answerRung is a callee that rings, and answers when its caller hears it: nobody
-// promises that a 180 arrives which a 200 has caught up with (RFC 3262 section 1).
+// answerRung is a callee that rings and answers.
 func answerRung(l *Leg) {
 	l.Ring()
-	var answer func()
-	end := time.Now().Add(kindStepLimit / 2)
-	answer = func() {
-		if l.rung != nil && !l.rung.Is() && time.Now().Before(end) {
-			time.AfterFunc(5*time.Millisecond, answer)
-			return
-		}
-		l.Answer()
-	}
-	time.AfterFunc(50*time.Millisecond, answer)
+	time.AfterFunc(50*time.Millisecond, l.Answer)
 }
 
 // actor plays one call of a kind to its end; up is called once the call is

@@ -38,7 +38,6 @@ type Leg struct {
 	says      []string // header lines of our 2xx to INVITE and UPDATE
 	user      string   // who asks us for a password may have it (caller); the name we ask for (callee)
 	prackLate bool     // PRACK is sent when the test says so
-	rung      *signal  // the caller hears that it rings (callee); nil: nobody tells
 
 	mu       sync.Mutex
 	local    netip.AddrPort // our sound

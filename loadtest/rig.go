@@ -168,7 +168,6 @@ type Call struct {
 	more   []*Leg // callees beside B, of a fork
 	SA, SB *Stream
 	here   *signal // the callee has the INVITE
-	rung   *signal // the caller's, of its 18x
 	mu     sync.Mutex
 	doubt  []string
 
@@ -253,7 +252,7 @@ func (r *Rig) arrive(l *Leg) {
 		l.Reject(486)
 		return
 	}
-	c.B, l.rung = l, c.rung
+	c.B = l
 	l.mu.Lock()
 	c.sound(l, c.SB)
 	if s, ok := readSDP(l.incoming.req.body); ok && l.Remote != nil {
@@ -289,9 +288,6 @@ func (c *Call) Place() (err error) {
 	}
 	c.A, err = Invite(u, c.From, c.Number, func(l *Leg) {
 		c.sound(l, c.SA)
-		c.mu.Lock()
-		c.rung = l.Ringing
-		c.mu.Unlock()
 		if c.caller != nil {
 			c.caller(l)
 		}
