@@ -80,6 +80,12 @@ func playSipp(t *testing.T, to netip.AddrPort, number string, caller sippRole, c
 	for _, r := range callees {
 		b, out := play(r)
 		running, said = append(running, b), append(said, out)
+		t.Cleanup(func() {
+			if b.ProcessState == nil { // it was not waited for
+				_, _ = b.Process.Kill(), b.Wait()
+				t.Logf("%s:\n%s\n%s", r.scenario, out.faults.String(), tail(out.screen.String()))
+			}
+		})
 		listens(t, b.Process.Pid, r.at)
 	}
 	a, out := play(caller, "-r", "10", "-s", number, to.String())
@@ -96,8 +102,8 @@ func listens(t *testing.T, pid int, at netip.AddrPort) {
 		if ports, err := UDPPorts(pid); err == nil && ports[int(at.Port())] {
 			return
 		}
-		if !pause(ctx, 20*time.Millisecond) {
-			t.Fatalf("process %d does not listen on %v", pid, at)
+		if alive := Alive(pid); !alive || !pause(ctx, 20*time.Millisecond) {
+			t.Fatalf("process %d does not listen on %v; it lives: %v", pid, at, alive)
 		}
 	}
 }
