@@ -189,36 +189,15 @@ func (p *phone) mustHearTone(t *testing.T, seconds float64) {
 
 func (p *phone) mustHear(t *testing.T, hz, seconds float64) {
 	t.Helper()
-	windows, odd := p.listen(t, hz, seconds)
-	if len(odd) > 0 {
-		t.Errorf("of %d windows these are not the tone: %q", windows, odd)
-	}
-}
-
-// mustHearBrowser is mustHear for the tone of a browser, whose microphone goes by the
-// clock: when it is held up its sound has a jump, and one window in ten may.
-func (p *phone) mustHearBrowser(t *testing.T, hz, seconds float64) {
-	t.Helper()
-	windows, odd := p.listen(t, hz, seconds)
-	if windows == 0 || len(odd) > 1+windows/10 {
-		t.Errorf("of %d windows these are not the tone: %q", windows, odd)
-	}
-}
-
-// listen says of how many windows which are not the tone.
-func (p *phone) listen(t *testing.T, hz, seconds float64) (windows int, odd []string) {
-	t.Helper()
 	s := p.heard(t)
 	if float64(len(s))/8000 < seconds {
 		t.Errorf("recording is %.1f s long, the talk was %.1f s", float64(len(s))/8000, seconds)
 	}
 	for i := 8000; i+800 < len(s)-4000; i += 800 {
-		windows++
 		if share := toneShare(s[i:i+800], hz); share < 0.8 {
-			odd = append(odd, fmt.Sprintf("at %.1f s %.0f %%", float64(i)/8000, 100*share))
+			t.Errorf("at %.1f s only %.0f %% of the sound is the tone", float64(i)/8000, 100*share)
 		}
 	}
-	return windows, odd
 }
 
 func dial(number string, to netip.AddrPort) []string {

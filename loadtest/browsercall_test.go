@@ -223,7 +223,7 @@ func TestBrowserAndBaresip(t *testing.T) {
 			anna.click("hang-up")
 			anna.phase("ended")
 			phone.stop(t)
-			phone.mustHearBrowser(t, 1700, 2)
+			phone.mustHear(t, 1700, 2)
 
 			caller := startPhoneWith(t, "127.0.0.7", "5551", c.account, dial("anna", at)...)
 			anna.phase("incoming")
@@ -233,7 +233,7 @@ func TestBrowserAndBaresip(t *testing.T) {
 			anna.mustHaveStayed()
 			caller.stop(t)
 			anna.phase("ended")
-			caller.mustHearBrowser(t, 1700, 2)
+			caller.mustHear(t, 1700, 2)
 		})
 	}
 }

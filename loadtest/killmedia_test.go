@@ -38,9 +38,9 @@ func (b *bed) placed(t *testing.T, n int, over time.Duration, during func()) (up
 
 // soundWithin checks that sound comes both ways in every call, and says how long
 // after since it did so in the last.
-func (b *bed) soundWithin(t *testing.T, calls []*Call, within time.Duration) {
+func soundWithin(t *testing.T, calls []*Call, within time.Duration) {
 	t.Helper()
-	w, since := b.watch(t), time.Now()
+	since := time.Now()
 	heard := func(c *Call) [2]int {
 		return [2]int{c.SB.Heard(c.SA.Sent()).Received, c.SA.Heard(c.SB.Sent()).Received}
 	}
@@ -58,12 +58,9 @@ func (b *bed) soundWithin(t *testing.T, calls []*Call, within time.Duration) {
 		took := time.Since(since)
 		if dumb == 0 {
 			t.Logf("%d calls have sound %v after the successor was seen", len(calls), took.Round(time.Millisecond))
-			if held.silent(since, time.Now()) > within {
-				b.missed(t, w, "the last call had sound %v after the successor was seen", took)
-			}
 			return
 		}
-		if took > within+20*time.Second {
+		if took > within {
 			t.Errorf("%d of %d calls have no sound %v after the successor was seen", dumb, len(calls), took.Round(time.Millisecond))
 			return
 		}
@@ -107,7 +104,7 @@ func TestKillMediaWhileCallsComeUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("a successor after %v", time.Since(at).Round(time.Millisecond))
-	b.soundWithin(t, calls, time.Second)
+	soundWithin(t, calls, time.Second)
 	b.verdict(t, calls, 50*2*50*2)
 }
 
@@ -129,6 +126,6 @@ func TestKillEverythingWithoutMediaRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("everything was back after %v", time.Since(at).Round(time.Millisecond))
-	b.soundWithin(t, calls, 10*time.Second)
+	soundWithin(t, calls, 10*time.Second)
 	b.verdict(t, calls, said(calls, time.Since(at)))
 }

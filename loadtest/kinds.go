@@ -39,10 +39,12 @@ func newStage() *Stage {
 	return &Stage{newSignal(), newSignal(), newSignal(), newSignal(), newSignal()}
 }
 
-// answerRung is a callee that rings and answers.
-func answerRung(l *Leg) {
-	l.Ring()
-	time.AfterFunc(50*time.Millisecond, l.Answer)
+// answerAfter is a callee that rings and answers.
+func answerAfter(d time.Duration) func(*Leg) {
+	return func(l *Leg) {
+		l.Ring()
+		time.AfterFunc(d, l.Answer)
+	}
 }
 
 // actor plays one call of a kind to its end; up is called once the call is
@@ -60,30 +62,30 @@ type kind struct {
 
 // kindOf has the callee's part and the caller's part of each kind.
 var kindOf = map[string]kind{
-	KindTalking:  {callee: answerRung, play: playTalking},
+	KindTalking:  {callee: answerAfter(50 * time.Millisecond), play: playTalking},
 	KindRinging:  {callee: (*Leg).Ring, play: playRinging},
-	KindHeld:     {callee: answerRung, play: playHeld},
-	KindBye:      {callee: answerRung, play: playBye},
+	KindHeld:     {callee: answerAfter(50 * time.Millisecond), play: playHeld},
+	KindBye:      {callee: answerAfter(50 * time.Millisecond), play: playBye},
 	KindCancel:   {callee: (*Leg).Ring, play: playCancel},
 	KindEarly:    {callee: (*Leg).Progress, play: playEarly},
-	KindReinvite: {callee: answerRung, play: playReinvite},
-	KindPinned:   {callee: answerRung, play: playTalking},
-	KindRefused:  {callee: answerRung, play: playTalking},
+	KindReinvite: {callee: answerAfter(50 * time.Millisecond), play: playReinvite},
+	KindPinned:   {callee: answerAfter(50 * time.Millisecond), play: playTalking},
+	KindRefused:  {callee: answerAfter(50 * time.Millisecond), play: playTalking},
 	KindBusy:     {callee: (*Leg).Ring, play: playBusy},
 	KindForkRace: {callee: (*Leg).Ring, play: playForkRace, schema: 2},
 
 	// Those of moments.go and forks.go, which the far end holds in a moment.
-	KindSilent:     {callee: answerRung, play: playSilent},
+	KindSilent:     {callee: answerAfter(50 * time.Millisecond), play: playSilent},
 	KindPending:    {callee: withholding("INVITE"), play: playReinvitePending, caller: withholds("INVITE")},
 	KindUpdate:     {callee: withholding("UPDATE"), play: playUpdate, caller: withholds("UPDATE"), headers: []string{allows}, schema: 2},
 	KindPrack:      {callee: withholdsPrack, play: playPrack, caller: putsPrackOff, headers: []string{"Supported: 100rel"}, schema: 2},
 	KindRefresh:    {callee: withholding("UPDATE", "INVITE"), play: playRefresh, schema: 2},
-	KindTransfer:   {callee: answerRung, play: playTransfer, schema: 2},
+	KindTransfer:   {callee: answerAfter(50 * time.Millisecond), play: playTransfer, schema: 2},
 	KindFork:       {callee: withholdsCancel, play: playFork, schema: 2},
-	KindDTMF:       {callee: answerRung, play: playDTMF},
+	KindDTMF:       {callee: answerAfter(50 * time.Millisecond), play: playDTMF},
 	KindInfo:       {callee: withholding("INFO"), play: playInfo, caller: withholds("INFO")},
 	KindInvite:     {callee: func(*Leg) {}, play: playInvite},
-	KindChallenged: {callee: answerRung, play: playChallenged, caller: hasAccount, schema: 2},
+	KindChallenged: {callee: answerAfter(50 * time.Millisecond), play: playChallenged, caller: hasAccount, schema: 2},
 	KindChallenges: {callee: func(*Leg) {}, play: playChallenges, schema: 2},
 }
 

@@ -268,7 +268,7 @@ func (m *matrix) compare() {
 		for _, kind := range m.out.Kinds {
 			odd := map[string][]string{}
 			for i, o := range m.out.Outcomes[event][kind] {
-				if o == quiet[kind][i] || event == EventEdge && hopless(o) == hopless(quiet[kind][i]) {
+				if o == quiet[kind][i] {
 					m.out.Same[event][kind]++
 					continue
 				}
@@ -281,11 +281,6 @@ func (m *matrix) compare() {
 		}
 	}
 }
-
-// hopless is an outcome without the ACKs to failures: an edge that is killed with a
-// failure in hand has not acknowledged it, and its successor hands on what it knows no
-// transaction of. The failure is repeated meanwhile.
-func hopless(outcome string) string { return strings.ReplaceAll(outcome, ackedMark, "") }
 
 // WriteTable writes the matrix as Markdown.
 func (m *Matrix) WriteTable(w io.Writer) {

@@ -32,7 +32,7 @@ func withholding(methods ...string) func(*Leg) {
 		if methods[0] == "UPDATE" && len(methods) == 1 {
 			l.says = []string{allows}
 		}
-		answerRung(l)
+		answerAfter(50 * time.Millisecond)(l)
 	}
 }
 

@@ -82,11 +82,7 @@ func (l *Leg) saw() string {
 			continue // of the next hop alone; a phone's own business, like a repetition
 		}
 		s := fmt.Sprintf("%s %d", e.Method, e.Code)
-		d := detail(e.raw)
-		if e.Code == 180 && d == "" {
-			continue // nothing repeats it if it is lost (RFC 3262 section 1): the kinds that ring wait for it
-		}
-		if d != "" {
+		if d := detail(e.raw); d != "" {
 			s += "(" + d + ")"
 		}
 		said = append(said, s)

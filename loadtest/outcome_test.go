@@ -138,16 +138,6 @@ func TestMatrixFindsWhatDiffers(t *testing.T) {
 	if m.out.Same[EventEdge][KindInfo] != 1 || len(m.out.Problems) != 1 || !strings.Contains(m.out.Problems[0], "calls 1:\nz\nwhere the quiet run has\ny\n") {
 		t.Errorf("%v %q", m.out.Same, m.out.Problems)
 	}
-	acked := "got INVITE 407" + ackedMark + ", INVITE 200\n"
-	for event, same := range map[string]int{EventEdge: 2, EventWorker: 1} { // the ACK was the dead edge's own
-		o := &matrix{out: Matrix{
-			Calls: 2, Kinds: []string{KindInfo}, Events: []string{event}, Same: map[string]map[string]int{},
-			Outcomes: map[string]map[string][]string{EventNone: {KindInfo: {acked, acked}}, event: {KindInfo: {acked, hopless(acked)}}},
-		}}
-		if o.compare(); o.out.Same[event][KindInfo] != same {
-			t.Errorf("%s: %d are the same, want %d", event, o.out.Same[event][KindInfo], same)
-		}
-	}
 	var w strings.Builder
 	m.out.WriteTable(&w)
 	if !strings.Contains(w.String(), "| dtmf-info | 2/2 | 1/2 |") {

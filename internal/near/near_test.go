@@ -291,8 +291,8 @@ func TestLargeAndMany(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range 16 {
 		all.Go(func() {
-			for j := range 10 {
-				ask(bytes.Repeat([]byte{byte(i)}, 50_000*j+j))
+			for j := range 20 {
+				ask(bytes.Repeat([]byte{byte(i)}, 50_000*(j%10)+j))
 			}
 		})
 	}
