@@ -41,17 +41,7 @@ type Account struct {
 	delay    time.Duration
 	gap      time.Duration
 	eventsOn bool
-	silences []lull
 }
-
-// lull is a time of more than silenceLeast between two packets; a leg keeps its
-// first silencesMost.
-type lull struct{ begin, end time.Time }
-
-const (
-	silenceLeast = 3 * packetTime
-	silencesMost = 1000
-)
 
 func (a *Account) init(call uint32, dir byte) { a.call, a.dir, a.top = call, dir, -1 }
 
@@ -103,11 +93,7 @@ func (a *Account) packet(b []byte, from netip.AddrPort, now time.Time) {
 	}
 	a.header(b, uint16(n))
 	if !a.last.IsZero() {
-		d := now.Sub(a.last)
-		a.gap = max(a.gap, d)
-		if d > silenceLeast && len(a.silences) < silencesMost {
-			a.silences = append(a.silences, lull{a.last, now})
-		}
+		a.gap = max(a.gap, now.Sub(a.last))
 	}
 	a.last = now
 	a.delay = max(a.delay, now.Sub(time.Unix(0, int64(binary.BigEndian.Uint64(p[13:])))))
@@ -166,13 +152,6 @@ func (a *Account) hearing(sent uint32) Hearing {
 	h.GapMS = float64(a.gap.Microseconds()) / 1000
 	h.DelayMS = float64(a.delay.Microseconds()) / 1000
 	return h
-}
-
-// silent are the long silences so far.
-func (a *Account) silent() []lull {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return slices.Clone(a.silences)
 }
 
 // Add sums up two directions; gaps and delays take the longer.

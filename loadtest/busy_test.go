@@ -28,7 +28,6 @@ type watch struct {
 
 func (b *bed) watch(t *testing.T) watch {
 	t.Helper()
-	held.keep(t)
 	w, err := readWatch(os.Getpid(), b.sw.cfg.Site.StateDir)
 	if err != nil {
 		t.Fatal(err)

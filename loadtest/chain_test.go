@@ -157,14 +157,14 @@ func TestChainOfEvents(t *testing.T) {
 			}
 		}
 		ms := func(d time.Duration) string { return fmt.Sprintf("%d ms", d.Round(time.Millisecond).Milliseconds()) }
-		t.Logf("| %s | in %s | sent %d | lost %d | doubled %d | longest silence %s (%s without what the machine was held up) | (of the senders %s) | delay %s | STUN in %s | others took %.0f %% of a CPU |",
-			s.name, ms(s.took), all.Sent, all.Lost, all.Doubled, ms(all.Gap), ms(all.Silent), ms(all.Own), ms(all.Delay), ms(s.stun), 100*s.watch.others(next))
+		t.Logf("| %s | in %s | sent %d | lost %d | doubled %d | longest silence %s | (of the senders %s) | delay %s | STUN in %s | others took %.0f %% of a CPU |",
+			s.name, ms(s.took), all.Sent, all.Lost, all.Doubled, ms(all.Gap), ms(all.Own), ms(all.Delay), ms(s.stun), 100*s.watch.others(next))
 		var odd, long strings.Builder
 		for kind, f := range by {
 			if f.Doubled > 0 || f.Lost > 0 && s.limit == chainPlanned {
 				fmt.Fprintf(&odd, "\n  %s: %+v", kind, *f)
 			}
-			if f.Silent > s.limit {
+			if f.Gap > s.limit {
 				fmt.Fprintf(&long, "\n  %s: %+v", kind, *f)
 			}
 		}

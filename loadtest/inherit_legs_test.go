@@ -136,7 +136,7 @@ func TestSequenceNumbersWrapWhileMediaIsInherited(t *testing.T) {
 	if all.Lost+all.Doubled != 0 {
 		t.Errorf("%+v", all)
 	}
-	if all.Silent > chainPlanned {
+	if all.Gap > chainPlanned {
 		b.missed(t, w, "%+v", all)
 	}
 	if exactly == 0 {

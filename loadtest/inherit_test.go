@@ -43,17 +43,13 @@ func TestInheritMedia(t *testing.T) {
 		b.inherit(t, append([]string{"media"}, more...)...)
 	}
 	pause(t.Context(), time.Second)
-	longest, silent := 0.0, time.Duration(0)
+	longest := 0.0
 	for _, c := range calls {
 		longest = max(longest, c.Hearing().GapMS)
-		for _, s := range append(c.SA.acct.silent(), c.SB.acct.silent()...) {
-			silent = max(silent, held.silent(s.begin, s.end))
-		}
 	}
-	t.Logf("longest silence %.0f ms; without what the machine was held up %v, or less than %v; others took %.0f %% of a CPU",
-		longest, silent, silenceLeast, 100*w.others(b.watch(t)))
-	if silent > silenceLeast+packetTime { // one is due every 20 ms
-		b.missed(t, w, "somebody heard nothing for %v", silent)
+	t.Logf("longest silence %.0f ms; others took %.0f %% of a CPU", longest, 100*w.others(b.watch(t)))
+	if longest > 60+20 { // a packet is due every 20 ms
+		b.missed(t, w, "somebody heard nothing for %.0f ms", longest)
 	}
 	b.verdict(t, calls, 0)
 }

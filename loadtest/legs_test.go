@@ -119,14 +119,13 @@ func (f *far) hear(seq uint16, payload []byte) {
 type Figures struct {
 	Sent, Lost, Doubled int
 	Gap                 time.Duration // longest time between two arrivals
-	Silent              time.Duration // the same, less what the machine was held up
 	Own                 time.Duration // longest time between two sendings
 	Delay               time.Duration // longest way of one packet
 }
 
 func (a *Figures) add(b Figures) {
 	a.Sent, a.Lost, a.Doubled = a.Sent+b.Sent, a.Lost+b.Lost, a.Doubled+b.Doubled
-	a.Gap, a.Silent, a.Own, a.Delay = max(a.Gap, b.Gap), max(a.Silent, b.Silent), max(a.Own, b.Own), max(a.Delay, b.Delay)
+	a.Gap, a.Own, a.Delay = max(a.Gap, b.Gap), max(a.Own, b.Own), max(a.Delay, b.Delay)
 }
 
 // between is what happened to the packets that from sent in a span, and the
@@ -150,8 +149,7 @@ func between(from, to *far, begin, end time.Time) (f Figures) {
 			f.Delay = max(f.Delay, h.at.Sub(s))
 		}
 	}
-	lasts := func(from, to time.Time) time.Duration { return to.Sub(from) }
-	f.Gap, f.Silent, f.Own = longest(at, begin, end, lasts), longest(at, begin, end, held.silent), longest(sent, begin, end, lasts)
+	f.Gap, f.Own = longest(at, begin, end), longest(sent, begin, end)
 	for n, at := range sent {
 		if at.Before(begin) || !at.Before(end) {
 			continue
@@ -169,18 +167,18 @@ func between(from, to *far, begin, end time.Time) (f Figures) {
 
 // longest is the longest time without any of the moments that reaches into a span;
 // what is silent still when the span ends counts up to there.
-func longest(moments []time.Time, begin, end time.Time, length func(from, to time.Time) time.Duration) (d time.Duration) {
+func longest(moments []time.Time, begin, end time.Time) (d time.Duration) {
 	last := begin
 	for _, at := range moments {
 		switch {
 		case at.Before(begin):
 			last = at
 		case at.Before(end):
-			d = max(d, length(last, at))
+			d = max(d, at.Sub(last))
 			last = at
 		}
 	}
-	return max(d, length(last, end))
+	return max(d, end.Sub(last))
 }
 
 // oneStream checks that all that came is one RTP stream: the sequence numbers are
@@ -460,11 +458,11 @@ func TestFarEndsFindWhatIsWrong(t *testing.T) {
 		}
 	}
 	b.heard = append(b.heard, heard{9, 9, ms(190)})
-	want := Figures{Sent: 10, Lost: 1, Doubled: 1, Gap: 40 * time.Millisecond, Silent: 40 * time.Millisecond, Own: 20 * time.Millisecond, Delay: 15 * time.Millisecond}
+	want := Figures{Sent: 10, Lost: 1, Doubled: 1, Gap: 40 * time.Millisecond, Own: 20 * time.Millisecond, Delay: 15 * time.Millisecond}
 	if f := between(a, b, zero, ms(200)); f != want {
 		t.Errorf("%+v", f)
 	}
-	want = Figures{Sent: 1, Gap: 40 * time.Millisecond, Silent: 40 * time.Millisecond, Own: 20 * time.Millisecond, Delay: time.Millisecond}
+	want = Figures{Sent: 1, Gap: 40 * time.Millisecond, Own: 20 * time.Millisecond, Delay: time.Millisecond}
 	if f := between(a, b, ms(90), ms(110)); f != want { // the silence has begun before
 		t.Errorf("%+v", f)
 	}
