@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"strings"
@@ -221,6 +222,38 @@ func TestAForgedUnreachableIsNotBelieved(t *testing.T) {
 	}
 	r.edge.undelivered([]byte(first), to, time.Now())
 	event[codecore.SIPTimeout](r, nil)
+}
+
+// An edge that ends, or leaves its sockets to an heir, may have been told of an error
+// just then.
+func TestErrorsOfASocketThatIsClosedEnd(t *testing.T) {
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	e := &Edge{}
+	e.ctx, e.stop = context.WithCancel(context.Background())
+	u := &udpLink{conn: conn, raw: raw, errs: make(chan struct{}, 1)}
+	u.troubled()
+	e.wg.Add(1)
+	ended := make(chan struct{})
+	go func() { e.readErrors(u); close(ended) }()
+	select {
+	case u.errs <- struct{}{}: // it has taken the first
+	case <-time.After(guard):
+		t.Fatal("the error queue is not read")
+	}
+	e.stop()
+	select {
+	case <-ended:
+	case <-time.After(guard):
+		t.Fatal("its reader goes on for ever")
+	}
 }
 
 func TestAnotherTargetThatWaitsMakesSilenceShort(t *testing.T) {

@@ -86,6 +86,7 @@ func (e *Edge) readErrors(u *udpLink) {
 		}
 		for more := true; more; {
 			n, to := 0, netip.AddrPort{}
+			more = false // and so it stays when the socket is closed: nothing is called then
 			_ = u.raw.Control(func(fd uintptr) {
 				got, _, _, from, err := unix.Recvmsg(int(fd), quote, control, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
 				if more = err == nil; more {
