@@ -3,7 +3,7 @@ package codecore
 // An Action is one one-shot effect, numbered consecutively per receiver of the
 // call (R3). A receiver performs number last+1 only and remembers the
 // last; Seq 0 is a lossy effect (a provisional response) that is performed at
-// most once, never repeated and never kept in Pending.
+// most once and never kept in Pending: only the answer that brings it is said again.
 type Action struct {
 	To    string `json:"to"` // receiver: "edge.<node>", "cdr"
 	Seq   uint64 `json:"seq"`

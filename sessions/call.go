@@ -53,6 +53,7 @@ type call struct {
 	lateUntil time.Time            // overdue deadlines are not tried again before
 	dialled   time.Time            // receive time of the INVITE, until its first 18x or 2xx
 	since     time.Time            // owned here since
+	said      []said               // to each sender, of its last event
 
 	heapAt int       // index in the alarm's heap, -1 = none; guarded by alarm.mu
 	wakeAt time.Time // guarded by alarm.mu

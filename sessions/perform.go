@@ -1,6 +1,7 @@
 package sessions
 
 import (
+	"slices"
 	"time"
 
 	"callswitch/codecore"
@@ -13,20 +14,54 @@ const mediaPlane = "media"
 // receiverCDR is the receiver of CDRs, which is the store.
 const receiverCDR = "cdr"
 
+// said is the part of an answer that is kept nowhere else. A sender that has not heard
+// it asks again, and is told again, until it says something else.
+type said struct {
+	to, boot string
+	num      uint64
+	failed   bool
+	actions  []codecore.Action // lossy
+}
+
 // reply answers the sender with its actions, then does the rest.
 func (c *call) reply(it *item, d *Delivery, w *work) {
 	to := c.replyTo(it)
 	a := Answer{Call: d.Call, Num: d.Num, Status: StatusOK}
-	if w.failed {
+	once := c.once(d, w)
+	if once.failed {
 		a.Status = StatusFailed
 	}
-	a.Actions = append(codecore.PendingFor(w.state, d.From, d.Boot), lossy(w.actions, d.From)...)
+	a.Actions = append(codecore.PendingFor(w.state, d.From, d.Boot), once.actions...)
 	c.r.answer(to, a)
 	sender := d.From
 	if to == "" {
 		sender = "" // it hears nothing this way
 	}
 	c.perform(w, sender)
+}
+
+// once is what the answer to an event has besides what is pending.
+func (c *call) once(d *Delivery, w *work) said {
+	now := said{d.From, d.Boot, d.Num, w.failed, lossy(w.actions, d.From)}
+	if d.Num == 0 { // a confirmation
+		return now
+	}
+	if w.repeat {
+		for _, before := range c.said {
+			if before.to == d.From && before.boot == d.Boot && before.num == d.Num {
+				return before
+			}
+		}
+		return now
+	}
+	c.said = slices.DeleteFunc(c.said, func(before said) bool { return before.to == d.From })
+	switch {
+	case now.failed || len(now.actions) > 0:
+		c.said = append(c.said, now)
+	case len(c.said) == 0:
+		c.said = nil // a talking call keeps nothing
+	}
+	return now
 }
 
 // replyTo returns where the answer to it is awaited now, and ends the waiting:
@@ -131,7 +166,7 @@ next:
 func (c *call) publishLossy(actions []codecore.Action, sender string) {
 	var done []string
 	for _, a := range actions {
-		if a.Seq != 0 || a.To == sender || a.To == receiverCDR || contains(done, a.To) {
+		if a.Seq != 0 || a.To == sender || a.To == receiverCDR || slices.Contains(done, a.To) {
 			continue
 		}
 		done = append(done, a.To)
@@ -140,15 +175,6 @@ func (c *call) publishLossy(actions []codecore.Action, sender string) {
 			_ = c.r.cfg.Bus.Publish(SubjectDo(a.To), data)
 		}
 	}
-}
-
-func contains(all []string, s string) bool {
-	for _, a := range all {
-		if a == s {
-			return true
-		}
-	}
-	return false
 }
 
 // bury ends a call whose tombstone has been saved: who still asks gets the

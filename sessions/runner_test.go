@@ -2,6 +2,7 @@ package sessions_test
 
 import (
 	"errors"
+	"reflect"
 	"runtime"
 	"slices"
 	"testing"
@@ -62,6 +63,30 @@ func TestRepeatIsAnsweredAgainNotSteppedAgain(t *testing.T) {
 			t.Errorf("after the confirmation the repeat carries %+v", a.Actions)
 		}
 		wantDone(t, e, "1 INFO")
+	})
+}
+
+// What an answer has that is not pending is said again to who asks again, and to nobody
+// once the sender has gone on.
+func TestARepeatIsToldWhatItHasNotHeard(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		e := r.edge("edge.n1", "b1")
+		r.worker("w-1")
+		e.invite(script{})
+		for _, do := range []script{{Lossy: []string{"edge.n1"}}, {Lossy: []string{"edge.n1"}, NoSave: true}, {Panic: true}} {
+			d := e.delivery("INFO", do)
+			first, err := e.try(sessions.SubjectCall(theCall), d) // its answer comes too late
+			if err != nil || len(first.Actions) != len(do.Lossy) || do.Panic != (first.Status == sessions.StatusFailed) {
+				t.Fatalf("first answer %+v, %v", first, err)
+			}
+			if again, err := e.try(sessions.SubjectCall(theCall), d); err != nil || !reflect.DeepEqual(again, first) {
+				t.Errorf("the repeat is told %+v, %v; want %+v", again, err, first)
+			}
+			e.ask("INFO", script{})
+			if late, err := e.try(sessions.SubjectCall(theCall), d); err != nil || len(late.Actions) != 0 || late.Status != sessions.StatusOK {
+				t.Errorf("a repeat that is over is told %+v, %v", late, err)
+			}
+		}
 	})
 }
 
@@ -306,7 +331,7 @@ func TestPanicLeavesTheOldState(t *testing.T) {
 		if a := e.send(sessions.SubjectCall(theCall), d); a.Status != sessions.StatusFailed {
 			t.Errorf("answer %+v, want failed", a)
 		}
-		if a := e.send(sessions.SubjectCall(theCall), d); a.Status != sessions.StatusOK || r.panic.get() != 1 {
+		if a := e.send(sessions.SubjectCall(theCall), d); a.Status != sessions.StatusFailed || r.panic.get() != 1 {
 			t.Errorf("its repeat: %+v, %d panics; want it not stepped again", a, r.panic.get())
 		}
 		if got := w.Phases(); got["talking"] != 1 {

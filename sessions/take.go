@@ -28,6 +28,7 @@ type work struct {
 	reasons []string // codes of what was refused or hung up
 	save    bool     // a successor could miss it
 	failed  bool     // the code panicked: state is the old one, with the event's number
+	repeat  bool     // of an event that was taken before
 	changed bool
 	saved   bool // it is in the store
 }
@@ -125,7 +126,7 @@ func (c *call) takeMessage(it *item) {
 			w.failed, w.save = true, true
 		}
 	} else {
-		w.what = "repeat of " + w.what
+		w.repeat, w.what = true, "repeat of "+w.what
 	}
 	if w.failed && c.isNew() {
 		c.r.answer(c.replyTo(it), Answer{Call: d.Call, Num: d.Num, Status: StatusFailed})
