@@ -209,7 +209,9 @@ func (e *Edge) cancelAll(c *call, now time.Time) {
 }
 
 // onResponse finds the transaction of a response by its branch (RFC 3261
-// 17.1.3), or the call by the branch's token.
+// 17.1.3), or the call by the branch's token. A failure of an INVITE that was sent
+// before a crash waits for the INVITE, which its worker sends again: there it gets
+// its ACK, for which nothing else here knows enough (17.1.1.3). It comes again, too.
 func (e *Edge) onResponse(f flow, p *packet, now time.Time) {
 	id, token, ok := e.ids.verify(p.via.branch)
 	if !ok {
@@ -231,6 +233,9 @@ func (e *Edge) onResponse(f flow, p *packet, now time.Time) {
 		return
 	}
 	e.stats.count(strayResponse)
+	if p.cseqName == "INVITE" && p.msg.Status >= 300 && now.Before(e.born.Add(afterStart)) {
+		return
+	}
 	c := e.call(id, token)
 	if c == nil || (p.cseqName == "INVITE" && p.msg.Status < 300 && c.repeatAck(e, p)) {
 		return

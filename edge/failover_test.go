@@ -138,6 +138,23 @@ func patientRig(t *testing.T, silence time.Duration, change func(*codecore.SendR
 	return r
 }
 
+// repeats has the edge perform what the INVITE of that branch was sent by, the oldest
+// that is pending.
+func (r *rig) repeats(seq uint64, branch string, avoid ...string) {
+	r.t.Helper()
+	id, token, ok := r.edge.ids.verify(branch)
+	if !ok {
+		r.t.Fatalf("%s is no branch of ours", branch)
+	}
+	a := action(seq, r.outgoing(token, "INVITE"))
+	a.First = true
+	q := a.Request
+	q.Msg.URI, q.Target, q.Branch, q.Avoid = "sip:2@trunk.example", "sip:2@trunk.example", branch, avoid
+	r.edge.mu.Lock()
+	defer r.edge.mu.Unlock()
+	r.edge.perform(r.edge.call(id, token), []codecore.Action{a}, time.Now())
+}
+
 func TestASilentAddressIsLeftAndEndedLater(t *testing.T) {
 	dead, alive := newProxy(t), newProxy(t)
 	r := trunkRig(t, nil, dead.port(), alive.port())
@@ -290,18 +307,33 @@ func TestASuccessorGoesWhereTheEdgeWent(t *testing.T) {
 	second := alive.hear("INVITE")
 	alive.says(second, 180, "")
 	ringing := event(r, func(p codecore.SIPResponse) bool { return p.Msg.Status == 180 })
-	id, token, _ := r.edge.ids.verify(ringing.Branch)
 	r.again("b3", r.lim)
-	again := r.outgoing(token, "INVITE")
-	again.Request.Msg.URI, again.Request.Target = "sip:2@trunk.example", "sip:2@trunk.example"
-	again.Request.Branch, again.Request.Avoid = ringing.Branch, []string{dead.hop()}
-	a := action(2, again)
-	a.First = true
-	r.edge.mu.Lock()
-	r.edge.perform(r.edge.call(id, token), []codecore.Action{a}, time.Now())
-	r.edge.mu.Unlock()
+	r.repeats(2, ringing.Branch, dead.hop())
 	if third := alive.hear("INVITE"); branchOf(third) != branchOf(second) {
 		t.Error("another transaction")
+	}
+}
+
+// An edge that is killed with a failure in hand leaves it to the next one, which has no
+// transaction for it before the INVITE is sent anew.
+func TestAFailureThatComesAfterACrashGetsItsAck(t *testing.T) {
+	callee := newProxy(t)
+	r := trunkRig(t, nil, callee.port())
+	r.send(r.request("INVITE", "1", ""))
+	first := callee.hear("INVITE")
+	callee.says(first, 180, "")
+	ringing := event(r, func(p codecore.SIPResponse) bool { return p.Msg.Status == 180 })
+	r.again("b3", r.lim)
+	callee.says(first, 486, "")
+	callee.says(first, 180, "")
+	if p := event[codecore.SIPResponse](r, nil); p.Msg.Status != 180 {
+		t.Fatalf("%d is passed up, and nobody has acknowledged it", p.Msg.Status)
+	}
+	r.repeats(1, ringing.Branch)
+	callee.says(callee.hear("INVITE"), 486, "")
+	callee.hear("ACK")
+	if p := event[codecore.SIPResponse](r, nil); p.Msg.Status != 486 {
+		t.Error(p)
 	}
 }
 
