@@ -86,7 +86,11 @@ func (h *Host) replace(k *child, argv []string, told func(error)) {
 // that one, if anything, is a process named after its pid on its way out, or one that
 // stays. A host that has
 // begun since knows neither as what they are; the place is what the heir says.
+// Of an heir whose end was seen before this was read, nothing is entered any more.
 func (h *Host) took(k *child, place string) {
+	if k.proc == nil {
+		return
+	}
 	if k.heirOf != nil {
 		place, k.heirOf.heir, k.heirOf = k.heirOf.spec.Name, nil, nil
 	}

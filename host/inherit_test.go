@@ -372,3 +372,38 @@ func TestReplacedProcessStays(t *testing.T) {
 		t.Error("it has outlived the host's end")
 	}
 }
+
+// An heir may die with its last words unread: the host sees its end first, and
+// then hears that it has taken over.
+func TestHeirThatIsDeadTakesNothing(t *testing.T) {
+	h, err := New(Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := spec("m", "plain")
+	s.BackOff = patient // nothing is started here
+	old, k := h.add(s), h.add(spec("m~1", "plain"))
+	k.phase, k.heirOf, old.heir = phaseRunning, old, k
+	k.hello.Name, k.hello.Took = "m", true
+	k.heirExited(ErrNotTaken) // as exited does, which has no process any more
+	old.void()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(pair[1]) }()
+	nc, err := unixConn(pair[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newConn(h, nc, 1)
+	defer c.shut()
+	c.welcome, c.child = true, k
+	h.take(c, frame{Op: opTook, Seq: 1}, nil)
+	if len(h.children) != 1 || h.children["m"] != old || old.spec.Name != "m" {
+		t.Errorf("%v", h.children)
+	}
+	if o := <-c.out; o.frame.Op != opDone || o.frame.Seq != 1 {
+		t.Errorf("%+v", o.frame)
+	}
+}
