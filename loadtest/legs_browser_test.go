@@ -101,7 +101,7 @@ func newBrowserMedium(f *far, cm bool, socket net.PacketConn) (*browserMedium, e
 			if err != nil {
 				return
 			}
-			f.hear(p.SequenceNumber, p.Payload)
+			f.hear(p.SequenceNumber, p.Payload, time.Now())
 		}
 	})
 	return m, nil

@@ -1,6 +1,7 @@
 package loadtest
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"regexp"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pion/rtp"
 	"github.com/pion/srtp/v3"
@@ -41,6 +43,15 @@ type phoneMedium struct {
 func newPhoneMedium(f *far, at netip.AddrPort, secure bool) (*phoneMedium, error) {
 	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
 	if err != nil {
+		return nil, err
+	}
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		said := raw.Control(func(fd uintptr) { err = stampArrivals(int(fd)) })
+		err = cmp.Or(said, err)
+	}
+	if err != nil {
+		_ = conn.Close()
 		return nil, err
 	}
 	m := &phoneMedium{far: f, conn: conn, tag: "1"}
@@ -140,13 +151,13 @@ func (m *phoneMedium) send(seq uint16, stamp uint32, payload []byte) error {
 }
 
 func (m *phoneMedium) read() {
-	buf := make([]byte, 2048)
+	buf, oob := make([]byte, 2048), make([]byte, oobLen)
 	for {
-		n, from, err := m.conn.ReadFromUDPAddrPort(buf)
+		n, said, _, from, err := m.conn.ReadMsgUDPAddrPort(buf, oob)
 		if err != nil {
 			return
 		}
-		b := buf[:n]
+		b, at := buf[:n], arrival(oob[:said], time.Now())
 		if n < rtpHeader || b[1] >= 200 && b[1] <= 207 { // RTCP (RFC 5761 section 4)
 			continue
 		}
@@ -171,6 +182,6 @@ func (m *phoneMedium) read() {
 			m.far.fault("%v", err)
 			continue
 		}
-		m.far.hear(p.SequenceNumber, p.Payload)
+		m.far.hear(p.SequenceNumber, p.Payload, at)
 	}
 }

@@ -99,8 +99,7 @@ func (f *far) say() {
 }
 
 // hear takes a packet that came out of the switch.
-func (f *far) hear(seq uint16, payload []byte) {
-	now := time.Now()
+func (f *far) hear(seq uint16, payload []byte, when time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(payload) != f.length || binary.BigEndian.Uint32(payload) != mark {
@@ -112,7 +111,7 @@ func (f *far) hear(seq uint16, payload []byte) {
 		f.add("packet %d is of another call, or its sound is another: %x", n, payload[:32])
 		return
 	}
-	f.heard = append(f.heard, heard{n, seq, now})
+	f.heard = append(f.heard, heard{n, seq, when})
 }
 
 // Figures are of one direction, or of many, in a span of time.
@@ -475,14 +474,14 @@ func TestFarEndsFindWhatIsWrong(t *testing.T) {
 	}
 	b.list = nil
 	whole := a.payload(1, 'a', 3, ms(60))
-	if b.hear(3, whole); len(b.list) != 0 {
+	if b.hear(3, whole, time.Now()); len(b.list) != 0 {
 		t.Errorf("%q", b.list)
 	}
 	for _, change := range []int{0, 5, 8, 12, 100} {
 		b.list = nil
 		odd := bytes.Clone(whole)
 		odd[change] ^= 1
-		if b.hear(3, odd); len(b.list) != 1 {
+		if b.hear(3, odd, time.Now()); len(b.list) != 1 {
 			t.Errorf("byte %d was changed: %q", change, b.list)
 		}
 	}

@@ -81,6 +81,10 @@ func (s *Sound) Open(ip netip.Addr, call uint32, dir byte) (*Stream, error) {
 		return nil, fmt.Errorf("loadtest: rtp socket: %w", err)
 	}
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20)
+	if err := stampArrivals(fd); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
 	if err := unix.Bind(fd, sockaddrOf(netip.AddrPortFrom(ip, 0))); err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("loadtest: rtp bind: %w", err)
@@ -262,7 +266,7 @@ func (t *Stream) dtmf(to unix.Sockaddr, digit byte) {
 // costs far less than a wake-up per packet.
 func (s *Sound) read() {
 	events := make([]unix.EpollEvent, 512)
-	buf := make([]byte, 2048)
+	buf, oob := make([]byte, 2048), make([]byte, oobLen)
 	for !s.done.Load() {
 		n, _ := unix.EpollWait(s.epoll, events, 20)
 		now := time.Now()
@@ -273,7 +277,7 @@ func (s *Sound) read() {
 				s.mu.Unlock()
 				continue
 			}
-			size, from, err := unix.Recvfrom(t.fd, buf, unix.MSG_DONTWAIT)
+			size, said, _, from, err := unix.Recvmsg(t.fd, buf, oob, unix.MSG_DONTWAIT)
 			s.mu.Unlock()
 			if err != nil {
 				continue
@@ -284,7 +288,7 @@ func (s *Sound) read() {
 					continue
 				}
 			}
-			t.acct.packet(b, addressOf(from), now)
+			t.acct.packet(b, addressOf(from), arrival(oob[:said], now))
 		}
 		time.Sleep(time.Millisecond)
 	}
