@@ -12,7 +12,7 @@ func TestBenchMeasuresTheFake(t *testing.T) {
 	t.Parallel()
 	exe, next := nextCopy(t)
 	r, err := Bench(t.Context(), BenchConfig{
-		SwitchBinary: exe, NextBinary: next, Rates: []int{50}, Seconds: 1, Hold: 50 * time.Millisecond, Calls: 20, HeldSeconds: 6, Rounds: 1, RelayCalls: 4, RelayKinds: []string{SoundPlain},
+		SwitchBinary: exe, NextBinary: next, Rates: []int{50}, Seconds: 3, Hold: 50 * time.Millisecond, Calls: 20, HeldSeconds: 6, Rounds: 1, RelayCalls: 4, RelayKinds: []string{SoundPlain},
 		Workers: 1, Progress: io.Discard,
 		Config: func(s Site) []byte { b, _ := json.Marshal(s); return b },
 		Argv:   func(p string) []string { return []string{exe, p} },
@@ -28,7 +28,7 @@ func TestBenchMeasuresTheFake(t *testing.T) {
 	if h := r.Held; h.Dropped != 0 || h.Error != "" || h.PSSIdle == 0 || len(h.Moves) != 2 || h.Moves[1].Moved != 20 {
 		t.Errorf("held: %+v", h)
 	}
-	if s := r.Relay[0]; s.Lost != 0 || s.Packets < 300 || s.CPUus <= 0 {
+	if s := r.Relay[0]; s.Lost != 0 || s.Packets < 900 || s.CPUus <= 0 {
 		t.Errorf("relay: %+v", s)
 	}
 }
