@@ -141,7 +141,7 @@ type Wave struct {
 	Calls    int       `json:"calls"`
 	Moved    int       `json:"moved"`
 	Refused  int       `json:"refused"`
-	Listed   int       `json:"listed"`         // that it had to move: moved, refused, gone and left, and none began meanwhile
+	Listed   int       `json:"listed"`         // that it had to move: moved, refused, gone and left, if none began and no worker died meanwhile
 	Gone     int       `json:"gone"`           // ended before their turn
 	Left     int       `json:"left,omitempty"` // should have moved, were not refused, and are where they were
 	Started  time.Time `json:"started"`

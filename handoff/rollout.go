@@ -71,7 +71,9 @@ type Rollout struct {
 }
 
 // Wave is one step of a rollout, or of its way back. When no call begins
-// meanwhile, Listed = Moved + Refused + Gone + Left.
+// meanwhile, and no worker dies with an order in hand, Listed = Moved + Refused +
+// Gone + Left. What such a one has moved, and what others take over from it, is in
+// none of them; the next look counts it where it is.
 type Wave struct {
 	Back    bool      `json:"back,omitempty"`
 	Percent int       `json:"percent"`

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,9 +30,11 @@ type stage struct {
 	writes  int
 	turn    time.Time
 	floor   int
-	below   int  // records under the new schema
-	deaf    bool // OrderWrite is lost
-	unasked bool // OrderDryRun is lost
+	below   int    // records under the new schema
+	deaf    bool   // OrderWrite is lost
+	unasked bool   // OrderDryRun is lost
+	dies    string // worker that is killed when it has moved ten calls of an order
+	orphans int    // its calls, until somebody takes them over
 }
 
 func newStage(calls ...int) *stage {
@@ -102,6 +105,11 @@ func (s *stage) Do(ctx context.Context, o Order) (MoveReport, error) {
 		n := o.Move.Count
 		if n == 0 || n > from.Calls { // another host's order may have come first
 			n = from.Calls
+		}
+		if o.Kind == OrderMove && o.Source == s.dies {
+			to.Calls, s.orphans = to.Calls+10, from.Calls-10
+			s.workers = slices.DeleteFunc(s.workers, func(p sessions.Process) bool { return p.ID == s.dies })
+			return MoveReport{}, errors.New("it died")
 		}
 		r := MoveReport{Asked: n}
 		r.Moved = min(n, from.Calls-s.refuse[o.Source])
@@ -219,6 +227,25 @@ func TestRolloutByWaves(t *testing.T) {
 	s.steer(t, SteerFinalize)
 	if r = s.settle(t); r.Phase != PhaseFinalized || s.floor != 2 {
 		t.Errorf("%s with the floor at %d", r.Phase, s.floor)
+	}
+}
+
+// A source that is killed with its order in hand tells nothing: the wave counts what
+// the others told, the gate judges that, and the calls are met again where they
+// have been taken over.
+func TestSourceDiesWithItsOrder(t *testing.T) {
+	s := newStage(100, 100)
+	s.dies, s.refuse["w-old1"] = "w-old0", 5
+	s.start(t, 50, 100)
+	r := s.settle(t)
+	if w := r.Waves[0]; r.Phase != PhasePausing || w.Listed != 100 || w.Moved != 50 || w.Refused+w.Gone+w.Left != 0 {
+		t.Fatalf("%s, %+v", r.Phase, w)
+	}
+	s.find("w-old1").Calls += s.orphans
+	s.pass(31 * time.Second)
+	r = s.settle(t)
+	if w := r.Waves[1]; r.Phase != PhaseDone || s.on("old") != 5 || w.Listed != 140 || w.Moved != 135 || w.Refused != 5 || w.Left != 0 {
+		t.Errorf("%s, %d left, %+v", r.Phase, s.on("old"), w)
 	}
 }
 

@@ -81,15 +81,27 @@ func (x executor) Do(ctx context.Context, o handoff.Order) (handoff.MoveReport, 
 	return handoff.MoveReport{}, fmt.Errorf("order %q is not known here: the document is of a newer release", o.Kind)
 }
 
+// order has a worker move calls, or say which could. The answer is waited for as
+// long as the worker lives: the order that a dead one had in hand is answered by
+// nobody. What it has moved until then is counted where it is, and in no report.
 func (x executor) order(ctx context.Context, o handoff.Order, verb string) (handoff.MoveReport, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	r, err := ask[handoff.MoveReport](ctx, x.nats, sessions.SubjectControl(o.Source, verb), o.Move)
-	if err == nil {
+	living, stop := context.WithCancel(ctx)
+	defer stop()
+	go whileAlive(living, x.dir, o.Source, stop)
+	r, err := ask[handoff.MoveReport](living, x.nats, sessions.SubjectControl(o.Source, verb), o.Move)
+	switch {
+	case err == nil:
 		x.moves.add(verb, r)
+	case living.Err() != nil && ctx.Err() == nil:
+		return r, fmt.Errorf("%w: worker %s, with %s in hand", errDied, o.Source, o.Kind)
 	}
 	return r, err
 }
+
+// errDied: whoever had an order in hand is not heard of any more.
+var errDied = errors.New("died")
 
 // startWorkers runs as many workers of a release as the configuration says.
 func (x executor) startWorkers(ctx context.Context, binary, digest string) error {
