@@ -150,15 +150,15 @@ func (e *Edge) connect(c *streamLink, within time.Duration) {
 		return
 	}
 	if c.proto.secure {
-		secure := tls.Client(conn, e.tlsClient(c.name))
-		_ = conn.SetDeadline(time.Now().Add(e.lim.Shake))
+		secure := tls.Client(&underTLS{Conn: conn}, e.tlsClient(c.name))
+		_ = secure.SetDeadline(time.Now().Add(e.lim.Shake))
 		if err := secure.HandshakeContext(e.ctx); err != nil {
 			e.stats.of(c.proto.name).Failed.Add(1)
 			e.complain(c.remote, badTLS, time.Now())
 			e.log.Warn("edge: no TLS to a next hop", "name", c.name, "address", c.remote, "err", err)
 			return
 		}
-		_ = conn.SetDeadline(time.Time{})
+		_ = secure.SetDeadline(time.Time{})
 		conn = secure
 	}
 	e.gate.enter() // an heir makes it once more, or has it

@@ -78,7 +78,7 @@ func (e *Edge) newConn(p *proto, remote netip.AddrPort, conn net.Conn, name stri
 	if conn != nil {
 		c.stage, c.own = connShaking, conn.LocalAddr().(*net.TCPAddr).AddrPort()
 		if p.secure {
-			c.conn = tls.Server(conn, e.tlsServer)
+			c.conn = tls.Server(&underTLS{Conn: conn}, e.tlsServer)
 		}
 	} else if l := e.listening(p); l != nil {
 		c.own = l.bound

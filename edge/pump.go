@@ -125,7 +125,7 @@ func carry(to, from net.Conn) error {
 			if _, err := to.Write(buf[:n]); err != nil {
 				return err
 			}
-			_ = to.SetWriteDeadline(time.Time{}) // TLS writes by itself, too: new keys
+			_ = to.SetWriteDeadline(time.Time{}) // TLS writes by itself, too
 		}
 		if err != nil {
 			return nil //nolint:nilerr // it ends, however

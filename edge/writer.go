@@ -63,6 +63,7 @@ func (c *streamLink) write() {
 			return
 		}
 		n, err := c.conn.Write(b)
+		_ = c.conn.SetWriteDeadline(time.Time{}) // TLS writes by itself, too
 		if !c.wrote(n, err) {
 			c.close()
 		}
