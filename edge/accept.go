@@ -39,7 +39,7 @@ func (e *Edge) listening(p *proto) *listener {
 func (e *Edge) accept(l *listener) {
 	defer e.wg.Done()
 	e.gate.enter()
-	defer e.gate.RUnlock()
+	defer e.gate.leave()
 	for {
 		conn, err := l.ln.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
@@ -166,7 +166,7 @@ func (e *Edge) connect(c *streamLink, within time.Duration) {
 	c.conn = conn
 	c.mu.Unlock()
 	c.reach(connOpen)
-	e.gate.RUnlock()
+	e.gate.leave()
 	e.read(c)
 }
 

@@ -36,9 +36,11 @@ import (
 // waits for what cannot be cut in two as long as ctx allows.
 func (e *Edge) Freeze(ctx context.Context) ([]byte, []File, error) {
 	e.bridges()
-	e.gate.shutting.Store(true)
-	e.shutGate()
-	if err := e.settleDown(ctx); err != nil {
+	err := e.shutGate(ctx)
+	if err == nil {
+		err = e.settleDown(ctx)
+	}
+	if err != nil {
 		e.reopen()
 		return nil, nil, err
 	}
@@ -57,21 +59,19 @@ func (e *Edge) Freeze(ctx context.Context) ([]byte, []File, error) {
 	return state, files, nil
 }
 
-// shutGate waits until everybody has left. Who sets a deadline of its own, or gets
-// its connection, just after it was called back is called back again.
-func (e *Edge) shutGate() {
-	shut := make(chan struct{})
-	go func() {
-		e.gate.Lock()
-		close(shut)
-	}()
+// shutGate waits until everybody has left, as long as ctx allows. Who sets a deadline
+// of its own, or gets its connection, just after it was called back is called back again.
+func (e *Edge) shutGate(ctx context.Context) error {
+	empty := e.gate.bar()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {
 		e.interrupt(time.Unix(1, 0))
 		select {
-		case <-shut:
-			return
+		case <-empty:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("%w: a message is being dealt with: %w", errHanded, context.Cause(ctx))
 		case <-tick.C:
 		}
 	}
@@ -85,14 +85,13 @@ func (e *Edge) Thaw() {
 }
 
 func (e *Edge) reopen() {
-	e.gate.shutting.Store(false)
 	for _, u := range e.udp {
 		_ = u.conn.SetReadDeadline(time.Time{})
 	}
 	for _, l := range e.listeners {
 		_ = l.ln.SetDeadline(time.Time{})
 	}
-	e.gate.Unlock()
+	e.gate.open()
 	for _, c := range e.openConns() { // their readers know how long they wait
 		c.mu.Lock()
 		if c.bridge != nil {
@@ -199,7 +198,7 @@ func (e *Edge) leave() (pumps []*pump) {
 	e.calls, e.server, e.client, e.merge, e.registers, e.footholds, e.timers.heap = nil, nil, nil, nil, nil, nil, nil
 	e.gate.over.Store(true)
 	e.conns.mu.Unlock()
-	e.gate.Unlock()
+	e.gate.open()
 	return pumps
 }
 

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"net"
 	"os"
@@ -266,6 +267,88 @@ func TestWhatIsBeingWrittenIsWrittenToItsEnd(t *testing.T) {
 			t.Fatalf("byte %d: %q %v", i, b, err)
 		}
 	}
+}
+
+// Somebody cannot be called back: Freeze gives up in time, and the edge goes on.
+func TestAFreezeThatSomebodyHoldsUpIsGivenUp(t *testing.T) {
+	r, pool := withTransports(t, nil)
+	c, err := net.Dial("tcp", r.edge.Addrs()[atTCP].String())
+	f := newTCPFar(t, c, err)
+	signUp(f, "TCP", "t1")
+	phone := r.tlsPhone(pool)
+	signUp(phone, "TLS", "s1")
+	b, err := browse(t, r.edge.Addrs()[atWS].String(), "", nil, "http://localhost:8080", "sip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signUp(b, "WS", "w1")
+	all := func() {
+		t.Helper()
+		r.send(r.registerLine(rand.Text(), ""))
+		r.hear("401")
+		f.send(webRegister("TCP", rand.Text(), "t1", "t1", ""))
+		f.hear("401")
+		phone.send(webRegister("TLS", rand.Text(), "s1", "s1", ""))
+		phone.hear("401")
+		b.send(webRegister("WS", rand.Text(), "w1", "w1", ""))
+		b.hear("401")
+		late, err := net.Dial("tcp", r.edge.Addrs()[atTCP].String())
+		g := newTCPFar(t, late, err)
+		g.send(webRegister("TCP", rand.Text(), "t2", "t2", ""))
+		g.hear("401")
+	}
+	all()
+	r.edge.gate.enter()
+	for range 3 {
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		if _, _, err := r.edge.Freeze(ctx); !errors.Is(err, errHanded) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		cancel()
+		all()
+	}
+	r.edge.gate.leave()
+	r.inherit(nil)
+	all()
+}
+
+// Who was called back and comes to know of it when the heir has been given up goes
+// on, too, be it in the middle of a message.
+func TestWhoIsCalledBackForNobodyGoesOn(t *testing.T) {
+	r := newRig(t, patient())
+	c, err := net.Dial("tcp", r.edge.Addrs()[1].String())
+	f := newTCPFar(t, c, err)
+	_ = c.(*net.TCPConn).SetReadBuffer(1 << 15)
+	f.send(r.viaTCP("OPTIONS", "0", "1"))
+	f.hear("200")
+	l := r.edge.openConns()[0]
+	_ = l.raw.(*net.TCPConn).SetWriteBuffer(1 << 15)
+	const n, size = 200, 4000
+	for i := range n {
+		if err := l.put([]byte(strings.Repeat(string(rune('a'+i%26)), size))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 10 {
+		r.await(func() bool {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if !l.under {
+				return l.gone
+			}
+			_ = l.conn.SetDeadline(time.Unix(1, 0))
+			return true
+		})
+	}
+	_ = c.SetReadDeadline(time.Now().Add(guard))
+	for i := range n * size {
+		b, err := f.in.ReadByte()
+		if err != nil || b != byte('a'+i/size%26) {
+			t.Fatalf("byte %d: %q %v", i, b, err)
+		}
+	}
+	f.send(r.viaTCP("OPTIONS", "1", "1"))
+	f.hear("200")
 }
 
 func TestARefusedHeirLeavesEverythingAsItWas(t *testing.T) {

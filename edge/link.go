@@ -116,7 +116,7 @@ func (e *Edge) udpFor(to netip.Addr) *udpLink {
 func (e *Edge) serveUDP(u *udpLink) {
 	defer e.wg.Done()
 	e.gate.enter()
-	defer e.gate.RUnlock()
+	defer e.gate.leave()
 	buf := make([]byte, 65536)
 	for {
 		n, from, err := u.conn.ReadFromUDPAddrPort(buf)

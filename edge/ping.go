@@ -146,7 +146,7 @@ func (e *Edge) runPings(ctx context.Context) {
 				e.stats.Pings.Add(1)
 				e.write(g.to, e.options(g.uri, pingBranch, strconv.FormatUint(rand.Uint64(), 36), g.to.link))
 			}
-			e.gate.RUnlock()
+			e.gate.leave()
 		}
 	}
 }

@@ -38,17 +38,23 @@ func (c *streamLink) more(buf []byte) (n int, err error) {
 			_ = c.conn.SetReadDeadline(c.until)
 		}
 		n, err = c.conn.Read(buf)
-		if !errors.Is(err, os.ErrDeadlineExceeded) || !c.e.gate.pause() {
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !c.e.gate.pause() && !calledBack(err, c.until) {
 			return n, err
 		}
 		again = true
 	}
 }
 
+// calledBack tells that who had until then, zero: for ever, was called back for an
+// heir, who may have been given up since.
+func calledBack(err error, until time.Time) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) && (until.IsZero() || time.Now().Before(until))
+}
+
 // readOn is read until nothing more is to be read (true), or can be.
 func (e *Edge) readOn(c *streamLink) (over bool) {
 	e.gate.enter()
-	defer e.gate.RUnlock()
+	defer e.gate.leave()
 	if c.stage == connUpgrading {
 		if why := e.upgrade(c); why != okay {
 			e.notMade(c, why)

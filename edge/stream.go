@@ -70,11 +70,12 @@ type streamLink struct {
 	conn    net.Conn // raw, or TLS over it: what is read and written
 	own     netip.AddrPort
 	gone    bool
-	out     [][]byte // waits to be written
-	waits   int      // bytes in out
-	writing bool     // a writer is there
-	under   bool     // and the first of out on its way
-	ending  bool     // nothing more is taken
+	out     [][]byte  // waits to be written
+	waits   int       // bytes in out
+	writing bool      // a writer is there
+	under   bool      // and the first of out on its way
+	by      time.Time // and has so long
+	ending  bool      // nothing more is taken
 
 	carried int           // by which of the generations that carry TLS for us, counted from the youngest; 0: it is ours, or none
 	bridge  *bridge       // while frozen: how the heir will reach it

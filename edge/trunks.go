@@ -112,7 +112,7 @@ func (e *Edge) runTrunks(ctx context.Context) {
 			}
 			e.gate.enter()
 			next := e.pingTrunks(now)
-			e.gate.RUnlock()
+			e.gate.leave()
 			wake.Reset(time.Until(earlier(next, watched.Add(watchEvery))))
 		}
 	}

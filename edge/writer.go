@@ -80,12 +80,13 @@ func (c *streamLink) nextOut() (b []byte, over bool) {
 		return nil, c.ending && !c.gone && len(c.out) == 0
 	}
 	c.under = true
-	_ = c.conn.SetWriteDeadline(time.Now().Add(writeWithin))
+	c.by = time.Now().Add(writeWithin)
+	_ = c.conn.SetWriteDeadline(c.by)
 	return c.out[0], false
 }
 
-// wrote takes note of what became of the first of out: what a frozen edge has not
-// written of it stays. A record of TLS is not called back, it would be the end of
+// wrote takes note of what became of the first of out: what was not written of it
+// because the writer was called back for an heir stays. A record of TLS is not called back, it would be the end of
 // its connection. false: the connection is broken.
 func (c *streamLink) wrote(n int, err error) bool {
 	c.mu.Lock()
@@ -104,7 +105,7 @@ func (c *streamLink) wrote(n int, err error) bool {
 			c.out = nil
 		}
 		return true
-	case c.ours() || !c.e.gate.shut():
+	case c.ours() || !c.e.gate.shut() && !calledBack(err, c.by):
 		return false
 	}
 	c.out[0], c.waits = c.out[0][n:], c.waits-n
