@@ -270,6 +270,29 @@ func (d *Driver) pause(ctx context.Context, t time.Duration) bool {
 	return false
 }
 
+// within bounds ctx by t, and by the driver's end.
+func (d *Driver) within(ctx context.Context, t time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, t)
+	go func() {
+		select {
+		case <-ctx.Done():
+		case <-d.done:
+			cancel()
+		}
+	}()
+	return ctx, cancel
+}
+
+// ended reports whether Run has ended, or is about to.
+func (d *Driver) ended() bool {
+	select {
+	case <-d.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // tell adds a line to the story of a call.
 func (d *Driver) tell(rec sessions.Record, what string, freeze time.Duration, code Code) {
 	d.Store.Tell(rec.ID, sessions.StoryLine{

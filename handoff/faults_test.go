@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -282,6 +283,58 @@ func TestStoreAwayAtTheSource(t *testing.T) {
 	r, _ := a.Move(ctx, MoveOrder{To: "w-b"}, func(MoveReport) { cancel() })
 	if len(r.Refused) != 1 || r.Refused[0].Code != CodeSilent || !a.calls.step(id) {
 		t.Fatalf("%v %v", r, r.Refused)
+	}
+}
+
+// hungStore answers nobody who reads one record.
+type hungStore struct {
+	sessions.Store
+	asked chan struct{}
+	cut   chan error // why whoever asked went
+}
+
+func (s hungStore) Get(ctx context.Context, _ codecore.CallID) (sessions.Record, error) {
+	s.asked <- struct{}{}
+	<-ctx.Done()
+	s.cut <- ctx.Err()
+	return sessions.Record{}, sessions.ErrUnavailable
+}
+
+// TestSourceEndsInDoubt: when the driver ends, what is frozen is left to its records
+// at once, and nothing else is frozen.
+func TestSourceEndsInDoubt(t *testing.T) {
+	w := newWorld()
+	hung := hungStore{w.store, make(chan struct{}, 100), make(chan error, 100)}
+	lost := tap(w, func(func() ([]byte, error)) ([]byte, error) { return nil, sessions.ErrBusAway })
+	a := w.worker(t, "w-a", "r1", func(c *Config) {
+		lost(c)
+		c.Store = hung
+	})
+	w.worker(t, "w-b", "r2", nil)
+	a.calls.frost = make(chan codecore.CallID, 100)
+	a.create(t, 5*BatchSize)
+	type result struct {
+		MoveReport
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		r, err := a.Move(context.Background(), MoveOrder{To: "w-b"}, nil)
+		done <- result{r, err}
+	}()
+	for range Lanes {
+		<-hung.asked
+	}
+	a.stop()
+	r := <-done
+	if r.err == nil || r.Left != r.Asked || r.Moved+r.Gone+len(r.Refused) != 0 || len(a.calls.frost) != Lanes*BatchSize {
+		t.Errorf("%+v, %d frozen, %v", r.MoveReport, len(a.calls.frost), r.err)
+	}
+	close(hung.cut)
+	for err := range hung.cut {
+		if !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
 	}
 }
 

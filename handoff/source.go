@@ -26,7 +26,8 @@ const passes = 3
 // Move moves calls to another worker, Lanes batches at a time, each call by
 // itself. progress may be nil; it is called from one goroutine at a time with
 // what is done so far. When ctx ends, the batches under way are brought to
-// their end and the rest stays. The error is nil if every call was asked.
+// their end and the rest stays; when Run has ended, what is in doubt is left to its
+// record. The error is nil if every call was asked.
 func (d *Driver) Move(ctx context.Context, o MoveOrder, progress func(MoveReport)) (MoveReport, error) {
 	return d.move(ctx, o, false, progress)
 }
@@ -158,7 +159,11 @@ func (d *Driver) movePass(ctx context.Context, to string, ids []codecore.CallID,
 		lanes.Go(func() {
 			for items := range offers {
 				d.lanes <- struct{}{} // shared by the orders that this worker carries out
-				w.offer(context.WithoutCancel(ctx), items)
+				if d.ended() {
+					w.add(MoveReport{Left: len(items)}, errEnds)
+				} else {
+					w.offer(context.WithoutCancel(ctx), items)
+				}
 				<-d.lanes
 			}
 		})
@@ -307,7 +312,7 @@ func (d *Driver) freeze(ctx context.Context, prepared []ready, r *MoveReport) []
 func (d *Driver) conclude(ctx context.Context, it Item, v Verdict, r *MoveReport) {
 	next := AfterVerdict(v.Code)
 	for wait := 10 * time.Millisecond; next == ReadRecord; wait = min(2*wait, time.Second) {
-		limited, cancel := context.WithTimeout(ctx, 2*time.Second)
+		limited, cancel := d.within(ctx, 2*time.Second)
 		rec, err := d.Store.Get(limited, it.Call)
 		cancel()
 		next = SourceRead(ReadOwn(rec, err, d.Worker, it.Epoch))
@@ -391,6 +396,9 @@ func verdictOf(vs []Verdict, i int, id codecore.CallID) Verdict {
 // errSilent: no word came about a whole batch. One such batch is retried, many
 // in a row end the move.
 var errSilent = errors.New("handoff: the target is silent")
+
+// errEnds: Run has ended, and nothing is offered any more.
+var errEnds = errors.New("handoff: the worker ends")
 
 func targetError(to string, code Code) error {
 	if code == CodeSilent || code == CodeBus {

@@ -122,14 +122,32 @@ func runWorker(ctx context.Context, c *child) error {
 		runner.Drain()
 		limit, cancel := context.WithTimeout(serve, c.cfg.Worker.DrainTimeout)
 		defer cancel()
-		if report, err := driver.DrainTo(limit, handoff.DrainOrder{}); report.Asked > 0 {
-			c.log.Info("drained", "moved", report.Moved, "left", report.Asked-report.Moved, "why", err)
-		}
-		c.lastWords()
-		stop() // what stayed is in the records; another worker takes it over
+		drainWorker(limit, driver, c.log, func() {
+			c.lastWords()
+			stop() // what stayed is in the records; another worker takes it over
+		})
 		return nil
 	})
 	return g.Wait()
+}
+
+// drainWorker moves the calls to others until none is left or ctx ends; then end has the
+// driver's Run end. Only that ends a batch that is under way when nobody can say any
+// more whose its calls are: it would read their records until NATS is back.
+func drainWorker(ctx context.Context, driver *handoff.Driver, log logger, end func()) {
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		if report, err := driver.DrainTo(ctx, handoff.DrainOrder{}); report.Asked > 0 {
+			log.Info("drained", "moved", report.Moved, "left", report.Asked-report.Moved, "why", err)
+		}
+	}()
+	select {
+	case <-over:
+	case <-ctx.Done():
+	}
+	end()
+	<-over
 }
 
 // caretaker takes a call that was set aside (R7): only its stub is read, two
