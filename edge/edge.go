@@ -271,7 +271,8 @@ func (e *Edge) Files() (map[string]*os.File, error) {
 	return files, nil
 }
 
-// Close gives the sockets back; for an Edge that was never run.
+// Close gives the sockets back; for an Edge that was never run. What such a one was
+// handed is its predecessor's still: nobody is told goodbye.
 func (e *Edge) Close() {
 	e.stop()
 	for _, u := range e.udp {
@@ -282,7 +283,9 @@ func (e *Edge) Close() {
 	}
 	until := time.Now().Add(farewellWithin)
 	for _, c := range e.openConns() {
-		c.farewell(until)
+		if e.running.Load() {
+			c.farewell(until)
+		}
 		c.close()
 	}
 }

@@ -3,6 +3,7 @@ package edge
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"net"
 	"os"
@@ -358,6 +359,11 @@ func TestARefusedHeirLeavesEverythingAsItWas(t *testing.T) {
 		t.Fatal(err)
 	}
 	signUp(b, "WSS", "u1")
+	plain, err := browse(t, r.edge.Addrs()[atWS].String(), "", nil, "http://localhost:8080", "sip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signUp(plain, "WS", "p1")
 	c, err := net.Dial("tcp", r.edge.Addrs()[atTCP].String())
 	f := newTCPFar(t, c, err)
 	f.send(webRegister("TCP", "t1", "t", "t", ""))
@@ -375,6 +381,18 @@ func TestARefusedHeirLeavesEverythingAsItWas(t *testing.T) {
 			t.Fatalf("without descriptors: %v", err)
 		}
 		cfg.Connections = files
+		var h handed
+		if err := json.Unmarshal(state, &h); err != nil {
+			t.Fatal(err)
+		}
+		h.Clients = append(h.Clients, handedClient{Key: "x", Call: "unknown"}) // when all connections are in place
+		if cfg.Handed, err = json.Marshal(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := New(cfg); !errors.Is(err, errHanded) {
+			t.Fatalf("a transaction of no call: %v", err)
+		}
+		cfg.Handed = state
 		idle, err := New(cfg) // whose predecessor does not say the last word
 		if err != nil {
 			t.Fatal(err)
@@ -388,5 +406,7 @@ func TestARefusedHeirLeavesEverythingAsItWas(t *testing.T) {
 		r.hear("401")
 		b.send(webRegister("WSS", "w2", "u1", "u1", ""))
 		b.hear("401")
+		plain.send(webRegister("WS", "w3", "p1", "p1", ""))
+		plain.hear("401")
 	}
 }
