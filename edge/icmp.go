@@ -3,7 +3,9 @@ package edge
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -34,9 +36,8 @@ func hearErrors(c syscall.RawConn, v6 bool) {
 // the socket's buffer for 3 s, and with some such neighbours it is full. What does not
 // fit is lost, and sent again by its transaction, as on any network.
 func (u *udpLink) sendUDP(b []byte, to netip.AddrPort) (err error) {
-	dst, ok := u.sockaddr(to)
-	if !ok {
-		_, err = u.conn.WriteToUDPAddrPort(b, to) // it knows about zones
+	dst, err := u.sockaddr(to)
+	if err != nil {
 		return err
 	}
 	for range 4 {
@@ -55,15 +56,36 @@ func (u *udpLink) sendUDP(b []byte, to netip.AddrPort) (err error) {
 	return err
 }
 
-// sockaddr is an address as the socket's family has it; ok false: not a plain one.
-func (u *udpLink) sockaddr(to netip.AddrPort) (dst unix.Sockaddr, ok bool) {
+// sockaddr is an address as the socket's family has it.
+func (u *udpLink) sockaddr(to netip.AddrPort) (unix.Sockaddr, error) {
 	switch a := to.Addr(); {
-	case !u.v6 && a.Is4():
-		return &unix.SockaddrInet4{Port: int(to.Port()), Addr: a.As4()}, true
-	case u.v6 && a.Is6() && a.Zone() == "":
-		return &unix.SockaddrInet6{Port: int(to.Port()), Addr: a.As16()}, true
+	case !u.v6 && a.Unmap().Is4():
+		return &unix.SockaddrInet4{Port: int(to.Port()), Addr: a.Unmap().As4()}, nil
+	case u.v6 && a.Is6():
+		zone, err := u.zone(a.Zone())
+		return &unix.SockaddrInet6{Port: int(to.Port()), Addr: a.As16(), ZoneId: zone}, err
 	}
-	return nil, false
+	return nil, fmt.Errorf("edge: %s is of another family than %s", to.Addr(), u.bound.Addr())
+}
+
+// zone is the number of a zone (RFC 4007 11): of an interface, by its name as net
+// tells it, or by the number itself.
+func (u *udpLink) zone(name string) (uint32, error) {
+	if name == "" {
+		return 0, nil
+	}
+	ifr, err := unix.NewIfreq(name)
+	if err == nil {
+		closed := u.raw.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), unix.SIOCGIFINDEX, ifr) })
+		err = errors.Join(closed, err)
+	}
+	if err == nil {
+		return ifr.Uint32(), nil
+	}
+	if n, bad := strconv.ParseUint(name, 10, 32); bad == nil {
+		return uint32(n), nil
+	}
+	return 0, fmt.Errorf("edge: zone %q: %w", name, err)
 }
 
 // troubled has the error queue read, once for all who ask meanwhile.

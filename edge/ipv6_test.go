@@ -2,6 +2,7 @@ package edge
 
 import (
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +61,39 @@ func TestIPv6EverywhereInACall(t *testing.T) {
 	if f, ok := r.edge.flowByVia("SIP/2.0/UDP [2001:db8::9:1];received=[::1];rport=5070;branch=x"); !ok || f.remote.String() != "[::1]:5070" {
 		t.Errorf("received in brackets: %v %v", f.remote, ok)
 	}
+}
+
+// A datagram to a zone goes the way of all others, which never waits for room.
+func TestAZoneIsAnInterface(t *testing.T) {
+	r := newRig(t, patient())
+	u := *r.edge.udp[0]
+	u.v6 = true
+	lo, err := net.InterfaceByName("lo")
+	if err != nil {
+		t.Skip("no loopback by that name: ", err)
+	}
+	for addr, want := range map[string]int{"[fe80::1]:5060": 0, "[fe80::1%lo]:5060": lo.Index, "[fe80::1%77]:5060": 77} {
+		to := netip.MustParseAddrPort(addr)
+		s, err := u.sockaddr(to)
+		six, is := s.(*unix.SockaddrInet6)
+		if err != nil || !is || six.ZoneId != uint32(want) || six.Addr != to.Addr().As16() || six.Port != 5060 {
+			t.Errorf("%s: %+v %v", addr, s, err)
+		}
+	}
+	for _, addr := range []string{"[fe80::1%none]:5060", "[fe80::1%a-name-that-is-too-long-for-one]:5060", "192.0.2.1:5060"} {
+		if err := u.sendUDP([]byte("x"), netip.MustParseAddrPort(addr)); err == nil {
+			t.Errorf("%s is sent to", addr)
+		}
+	}
+}
+
+func TestADatagramToAZoneArrives(t *testing.T) {
+	r, far := sixth(t)
+	at := far.LocalAddr().(*net.UDPAddr).AddrPort()
+	if err := r.edge.udp[0].send(netip.AddrPortFrom(at.Addr().WithZone("lo"), at.Port()), []byte("SIP/2.0 200 OK\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	r.hear("200 OK")
 }
 
 func TestMappedAddressesAreIPv4(t *testing.T) {
