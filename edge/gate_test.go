@@ -1,10 +1,12 @@
 package edge
 
 import (
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // Nobody is inside a gate that is shut, and all pass one that has been opened again,
@@ -109,5 +111,22 @@ func TestAGateWaitsForTheLastAndIsOverForTheRest(t *testing.T) {
 		if !ended || g.inside != 0 || !g.shut() {
 			t.Errorf("ended %v, %d inside", ended, g.inside)
 		}
+	})
+}
+
+// A connection whose last word is not read yet is not closed because the edge is
+// being frozen.
+func TestWhoLingersIsNotCalledBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer far.Close()
+		c := &streamLink{e: new(Edge), proto: overTCP, raw: near, conn: near, stage: connOpen}
+		began := time.Now()
+		time.AfterFunc(lingerFor/2, func() { _ = near.SetReadDeadline(time.Unix(1, 0)) })
+		c.linger()
+		if took := time.Since(began); took != lingerFor {
+			t.Errorf("it is closed after %v", took)
+		}
+		c.e.wg.Wait()
 	})
 }

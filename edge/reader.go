@@ -157,13 +157,15 @@ func (e *Edge) admitPing(c *streamLink) bool {
 var pingFrame = ws.MustCompileFrame(ws.NewPingFrame(nil))
 
 // linger reads on for nothing, so that our last word is not lost: a system that
-// closes with bytes unread sends a reset, which overtakes it.
+// closes with bytes unread sends a reset, which overtakes it. It is not called back
+// for an heir, who lingers, too.
 func (c *streamLink) linger() {
 	c.end()
-	_ = c.conn.SetReadDeadline(time.Now().Add(lingerFor))
+	until := time.Now().Add(lingerFor)
 	var sink [4096]byte
 	for {
-		if _, err := c.conn.Read(sink[:]); err != nil {
+		_ = c.conn.SetReadDeadline(until)
+		if _, err := c.conn.Read(sink[:]); err != nil && !calledBack(err, until) {
 			return
 		}
 	}
