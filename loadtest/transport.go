@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // transport carries a UA's messages to and from the switch. get calls its
@@ -80,6 +81,9 @@ type tcpTransport struct {
 	wg    sync.WaitGroup
 	done  bool
 
+	dialling sync.Mutex    // before mu: one at a time
+	limit    time.Duration // of a dial, of a handshake, of a message: who takes none in it is not there
+
 	secure *tls.Config // nil: plain
 	lost   int         // connections that have ended before close
 }
@@ -92,7 +96,7 @@ func newTCP(local, to netip.AddrPort, secure *tls.Config) (*tcpTransport, error)
 	if secure != nil {
 		ln = tls.NewListener(ln, secure)
 	}
-	return &tcpTransport{ln: ln, to: to, all: map[net.Conn]bool{}, ready: make(chan struct{}), secure: secure}, nil
+	return &tcpTransport{ln: ln, to: to, all: map[net.Conn]bool{}, ready: make(chan struct{}), limit: 10 * time.Second, secure: secure}, nil
 }
 
 func (t *tcpTransport) local() netip.AddrPort { return addrOf(t.ln.Addr()) }
@@ -106,25 +110,74 @@ func (t *tcpTransport) name() string {
 }
 
 func (t *tcpTransport) send(b []byte) error {
+	c, err := t.connection()
+	if err != nil {
+		return err
+	}
+	return t.write(c, b)
+}
+
+// write ends a connection that takes no more: half a message is worse than none.
+func (t *tcpTransport) write(c net.Conn, b []byte) error {
+	err := c.SetWriteDeadline(time.Now().Add(t.limit))
+	if err == nil {
+		_, err = c.Write(b)
+	}
+	if err != nil {
+		_ = c.Close()
+	}
+	return err
+}
+
+// connection is the one to the switch, dialled if there is none. mu is free
+// meanwhile: close waits for no switch that hangs.
+func (t *tcpTransport) connection() (net.Conn, error) {
+	t.dialling.Lock()
+	defer t.dialling.Unlock()
+	t.mu.Lock()
+	out, done := t.out, t.done
+	t.mu.Unlock()
+	switch {
+	case done:
+		return nil, net.ErrClosed
+	case out != nil:
+		return out, nil
+	}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: t.local().Addr().AsSlice()}, Timeout: t.limit}
+	c, err := d.DialContext(context.Background(), "tcp4", t.to.String())
+	if err != nil {
+		return nil, err
+	}
+	if t.secure == nil {
+		return c, t.enter(c)
+	}
+	s := tls.Client(c, t.secure)
+	if err = s.SetDeadline(time.Now().Add(t.limit)); err == nil {
+		err = t.enter(s)
+	}
+	if err == nil {
+		err = s.HandshakeContext(context.Background())
+	}
+	if err == nil {
+		err = s.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		_ = s.Close()
+	}
+	return s, err
+}
+
+// enter makes c the connection to the switch.
+func (t *tcpTransport) enter(c net.Conn) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.done {
+		_ = c.Close()
 		return net.ErrClosed
 	}
-	if t.out == nil {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: t.local().Addr().AsSlice()}}
-		c, err := d.DialContext(context.Background(), "tcp4", t.to.String())
-		if err != nil {
-			return err
-		}
-		if t.secure != nil {
-			c = tls.Client(c, t.secure)
-		}
-		t.out = c
-		t.begin(c)
-	}
-	_, err := t.out.Write(b)
-	return err
+	t.out = c
+	t.begin(c)
+	return nil
 }
 
 // begin reads a connection until it ends; t.mu is held.
@@ -154,8 +207,7 @@ func (t *tcpTransport) read(c net.Conn) {
 	reply := func(b []byte) error {
 		wm.Lock()
 		defer wm.Unlock()
-		_, err := c.Write(b)
-		return err
+		return t.write(c, b)
 	}
 	for {
 		m, err := readFramed(r)
