@@ -87,7 +87,7 @@ func TestAZoneIsAnInterface(t *testing.T) {
 	}
 }
 
-func TestADatagramToAZoneArrives(t *testing.T) {
+func TestIPv6DatagramToAZoneArrives(t *testing.T) {
 	r, far := sixth(t)
 	at := far.LocalAddr().(*net.UDPAddr).AddrPort()
 	if err := r.edge.udp[0].send(netip.AddrPortFrom(at.Addr().WithZone("lo"), at.Port()), []byte("SIP/2.0 200 OK\r\n\r\n")); err != nil {
