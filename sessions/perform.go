@@ -27,7 +27,7 @@ type said struct {
 func (c *call) reply(it *item, d *Delivery, w *work) {
 	to := c.replyTo(it)
 	a := Answer{Call: d.Call, Num: d.Num, Status: StatusOK}
-	once := c.once(d, w)
+	once := c.once(d, w, to != "")
 	if once.failed {
 		a.Status = StatusFailed
 	}
@@ -40,8 +40,9 @@ func (c *call) reply(it *item, d *Delivery, w *work) {
 	c.perform(w, sender)
 }
 
-// once is what the answer to an event has besides what is pending.
-func (c *call) once(d *Delivery, w *work) said {
+// once is what the answer to an event has besides what is pending. What nobody waits
+// for an answer to is told one way (publishLossy), and not again.
+func (c *call) once(d *Delivery, w *work, awaited bool) said {
 	now := said{d.From, d.Boot, d.Num, w.failed, lossy(w.actions, d.From)}
 	if d.Num == 0 { // a confirmation
 		return now
@@ -55,6 +56,9 @@ func (c *call) once(d *Delivery, w *work) said {
 		return now
 	}
 	c.said = slices.DeleteFunc(c.said, func(before said) bool { return before.to == d.From })
+	if !awaited {
+		now.actions = nil
+	}
 	switch {
 	case now.failed || len(now.actions) > 0:
 		c.said = append(c.said, now)

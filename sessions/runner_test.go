@@ -90,6 +90,27 @@ func TestARepeatIsToldWhatItHasNotHeard(t *testing.T) {
 	})
 }
 
+// An event that comes without anybody waiting, as a former owner passes it on, has its
+// lossy actions sent one way, once.
+func TestWhatWasSentOneWayIsNotToldAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		e := r.edge("edge.n1", "b1")
+		r.worker("w-1")
+		e.invite(script{})
+		d := e.delivery("INFO", script{Lossy: []string{"edge.n1"}})
+		data, err := wire.Seal(d)
+		if err == nil {
+			err = r.bus.Publish(sessions.SubjectCall(theCall), data)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantDone(t, e, "0 INFO")
+		e.send(sessions.SubjectCall(theCall), d)
+		wantDone(t, e, "0 INFO")
+	})
+}
+
 func TestOlderIncarnationIsRefused(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		e := r.edge("edge.n1", "b2")
