@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -311,6 +312,30 @@ func TestAFreezeThatSomebodyHoldsUpIsGivenUp(t *testing.T) {
 	r.edge.gate.leave()
 	r.inherit(nil)
 	all()
+}
+
+// A connection in TLS that ends while the edge is frozen is handed over all the same:
+// nobody takes its descriptor from whoever is sending it.
+func TestAConnectionThatEndsMeanwhileIsHandedOver(t *testing.T) {
+	r, pool := withTransports(t, nil)
+	phone := r.tlsPhone(pool)
+	signUp(phone, "TLS", "s1")
+	all := r.edge.openConns()
+	if len(all) != 1 {
+		t.Fatalf("%d connections", len(all))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), guard)
+	defer cancel()
+	_, files, err := r.edge.Freeze(ctx)
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	all[0].close()
+	if n, err := files[0].File.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("%d bytes, %v: its heir is to read the end", n, err)
+	}
+	_ = files[0].File.Close()
+	r.edge.Thaw()
 }
 
 // Who was called back and comes to know of it when the heir has been given up goes

@@ -97,7 +97,11 @@ func (c *streamLink) close() {
 	if !c.gone {
 		c.gone = true
 		c.out, c.waits = nil, 0
-		if c.bridge != nil {
+		switch {
+		case c.bridge == nil:
+		case c.e.gate.shut(): // its far end may be under way to an heir, who reads the end
+			_ = c.bridge.near.Close()
+		default:
 			c.bridge.close()
 		}
 		if c.raw != nil {
