@@ -89,7 +89,13 @@ func (x executor) order(ctx context.Context, o handoff.Order, verb string) (hand
 	defer cancel()
 	living, stop := context.WithCancel(ctx)
 	defer stop()
-	go whileAlive(living, x.dir, o.Source, stop)
+	go whileAlive(living, x.dir, o.Source, func() { // who leaves in good order says goodbye before it answers
+		select {
+		case <-living.Done():
+		case <-time.After(workerLimit):
+			stop()
+		}
+	})
 	r, err := ask[handoff.MoveReport](living, x.nats, sessions.SubjectControl(o.Source, verb), o.Move)
 	switch {
 	case err == nil:

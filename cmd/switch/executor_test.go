@@ -7,9 +7,29 @@ import (
 	"time"
 
 	"callswitch/handoff"
+	"callswitch/internal/wire"
 	"callswitch/nats"
 	"callswitch/sessions"
 )
+
+// beating is a worker that the directory has.
+func beating(t *testing.T, conn *nats.Conn, b *backend, id string) string {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	beats := make(chan struct{})
+	go func() {
+		defer close(beats)
+		nats.Beat(ctx, conn, func() sessions.Process { return sessions.Process{Role: "worker", Node: "n1", ID: id} })
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-beats
+	})
+	for !b.dir.Alive(id) {
+		time.Sleep(time.Millisecond)
+	}
+	return id
+}
 
 // A worker that is killed with an order of a rollout in hand answers nobody: the
 // rollout goes on, or back, as soon as its end is known.
@@ -18,36 +38,23 @@ func TestOrderEndsWithItsWorker(t *testing.T) {
 	b, _ := apiOf(t, conn)
 	for kind, verb := range map[handoff.OrderKind]string{handoff.OrderMove: handoff.VerbMove, handoff.OrderDryRun: handoff.VerbDryRun} {
 		t.Run(string(kind), func(t *testing.T) {
-			source := sessions.Process{Role: "worker", Node: "n1", ID: "w-n1-" + verb}
-			ctx, stop := context.WithCancel(t.Context())
-			beats := make(chan struct{})
-			go func() {
-				defer close(beats)
-				nats.Beat(ctx, conn, func() sessions.Process { return source })
-			}()
-			defer func() {
-				stop()
-				<-beats
-			}()
-			for !b.dir.Alive(source.ID) {
-				time.Sleep(time.Millisecond)
-			}
+			source := beating(t, conn, b, "w-n1-"+verb)
 			asked := make(chan struct{}, 1)
-			s, err := conn.Subscribe(sessions.SubjectControl(source.ID, verb), "", func(sessions.Msg) { asked <- struct{}{} })
+			s, err := conn.Subscribe(sessions.SubjectControl(source, verb), "", func(sessions.Msg) { asked <- struct{}{} })
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer func() { _ = s.Unsubscribe() }()
 			done := make(chan error, 1)
 			go func() {
-				r, err := executor{b}.Do(ctx, handoff.Order{Kind: kind, Source: source.ID, Move: handoff.MoveOrder{To: "w-n1-z", Count: 7}})
+				r, err := executor{b}.Do(t.Context(), handoff.Order{Kind: kind, Source: source, Move: handoff.MoveOrder{To: "w-n1-z", Count: 7}})
 				if r.Asked+r.Moved+len(r.Refused)+r.Gone+r.Left != 0 {
 					t.Errorf("%+v, of which nobody told", r)
 				}
 				done <- err
 			}()
 			<-asked
-			b.dir.Exited(source.ID)
+			b.dir.Exited(source)
 			select {
 			case err := <-done:
 				if !errors.Is(err, errDied) {
@@ -57,5 +64,32 @@ func TestOrderEndsWithItsWorker(t *testing.T) {
 				t.Fatal("it waits for the dead")
 			}
 		})
+	}
+}
+
+// A worker that leaves in good order says goodbye, and then what it has moved.
+func TestLastReportOfAWorkerThatLeavesCounts(t *testing.T) {
+	conn := embeddedNATS(t)
+	b, _ := apiOf(t, conn)
+	b.moves = new(moveTally)
+	source := beating(t, conn, b, "w-n1-a")
+	s, err := conn.Subscribe(sessions.SubjectControl(source, handoff.VerbMove), "", func(m sessions.Msg) {
+		b.dir.Exited(source)
+		time.Sleep(200 * time.Millisecond) // that it is gone has been seen by then
+		data, err := wire.Seal(handoff.MoveReport{Asked: 7, Moved: 7})
+		if err == nil {
+			err = conn.Publish(m.Reply, data)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Unsubscribe() }()
+	r, err := executor{b}.Do(t.Context(), handoff.Order{Kind: handoff.OrderMove, Source: source, Move: handoff.MoveOrder{To: "w-n1-z", Count: 7}})
+	if err != nil || r.Moved != 7 {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
