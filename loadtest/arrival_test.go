@@ -25,7 +25,8 @@ func TestArrivalIsTheKernels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	buf, oob, said := make([]byte, 8), make([]byte, oobLen), 0
+	buf, oob := make([]byte, 8), make([]byte, oobLen)
+	var said int
 	// The kernel begins to stamp a little after it is told to: until then a packet is
 	// stamped when it is read.
 	for end := time.Now().Add(20 * time.Second); ; {
