@@ -90,17 +90,24 @@ func (s started) again() string {
 // executes what would end at once, by a line that has been written into
 // switch.yaml meanwhile, takes the supervision of every call with it.
 func wouldServe(ctx context.Context, s started, binary string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, cmp.Or(binary, s.exe), append(s.argv[1:], "--check")...)
 	cmd.Dir = s.dir
 	cmd.Env = slices.DeleteFunc(s.env, func(v string) bool { return strings.HasPrefix(v, "HOST_KEPT=") })
+	cmd.WaitDelay = time.Second // one that hangs in a disk does not even die
 	out, err := cmd.CombinedOutput()
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return fmt.Errorf("whether the next host would start is not known: 'serve --check' has not ended in time: %w", ctx.Err())
+	case err != nil:
 		return fmt.Errorf("the next host would not start: %s", strings.TrimSpace(cmp.Or(string(out), err.Error())))
 	}
 	return nil
 }
+
+// checkWithin: a machine that is busy is slow to start anything.
+const checkWithin = 20 * time.Second
 
 // verbRestartable asks the api of another host what restartable says there; body:
 // handoff.Side; answer: a console.Error, without a code if there is none.
