@@ -90,7 +90,7 @@ func (s started) again() string {
 // executes what would end at once, by a line that has been written into
 // switch.yaml meanwhile, takes the supervision of every call with it.
 func wouldServe(ctx context.Context, s started, binary string) error {
-	ctx, cancel := context.WithTimeout(ctx, checkWithin)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, cmp.Or(binary, s.exe), append(s.argv[1:], "--check")...)
 	cmd.Dir = s.dir
@@ -105,9 +105,6 @@ func wouldServe(ctx context.Context, s started, binary string) error {
 	}
 	return nil
 }
-
-// checkWithin: a machine that is busy is slow to start anything.
-const checkWithin = 20 * time.Second
 
 // verbRestartable asks the api of another host what restartable says there; body:
 // handoff.Side; answer: a console.Error, without a code if there is none.
