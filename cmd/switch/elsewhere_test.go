@@ -90,24 +90,30 @@ func TestReleasePutInForceByRestartStays(t *testing.T) {
 	}
 }
 
+// beating is a process that the directory has, by its id.
+func beating(t *testing.T, conn *nats.Conn, b *backend, p sessions.Process) string {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	beats := make(chan struct{})
+	go func() {
+		defer close(beats)
+		nats.Beat(ctx, conn, func() sessions.Process { return p })
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-beats
+	})
+	for !b.dir.Alive(p.ID) { // of a birth the directory tells nobody
+		time.Sleep(time.Millisecond)
+	}
+	return p.ID
+}
+
 // Finalize asks the apis of the other hosts whether serve would start again there.
 func TestFinalizeAsksEveryHost(t *testing.T) {
 	conn := embeddedNATS(t)
 	b, stop := apiOf(t, conn)
-	other := sessions.Process{Role: "api", Node: "n2", ID: "api-n2-b", Release: "v0"}
-	ctx, gone := context.WithCancel(t.Context())
-	beats := make(chan struct{})
-	go func() {
-		defer close(beats)
-		nats.Beat(ctx, conn, func() sessions.Process { return other })
-	}()
-	defer func() {
-		gone()
-		<-beats
-	}()
-	for !b.dir.Alive(other.ID) {
-		time.Sleep(time.Millisecond)
-	}
+	other := beating(t, conn, b, sessions.Process{Role: "api", Node: "n2", ID: "api-n2-b", Release: "v0"})
 	to := handoff.Side{Release: "v2", Digest: strings.Repeat("d", 64), Schema: 2}
 	refused := func(code, words string) {
 		t.Helper()
@@ -120,7 +126,7 @@ func TestFinalizeAsksEveryHost(t *testing.T) {
 	refused("serve-unknown", "of release v0, does not say") // of a release that does not know the question
 	var answer atomic.Pointer[console.Error]
 	answer.Store(&console.Error{Code: "serve-too-old", Text: "too old", Fix: "replace it"})
-	s, err := conn.Subscribe(sessions.SubjectControl(other.ID, verbRestartable), "", func(m sessions.Msg) {
+	s, err := conn.Subscribe(sessions.SubjectControl(other, verbRestartable), "", func(m sessions.Msg) {
 		data, err := wire.Seal(answer.Load())
 		if err == nil {
 			err = conn.Publish(m.Reply, data)

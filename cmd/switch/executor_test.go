@@ -1,35 +1,14 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"testing"
 	"time"
 
 	"callswitch/handoff"
 	"callswitch/internal/wire"
-	"callswitch/nats"
 	"callswitch/sessions"
 )
-
-// beating is a worker that the directory has.
-func beating(t *testing.T, conn *nats.Conn, b *backend, id string) string {
-	t.Helper()
-	ctx, stop := context.WithCancel(t.Context())
-	beats := make(chan struct{})
-	go func() {
-		defer close(beats)
-		nats.Beat(ctx, conn, func() sessions.Process { return sessions.Process{Role: "worker", Node: "n1", ID: id} })
-	}()
-	t.Cleanup(func() {
-		stop()
-		<-beats
-	})
-	for !b.dir.Alive(id) {
-		time.Sleep(time.Millisecond)
-	}
-	return id
-}
 
 // A worker that is killed with an order of a rollout in hand answers nobody: the
 // rollout goes on, or back, as soon as its end is known.
@@ -38,7 +17,7 @@ func TestOrderEndsWithItsWorker(t *testing.T) {
 	b, _ := apiOf(t, conn)
 	for kind, verb := range map[handoff.OrderKind]string{handoff.OrderMove: handoff.VerbMove, handoff.OrderDryRun: handoff.VerbDryRun} {
 		t.Run(string(kind), func(t *testing.T) {
-			source := beating(t, conn, b, "w-n1-"+verb)
+			source := beating(t, conn, b, sessions.Process{Role: "worker", Node: "n1", ID: "w-n1-" + verb})
 			asked := make(chan struct{}, 1)
 			s, err := conn.Subscribe(sessions.SubjectControl(source, verb), "", func(sessions.Msg) { asked <- struct{}{} })
 			if err != nil {
@@ -53,7 +32,11 @@ func TestOrderEndsWithItsWorker(t *testing.T) {
 				}
 				done <- err
 			}()
-			<-asked
+			select {
+			case <-asked:
+			case err := <-done:
+				t.Fatal("it was not asked: ", err)
+			}
 			b.dir.Exited(source)
 			select {
 			case err := <-done:
@@ -72,10 +55,10 @@ func TestLastReportOfAWorkerThatLeavesCounts(t *testing.T) {
 	conn := embeddedNATS(t)
 	b, _ := apiOf(t, conn)
 	b.moves = new(moveTally)
-	source := beating(t, conn, b, "w-n1-a")
+	source := beating(t, conn, b, sessions.Process{Role: "worker", Node: "n1", ID: "w-n1-a"})
 	s, err := conn.Subscribe(sessions.SubjectControl(source, handoff.VerbMove), "", func(m sessions.Msg) {
 		b.dir.Exited(source)
-		time.Sleep(200 * time.Millisecond) // that it is gone has been seen by then
+		time.Sleep(200 * time.Millisecond) // nothing may come of what is seen meanwhile: no event tells of that
 		data, err := wire.Seal(handoff.MoveReport{Asked: 7, Moved: 7})
 		if err == nil {
 			err = conn.Publish(m.Reply, data)
