@@ -534,19 +534,25 @@ func TestGarbageOnTheSocket(t *testing.T) {
 	}
 }
 
-// What is sent to a connection that has just ended holds no descriptor open: a
-// socket that is dropped would keep its port.
-func TestGoneConnectionHoldsNoDescriptor(t *testing.T) {
+// loneConn is a connection to a host that does not run.
+func loneConn(t *testing.T, h *Host) *conn {
+	t.Helper()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = unix.Close(pair[1]) }()
+	t.Cleanup(func() { _ = unix.Close(pair[1]) })
 	nc, err := unixConn(pair[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newConn(&Host{log: slog.New(slog.DiscardHandler)}, nc, 1)
+	return newConn(h, nc, 1)
+}
+
+// What is sent to a connection that has just ended holds no descriptor open: a
+// socket that is dropped would keep its port.
+func TestGoneConnectionHoldsNoDescriptor(t *testing.T) {
+	c := loneConn(t, &Host{log: slog.New(slog.DiscardHandler)})
 	c.shut()
 	c.writeLoop()
 	k := &keptFile{fd: -1}

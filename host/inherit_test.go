@@ -387,16 +387,7 @@ func TestHeirThatIsDeadTakesNothing(t *testing.T) {
 	k.hello.Name, k.hello.Took = "m", true
 	k.heirExited(ErrNotTaken) // as exited does, which has no process any more
 	old.void()
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = unix.Close(pair[1]) }()
-	nc, err := unixConn(pair[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := newConn(h, nc, 1)
+	c := loneConn(t, h)
 	defer c.shut()
 	c.welcome, c.child = true, k
 	h.take(c, frame{Op: opTook, Seq: 1}, nil)
