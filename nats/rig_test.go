@@ -112,11 +112,7 @@ func three(t testing.TB) *Conn {
 		t.Fatal(shared.err)
 	}
 	c := connect(t, shared.url)
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // the first time it finds its leaders
-	defer cancel()
-	if err := EnsureStreams(ctx, c, Streams{Replicas: 3}); err != nil {
-		t.Fatal(err)
-	}
+	ensure(t, c, Streams{Replicas: 3})
 	for _, name := range []string{streamRec, streamLeg, streamCDR, streamStory} {
 		s, err := c.js.Stream(within(t), name)
 		if err == nil {
