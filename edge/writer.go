@@ -86,8 +86,8 @@ func (c *streamLink) nextOut() (b []byte, over bool) {
 }
 
 // wrote takes note of what became of the first of out: what was not written of it
-// because the writer was called back for an heir stays. A record of TLS is not called back, it would be the end of
-// its connection. false: the connection is broken.
+// because the writer was called back for an heir stays. A record of TLS is not called
+// back, it would be the end of its connection. false: the connection is broken.
 func (c *streamLink) wrote(n int, err error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
